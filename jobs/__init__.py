@@ -1,0 +1,1 @@
+"""The command line: one thin entry point a job."""

@@ -1,0 +1,1 @@
+"""Schemas of the lake's tables and the layout of a semantic ID."""

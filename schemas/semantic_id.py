@@ -117,11 +117,13 @@ class Layout:
         return Codes(tuple(map(int, row[spans["shared"]])), text, image)
 
     def _check(self, codes: Codes) -> None:
-        for name, part, n in zip(PARTS, (codes.shared, codes.text, codes.image), self.levels, strict=True):
+        parts = (codes.shared, codes.text, codes.image)
+        for name, part, n in zip(PARTS, parts, self.levels, strict=True):
             if part is None and name != "shared":
                 continue
             if part is None or len(part) != n:
                 raise ValueError(f"the {name} part has {len(part or ())} codes where the layout has {n}")
             wrong = [code for code in part if not 0 <= code < self.codebook_size]
             if wrong:
-                raise ValueError(f"the {name} part has code {wrong[0]}, outside 0 to {self.codebook_size - 1}")
+                last = self.codebook_size - 1
+                raise ValueError(f"the {name} part has code {wrong[0]}, outside 0 to {last}")

@@ -1,0 +1,52 @@
+"""``hisam``: every job as a command."""
+
+import typer
+
+from jobs import (
+    backfill,
+    demo,
+    encode,
+    evaluate,
+    export,
+    extract,
+    nightly,
+    publish,
+    rollback,
+    sequences,
+    status,
+    tokenize,
+    train_ranker,
+    train_tokenizer,
+)
+from jobs.entry import start
+
+app = typer.Typer(
+    name="hisam",
+    help="Hi-SAM: semantic IDs for a catalogue, every night, and the ranker that reads them.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+COMMANDS = {
+    "demo": demo,
+    "extract": extract,
+    "encode": encode,
+    "train-tokenizer": train_tokenizer,
+    "tokenize": tokenize,
+    "publish": publish,
+    "rollback": rollback,
+    "sequences": sequences,
+    "train-ranker": train_ranker,
+    "evaluate": evaluate,
+    "nightly": nightly,
+    "backfill": backfill,
+    "status": status,
+    "export": export,
+}
+for name, module in COMMANDS.items():
+    app.command(name)(module.command)
+
+
+def main() -> None:
+    """The console script."""
+    start(app)

@@ -1,0 +1,51 @@
+"""A generated catalogue through every job, to the figures."""
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from jobs.encode import run_encode
+from jobs.entry import start
+from jobs.evaluate import run_evaluate
+from jobs.extract import run_extract
+from jobs.publish import run_publish
+from jobs.sequences import run_sequences
+from jobs.tokenize import run_tokenize
+from jobs.train_ranker import run_train_ranker
+from jobs.train_tokenizer import run_train_tokenizer
+
+
+def command(
+    folder: Annotated[Path, typer.Argument(help="Where to write catalogue, configuration and lake.")] = Path("demo"),
+    items: Annotated[int, typer.Option("--items", min=120, help="Items of the catalogue.")] = 2000,
+    users: Annotated[int, typer.Option("--users", min=20, help="Users whose clicks are drawn.")] = 500,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of every random choice.")] = 0,
+) -> None:
+    """Generate a catalogue with pictures, texts and clicks into FOLDER, and run every job on it."""
+    from jobs.entry import read_config
+    from jobs.tables import show_demo
+    from pipeline.demo.generator import generate
+    from pipeline.ray_session import ray_session
+    from pipeline.run import new_run_id
+
+    clock = time.perf_counter()
+    generate(folder, items, users, seed)
+    typer.echo(f"demo: generated {items:,} items and {users:,} users in {time.perf_counter() - clock:.1f} s")
+    config = read_config(folder / "config.yaml", [])
+    run_id = new_run_id()
+    run_extract(config, run_id)
+    with ray_session(config.ray):
+        run_encode(config, run_id)
+        tokenizer = run_train_tokenizer(config, run_id)
+        run_tokenize(config, tokenizer, run_id)
+        run_publish(config, tokenizer, run_id=run_id)
+        run_sequences(config, run_id)
+        ranker = run_train_ranker(config, run_id)
+        run_evaluate(config, ranker, run_id)
+    show_demo(folder, config, tokenizer, ranker, time.perf_counter() - clock)
+
+
+if __name__ == "__main__":
+    start(lambda: typer.run(command))

@@ -1,0 +1,30 @@
+"""Ray Data: items without a vector under the configured encoders → ``embeddings``."""
+
+from typing import TYPE_CHECKING
+
+import typer
+
+from jobs.entry import DEFAULT_CONFIG, ConfigFile, Overrides, read_config, start, tell
+
+if TYPE_CHECKING:
+    from pipeline.config import Config
+
+
+def run_encode(config: "Config", run_id: str | None = None) -> None:
+    """The job, as nightly and demo run it too."""
+    from pipeline.encode import encode
+    from pipeline.ray_session import ray_session
+    from pipeline.run import Run
+
+    with Run("encode", config, run_id=run_id) as run, ray_session(config.ray):
+        encode(run)
+    tell(run)
+
+
+def command(config: ConfigFile = DEFAULT_CONFIG, overrides: Overrides = []) -> None:  # noqa: B006
+    """Give every live item its text and image vectors (Ray Data)."""
+    run_encode(read_config(config, overrides))
+
+
+if __name__ == "__main__":
+    start(lambda: typer.run(command))

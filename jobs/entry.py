@@ -1,0 +1,48 @@
+"""What every job's command shares: its options, its errors as exit statuses, and the lines it ends with."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from pipeline.config import Config
+    from pipeline.run import Run
+
+ConfigFile = Annotated[Path, typer.Option("--config", "-c", help="The configuration file.")]
+Overrides = Annotated[list[str], typer.Option("--set", help="Override a setting: key.path=value. May be repeated.")]
+Tokenizer = Annotated[str | None, typer.Option("--tokenizer", help="Fingerprint; default: the newest trained.")]
+
+DEFAULT_CONFIG = Path("hisam.yaml")
+INTERRUPTED = 130
+
+
+def start(command: Callable[[], None]) -> None:
+    """Run a command line; what a job says it cannot do becomes one message and its exit status."""
+    from pipeline.errors import JobError
+
+    try:
+        command()
+    except JobError as error:
+        sys.stderr.write(f"hisam: {error}\n")
+        sys.exit(error.exit_status)
+    except KeyboardInterrupt:
+        sys.stderr.write("hisam: interrupted; what was committed stays, the next run goes on from there\n")
+        sys.exit(INTERRUPTED)
+
+
+def read_config(file: Path, overrides: list[str]) -> "Config":
+    """The configuration that the options name."""
+    from pipeline.config_file import load_config
+
+    return load_config(file, overrides)
+
+
+def tell(run: "Run") -> None:
+    """One line of what a finished job did, and where its record lies."""
+    record = run.record()
+    counts = ", ".join(f"{name} {n:,}" for name, n in record["counts"].items() if n)
+    typer.echo(f"{run.job}: done in {record['seconds']['total']:.1f} s{': ' if counts else ''}{counts}")
+    typer.echo(f"  {run.lake.uri}/runs/{run.run_id}/{run.job}.json")

@@ -1,0 +1,38 @@
+"""AUC, GAUC, log loss and cold-start slices of a ranker."""
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from jobs.entry import DEFAULT_CONFIG, ConfigFile, Overrides, read_config, start, tell
+
+if TYPE_CHECKING:
+    from pipeline.config import Config
+
+
+def run_evaluate(config: "Config", ranker: str | None = None, run_id: str | None = None) -> dict[str, Any]:
+    """The job, as demo runs it too; returns the figures."""
+    from jobs.tables import show_evaluation
+    from pipeline.artefacts import newest
+    from pipeline.ranking import evaluate
+    from pipeline.ray_session import ray_session
+    from pipeline.run import Run
+
+    with Run("evaluate", config, run_id=run_id, ranker=ranker) as run, ray_session(config.ray):
+        figures = evaluate(run, ranker or newest(run.lake, "rankers"))
+    tell(run)
+    show_evaluation(figures)
+    return figures
+
+
+def command(
+    config: ConfigFile = DEFAULT_CONFIG,
+    overrides: Overrides = [],  # noqa: B006
+    ranker: Annotated[str | None, typer.Option("--ranker", help="Fingerprint; default: the newest trained.")] = None,
+) -> None:
+    """Measure a ranker on the test period: AUC, GAUC, log loss, by how often an item was seen in training."""
+    run_evaluate(read_config(config, overrides), ranker)
+
+
+if __name__ == "__main__":
+    start(lambda: typer.run(command))

@@ -1,0 +1,30 @@
+"""Spark: raw catalogue → ``items`` (only new, changed, deleted) and ``quarantine``."""
+
+from typing import TYPE_CHECKING
+
+import typer
+
+from jobs.entry import DEFAULT_CONFIG, ConfigFile, Overrides, read_config, start, tell
+
+if TYPE_CHECKING:
+    from pipeline.config import Config
+
+
+def run_extract(config: "Config", run_id: str | None = None) -> None:
+    """The job, as nightly and demo run it too."""
+    from pipeline.extract import extract
+    from pipeline.run import Run
+    from pipeline.spark import spark_session
+
+    with Run("extract", config, run_id=run_id) as run, spark_session(config.spark, "hisam extract") as spark:
+        extract(spark, run)
+    tell(run)
+
+
+def command(config: ConfigFile = DEFAULT_CONFIG, overrides: Overrides = []) -> None:  # noqa: B006
+    """Bring items and quarantine up to date with the raw catalogue (Spark)."""
+    run_extract(read_config(config, overrides))
+
+
+if __name__ == "__main__":
+    start(lambda: typer.run(command))

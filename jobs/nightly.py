@@ -1,0 +1,46 @@
+"""extract → encode → tokenize → publish: one command, safe to run again."""
+
+from typing import TYPE_CHECKING
+
+import typer
+
+from jobs.encode import run_encode
+from jobs.entry import DEFAULT_CONFIG, ConfigFile, Overrides, Tokenizer, read_config, start
+from jobs.extract import run_extract
+from jobs.publish import run_publish
+from jobs.tokenize import run_tokenize
+
+if TYPE_CHECKING:
+    from pipeline.config import Config
+
+
+def run_nightly(config: "Config", tokenizer: str | None = None) -> None:
+    """All four jobs under one run id; the tokenizer is the released one, or the newest while none is released."""
+    from pipeline.artefacts import newest
+    from pipeline.lake import Lake
+    from pipeline.ray_session import ray_session
+    from pipeline.releases import released
+    from pipeline.run import new_run_id
+
+    lake = Lake(config.lake, config.storage_options)
+    release = released(lake)
+    tokenizer = tokenizer or (release.tokenizer if release else newest(lake, "tokenizers"))
+    run_id = new_run_id()
+    run_extract(config, run_id)
+    with ray_session(config.ray):
+        run_encode(config, run_id)
+        run_tokenize(config, tokenizer, run_id)
+    run_publish(config, tokenizer, run_id=run_id)
+
+
+def command(
+    config: ConfigFile = DEFAULT_CONFIG,
+    overrides: Overrides = [],  # noqa: B006
+    tokenizer: Tokenizer = None,
+) -> None:
+    """Bring the released IDs up to date with the catalogue: extract, encode, tokenize, publish."""
+    run_nightly(read_config(config, overrides), tokenizer)
+
+
+if __name__ == "__main__":
+    start(lambda: typer.run(command))

@@ -1,0 +1,20 @@
+"""The released pointer moves back."""
+
+import typer
+
+from jobs.entry import DEFAULT_CONFIG, ConfigFile, Overrides, read_config, start, tell
+
+
+def command(config: ConfigFile = DEFAULT_CONFIG, overrides: Overrides = []) -> None:  # noqa: B006
+    """Release again what was released before."""
+    from pipeline.releases import rollback
+    from pipeline.run import Run
+
+    with Run("rollback", read_config(config, overrides)) as run:
+        release = rollback(run)
+    tell(run)
+    typer.echo(f"  released tokenizer {release.tokenizer} again, as release {release.version}")
+
+
+if __name__ == "__main__":
+    start(lambda: typer.run(command))

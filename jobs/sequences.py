@@ -1,0 +1,30 @@
+"""Spark: interactions ⋈ released IDs → ``sequences``."""
+
+from typing import TYPE_CHECKING
+
+import typer
+
+from jobs.entry import DEFAULT_CONFIG, ConfigFile, Overrides, read_config, start, tell
+
+if TYPE_CHECKING:
+    from pipeline.config import Config
+
+
+def run_sequences(config: "Config", run_id: str | None = None) -> None:
+    """The job, as demo runs it too."""
+    from pipeline.run import Run
+    from pipeline.sequences import sequences
+    from pipeline.spark import spark_session
+
+    with Run("sequences", config, run_id=run_id) as run, spark_session(config.spark, "hisam sequences") as spark:
+        sequences(spark, run)
+    tell(run)
+
+
+def command(config: ConfigFile = DEFAULT_CONFIG, overrides: Overrides = []) -> None:  # noqa: B006
+    """Cut users' histories into the windows that rankers learn from (Spark)."""
+    run_sequences(read_config(config, overrides))
+
+
+if __name__ == "__main__":
+    start(lambda: typer.run(command))

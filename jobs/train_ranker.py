@@ -1,0 +1,53 @@
+"""Ray Train: a ranker from ``sequences`` → a ranker artefact."""
+
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from jobs.entry import DEFAULT_CONFIG, ConfigFile, Overrides, read_config, start, tell
+
+if TYPE_CHECKING:
+    from pipeline.config import Config
+
+
+class Arch(StrEnum):
+    """The rankers that can be trained."""
+
+    hmat = "hmat"
+    flat = "flat"
+
+
+def run_train_ranker(config: "Config", run_id: str | None = None) -> str:
+    """The job, as demo runs it too; returns the ranker's fingerprint."""
+    from jobs.progress import epochs
+    from pipeline.ranking import train_ranker
+    from pipeline.ray_session import ray_session
+    from pipeline.run import Run
+
+    arch, total = config.ranker.arch, config.ranker.epochs
+    with (
+        Run("train-ranker", config, run_id=run_id, arch=arch) as run,
+        ray_session(config.ray),
+        epochs("train-ranker") as progress,
+    ):
+        fingerprint = train_ranker(
+            run, lambda figures: progress(figures.epoch + 1, total, {"loss": figures.loss, "seconds": figures.seconds})
+        )
+    tell(run)
+    typer.echo(f"  ranker {fingerprint}")
+    return fingerprint
+
+
+def command(
+    config: ConfigFile = DEFAULT_CONFIG,
+    overrides: Overrides = [],  # noqa: B006
+    arch: Annotated[Arch | None, typer.Option("--arch", help="Overrides ranker.arch.")] = None,
+) -> None:
+    """Train the ranker on the sequences of the released IDs (Ray Train)."""
+    chosen = [f"ranker.arch={arch.value}"] if arch else []
+    run_train_ranker(read_config(config, [*overrides, *chosen]))
+
+
+if __name__ == "__main__":
+    start(lambda: typer.run(command))

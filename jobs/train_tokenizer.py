@@ -1,0 +1,34 @@
+"""The DST on ``embeddings`` → a tokenizer artefact."""
+
+from typing import TYPE_CHECKING
+
+import typer
+
+from jobs.entry import DEFAULT_CONFIG, ConfigFile, Overrides, read_config, start, tell
+
+if TYPE_CHECKING:
+    from pipeline.config import Config
+
+
+def run_train_tokenizer(config: "Config", run_id: str | None = None) -> str:
+    """The job, as demo runs it too; returns the tokenizer's fingerprint."""
+    from jobs.progress import epochs
+    from jobs.tables import show_tokenizer
+    from pipeline.run import Run
+    from pipeline.tokenizer_training import train_tokenizer
+
+    with Run("train-tokenizer", config, run_id=run_id) as run, epochs("train-tokenizer") as progress:
+        fingerprint = train_tokenizer(run, progress)
+    tell(run)
+    typer.echo(f"  tokenizer {fingerprint}")
+    show_tokenizer(run.metrics)
+    return fingerprint
+
+
+def command(config: ConfigFile = DEFAULT_CONFIG, overrides: Overrides = []) -> None:  # noqa: B006
+    """Train the tokenizer on the stored vectors."""
+    run_train_tokenizer(read_config(config, overrides))
+
+
+if __name__ == "__main__":
+    start(lambda: typer.run(command))

@@ -1,0 +1,208 @@
+"""Spark: the raw catalogue becomes rows of ``items`` (new, changed, deleted) and ``quarantine``.
+
+The rows stay on the executors throughout; the driver sees counts. Pictures are decoded once, and only those of
+new and changed items are written.
+"""
+
+from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql.pandas.types import from_arrow_schema
+from pyspark.sql.types import ArrayType, BinaryType
+from pyspark.sql.window import Window
+
+from pipeline.config import Catalog
+from pipeline.delta import SparkDelta, spark_delta
+from pipeline.errors import ConfigError, GateRefused
+from pipeline.prepare import PREPARED, Prepare, is_local
+from pipeline.run import Run
+from pipeline.spark import read_source, require_columns
+from pipeline.text import Template
+from schemas.tables import ITEMS, QUARANTINE
+
+
+def extract(spark: SparkSession, run: Run) -> None:
+    """Bring ``items`` and ``quarantine`` up to date with the source.
+
+    Raises:
+        ConfigError: the source or a column that the configuration names is not there.
+        GateRefused: more of the catalogue would be deleted than ``gates.max_delete_fraction`` allows.
+    """
+    config, lake = run.config, run.lake
+    tables = spark_delta(spark, lake, config.spark)
+    run.read(ITEMS)
+    staging = f"staging/{run.run_id}"
+    try:
+        with run.phase("prepare"):
+            known = live_items(tables.read(ITEMS))
+            raw = raw_items(read_source(spark, config.catalog.source, "catalog.source"), config.catalog, spark)
+            prepared = prepare(raw, known, config.catalog)
+            uri = f"{lake.uri}/{staging}".replace("s3://", "s3a://", 1)
+            prepared.write.parquet(uri)
+            staged = spark.read.schema(prepared.schema).parquet(uri)
+        with run.phase("compare"):
+            verdicts = resolve_duplicates(staged)
+            deleted = deleted_items(known, staged) if config.catalog.full_snapshot else known.limit(0)
+            _count(run, verdicts, known, deleted)
+        with run.phase("write"):
+            tables.append(ITEMS, new_versions(staged, verdicts, deleted, run))
+            run.wrote(ITEMS)
+            update_quarantine(tables, found_faults(staged, verdicts), staged, run)
+            run.wrote(QUARANTINE)
+    finally:
+        lake.delete(staging)
+
+
+def live_items(items: DataFrame) -> DataFrame:
+    """The live version of every item: ``item_id``, ``known_hash``."""
+    newest = F.max_by(F.struct("content_hash", "deleted"), "run_id").alias("newest")
+    return (
+        items.groupBy("item_id")
+        .agg(newest)
+        .where(~F.col("newest.deleted"))
+        .select("item_id", F.col("newest.content_hash").alias("known_hash"))
+    )
+
+
+def raw_items(source: DataFrame, catalog: Catalog, spark: SparkSession) -> DataFrame:
+    """What :class:`Prepare` needs of the source: ``row``, ``item_id``, ``fields`` and the picture's columns."""
+    template = _template(catalog)
+    wanted = {"catalog.id": catalog.id} | {f"catalog.text {{{c}}}": c for c in template}
+    if catalog.image is not None:
+        wanted["catalog.image.column"] = catalog.image.column
+    if not template and catalog.image is None:
+        raise ConfigError("catalog: text or image must be given")
+    require_columns(source, wanted)
+    fields = F.struct(*(_text_column(source, name).alias(name) for name in template)) if template else F.lit(None)
+    columns = [
+        F.monotonically_increasing_id().alias("row"),
+        F.col(f"`{catalog.id}`").cast("string").alias("item_id"),
+        fields.alias("fields"),
+    ]
+    if catalog.image is None:
+        return source.select(*columns, F.lit(None).cast("binary").alias("image"))
+    picture = F.col(f"`{catalog.image.column}`")
+    if isinstance(source.schema[catalog.image.column].dataType, BinaryType):
+        return source.select(*columns, picture.alias("image"))
+    if catalog.image.root is None:
+        raise ConfigError(f"catalog.image.root: column {catalog.image.column!r} holds paths, so name their root folder")
+    rows = source.select(*columns, F.trim(picture.cast("string")).alias("reference"))
+    if is_local(catalog.image.root):
+        return rows.withColumns({"image": F.lit(None).cast("binary"), "image_bytes": F.lit(None).cast("bigint")})
+    return _with_remote_images(rows, catalog.image.root.rstrip("/"), catalog.image.max_bytes, spark)
+
+
+def prepare(raw: DataFrame, known: DataFrame, catalog: Catalog) -> DataFrame:
+    """Every raw row as a row of :data:`pipeline.prepare.PREPARED`."""
+    # Rows are small here and grow when their pictures are read, so Spark must not fold them into few partitions.
+    tasks = 4 * raw.sparkSession.sparkContext.defaultParallelism
+    rows = raw.join(known, on="item_id", how="left").repartition(tasks)
+    return rows.mapInArrow(Prepare(catalog), from_arrow_schema(PREPARED))
+
+
+def resolve_duplicates(staged: DataFrame) -> DataFrame:
+    """``row``, ``item_id``, ``status``, ``faulty``: of rows that share an id one goes on, the same one in any order.
+
+    The others become ``repeated`` (equal content) or ``conflicting``. The version that is live already wins.
+    """
+    order = Window.partitionBy("item_id", F.col("status") == "rejected").orderBy(
+        F.col("status") != "unchanged", "content_hash", "row"
+    )
+    repeated = F.col("content_hash") == F.first("content_hash").over(order)
+    again = F.when(repeated, "repeated").otherwise("conflicting")
+    verdict = F.when((F.row_number().over(order) > 1) & (F.col("status") != "rejected"), again)
+    keys = staged.select("row", "item_id", "status", "content_hash", (F.size("faults") > 0).alias("faulty"))
+    return keys.withColumn("status", F.coalesce(verdict, "status")).drop("content_hash")
+
+
+def deleted_items(known: DataFrame, staged: DataFrame) -> DataFrame:
+    """Live items that the source no longer has. A row that was rejected still speaks for its item."""
+    return known.join(staged.select("item_id").distinct(), on="item_id", how="left_anti")
+
+
+def new_versions(staged: DataFrame, verdicts: DataFrame, deleted: DataFrame, run: Run) -> DataFrame:
+    """The rows to append to ``items``: new and changed items, and a tombstone for every deleted one."""
+    kept = verdicts.where(F.col("status").isin("new", "changed")).select("row")
+    columns = ["item_id", "content_hash", "text", "image", "text_sha", "image_sha"]
+    live = staged.join(kept, on="row", how="left_semi").select(*columns, F.lit(False).alias("deleted"))
+    gone = deleted.select("item_id", F.col("known_hash").alias("content_hash"), F.lit(True).alias("deleted"))
+    return live.unionByName(gone, allowMissingColumns=True).withColumns(_stamp(run, "extracted_at"))
+
+
+def found_faults(staged: DataFrame, verdicts: DataFrame) -> DataFrame:
+    """``item_id``, ``reason``, ``detail`` of everything wrong with the source, one row a key."""
+    on_rows = staged.select("item_id", F.explode("faults").alias("fault")).select("item_id", "fault.*")
+    detail = F.lit("another row has this id with other content, and was taken")
+    conflicts = verdicts.where("status = 'conflicting'").select(
+        "item_id", F.lit("duplicate_id").alias("reason"), detail.alias("detail")
+    )
+    times = F.when(F.count("*") > 1, F.concat(F.lit(" ("), F.count("*"), F.lit(" rows)"))).otherwise("")
+    faults = on_rows.unionByName(conflicts).groupBy("item_id", "reason")
+    return faults.agg(F.concat(F.min("detail"), times).alias("detail"))
+
+
+def update_quarantine(tables: SparkDelta, faults: DataFrame, staged: DataFrame, run: Run) -> None:
+    """Replace what ``quarantine`` says of the items that the source names; commit only if that changes anything."""
+    before = tables.read(QUARANTINE)
+    same = before.join(faults, on=["item_id", "reason", "detail"], how="left_semi")
+    fresh = faults.join(before, on=["item_id", "reason", "detail"], how="left_anti")
+    kept = same
+    if not run.config.catalog.full_snapshot:
+        others = before.join(staged.select("item_id").distinct(), on="item_id", how="left_anti")
+        kept = same.unionByName(others)
+    stamped = fresh.withColumns(_stamp(run, "seen_at") | {"source": F.lit(run.config.catalog.source.path)})
+    if not fresh.isEmpty() or kept.count() != before.count():
+        tables.overwrite(QUARANTINE, kept.unionByName(stamped))
+
+
+def _count(run: Run, verdicts: DataFrame, known: DataFrame, deleted: DataFrame) -> None:
+    """Note the counts, and refuse to go on when a truncated source would wipe the catalogue."""
+
+    def of(*status: str) -> Column:
+        return F.count_if(F.col("status").isin(*status))
+
+    counts = verdicts.agg(
+        F.count("*").alias("rows_in"),
+        of("new", "changed").alias("rows_out"),
+        of("new").alias("new"),
+        of("changed").alias("changed"),
+        of("unchanged", "repeated").alias("skipped"),
+        of("rejected", "conflicting").alias("quarantined"),
+        F.count_if(F.col("faulty") & (F.col("status") != "rejected")).alias("degraded"),
+    ).first()
+    live, gone = known.count(), deleted.count()
+    run.count(**(counts.asDict() if counts else {}), deleted=gone)
+    limit = run.config.gates.max_delete_fraction
+    if gone > limit * live:
+        raise GateRefused(
+            f"{gone} of {live} live items are absent from {run.config.catalog.source.path}, more than "
+            f"gates.max_delete_fraction = {limit} allows: check the source, or raise the limit for this run"
+        )
+
+
+def _stamp(run: Run, time: str) -> dict[str, Column]:
+    return {"run_id": F.lit(run.run_id), time: F.lit(run.started)}
+
+
+def _template(catalog: Catalog) -> list[str]:
+    try:
+        return Template(catalog.text).columns if catalog.text else []
+    except ValueError as error:
+        raise ConfigError(f"catalog.text: {error}") from error
+
+
+def _text_column(source: DataFrame, name: str) -> Column:
+    column = F.col(f"`{name}`")
+    listed = isinstance(source.schema[name].dataType, ArrayType)
+    return F.concat_ws(", ", column.cast("array<string>")) if listed else column.cast("string")
+
+
+def _with_remote_images(rows: DataFrame, root: str, max_bytes: int, spark: SparkSession) -> DataFrame:
+    """Join the pictures that lie under a root which only Hadoop's connectors reach."""
+    reference = F.col("reference")
+    uri = F.when(reference.contains("://"), reference).otherwise(F.concat(F.lit(f"{root}/"), reference))
+    outside = ~uri.startswith(f"{root}/") | uri.rlike(r"(^|/)\.\.(/|$)")
+    files = spark.read.format("binaryFile").option("recursiveFileLookup", True).load(root)
+    small = F.when(F.col("length") <= max_bytes, F.col("content"))
+    pictures = files.select(F.col("path").alias("uri"), small.alias("image"), F.col("length").alias("image_bytes"))
+    named = rows.withColumns({"outside": outside, "uri": F.when(~outside, uri)})
+    return named.join(pictures, on="uri", how="left").drop("uri")

@@ -1,0 +1,142 @@
+"""The lake: where tables, artefacts and run records lie, and how delta-rs reads and writes the tables."""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.dataset as ds
+from deltalake import DeltaTable, write_deltalake
+from pyarrow import fs
+
+from pipeline.errors import JobError
+from schemas.tables import Table
+
+
+class Lake:
+    """A folder or an object-store URI that holds every table and artefact of one catalogue.
+
+    ``storage_options`` are delta-rs's (``AWS_ENDPOINT_URL``, ``AWS_REGION``, …); secrets come from the environment.
+    """
+
+    def __init__(self, uri: str, storage_options: Mapping[str, str] | None = None) -> None:
+        self.storage_options = dict(storage_options or {})
+        if "://" not in uri:
+            Path(uri).mkdir(parents=True, exist_ok=True)
+            uri = str(Path(uri).resolve())
+        self.uri = uri.rstrip("/")
+        self.filesystem, self._root = self._resolve_filesystem()
+
+    def _resolve_filesystem(self) -> tuple[fs.FileSystem, str]:
+        if not self.uri.startswith(("s3://", "s3a://")):
+            return fs.FileSystem.from_uri(self.uri)
+        settings = {**os.environ, **self.storage_options}
+        endpoint = settings.get("AWS_ENDPOINT_URL")
+        store = fs.S3FileSystem(
+            endpoint_override=endpoint,
+            region=settings.get("AWS_REGION"),
+            access_key=settings.get("AWS_ACCESS_KEY_ID"),
+            secret_key=settings.get("AWS_SECRET_ACCESS_KEY"),
+            session_token=settings.get("AWS_SESSION_TOKEN"),
+            scheme="http" if endpoint and endpoint.startswith("http://") else "https",
+        )
+        return store, self.uri.split("://", 1)[1]
+
+    def table_uri(self, table: Table) -> str:
+        """Where ``table`` lies."""
+        return f"{self.uri}/{table.name}"
+
+    def exists(self, table: Table) -> bool:
+        """Whether ``table`` has been created."""
+        return DeltaTable.is_deltatable(self.table_uri(table), self.storage_options)
+
+    def create(self, table: Table) -> None:
+        """Create ``table`` with its declared schema and partitioning, unless it is there."""
+        DeltaTable.create(
+            self.table_uri(table),
+            table.schema,
+            mode="ignore",
+            partition_by=list(table.partition) or None,
+            storage_options=self.storage_options,
+        )
+
+    def delta(self, table: Table, version: int | None = None) -> DeltaTable:
+        """``table`` as delta-rs sees it, at ``version`` or the newest.
+
+        Raises:
+            JobError: the table is not there yet.
+        """
+        if not self.exists(table):
+            raise JobError(f"there is no table {table.name} in {self.uri}: run the job that writes it first")
+        return DeltaTable(self.table_uri(table), version=version, storage_options=self.storage_options)
+
+    def version(self, table: Table) -> int | None:
+        """The newest version of ``table``, ``None`` where it is not there."""
+        return self.delta(table).version() if self.exists(table) else None
+
+    def rows(self, table: Table) -> int:
+        """Rows of ``table`` from the transaction log alone."""
+        return sum(self.delta(table).get_add_actions(flatten=True).column("num_records").to_pylist())
+
+    def read(
+        self,
+        table: Table,
+        columns: Sequence[str],
+        *,
+        where: ds.Expression | None = None,
+        version: int | None = None,
+    ) -> pa.Table:
+        """Some columns of ``table`` in memory: for keys and codes, never for texts and images.
+
+        ``__filename`` is the path of the row's file. A table that is not there reads as empty.
+        """
+        if not self.exists(table):
+            fields = [pa.field(c, pa.string()) if c == "__filename" else table.schema.field(c) for c in columns]
+            return pa.schema(fields).empty_table()
+        dataset = self.delta(table, version).to_pyarrow_dataset()
+        return pa.table(dataset.scanner(columns=list(columns), filter=where).to_table())
+
+    def append(self, table: Table, rows: pa.Table) -> None:
+        """Append ``rows`` in one commit, after checking them against the declaration."""
+        write_deltalake(
+            self.table_uri(table),
+            table.conform(rows),
+            mode="append",
+            partition_by=list(table.partition) or None,
+            storage_options=self.storage_options,
+        )
+
+    def path(self, relative: str) -> str:
+        """The path of a file of the lake in :attr:`filesystem`."""
+        return f"{self._root}/{relative}"
+
+    def write_json(self, relative: str, content: Any) -> None:
+        """Write a small JSON file whole: a reader sees the old one or the new one."""
+        path = self.path(relative)
+        self.filesystem.create_dir(path.rsplit("/", 1)[0], recursive=True)
+        with self.filesystem.open_output_stream(f"{path}.part") as stream:
+            stream.write(json.dumps(content, indent=2, default=str).encode())
+        self.filesystem.move(f"{path}.part", path)
+
+    def names(self, relative: str) -> list[str]:
+        """Names in a folder of the lake, sorted; empty where there is no such folder."""
+        selector = fs.FileSelector(self.path(relative), allow_not_found=True)
+        return sorted(info.base_name for info in self.filesystem.get_file_info(selector))
+
+    def delete(self, relative: str) -> None:
+        """Delete a folder of the lake, if it is there."""
+        if self.filesystem.get_file_info(self.path(relative)).type == fs.FileType.Directory:
+            self.filesystem.delete_dir(self.path(relative))
+
+    def upload(self, folder: Path, relative: str) -> None:
+        """Copy a local folder into the lake."""
+        self.filesystem.create_dir(self.path(relative), recursive=True)
+        fs.copy_files(str(folder), self.path(relative), destination_filesystem=self.filesystem)
+
+    def download(self, relative: str, folder: Path) -> Path:
+        """Copy a folder of the lake to a local folder."""
+        folder.mkdir(parents=True, exist_ok=True)
+        fs.copy_files(self.path(relative), str(folder), source_filesystem=self.filesystem)
+        return folder

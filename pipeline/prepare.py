@@ -1,0 +1,136 @@
+"""Turn raw catalogue rows into items, one Arrow batch at a time, on Spark's Python workers.
+
+Every row comes out: as an item with its text, picture and hashes, or rejected; and with every fault found on it.
+"""
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline.config import Catalog, ImageSource
+from pipeline.images import ImageFault, normalise, read_image
+from pipeline.text import Template, TextFault, clean
+
+PREPROCESSING = "1"  # part of every content hash: raise it when the canonical form of text or image changes
+MAX_ID_BYTES = 1024
+
+FAULT = pa.struct([("reason", pa.string()), ("detail", pa.string())])
+PREPARED = pa.schema(
+    [
+        ("row", pa.int64()),
+        ("item_id", pa.string()),
+        ("status", pa.string()),  # new, changed, unchanged or rejected
+        ("content_hash", pa.string()),
+        ("text", pa.string()),
+        ("image", pa.binary()),
+        ("text_sha", pa.string()),
+        ("image_sha", pa.string()),
+        ("faults", pa.list_(FAULT)),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Prepare:
+    """The function that Spark maps over the catalogue; its fields travel to the workers.
+
+    Input batches have ``row``, ``item_id``, ``known_hash`` (of the item's live version), ``fields`` (a struct of
+    the template's columns) and, as the source has them, ``reference``, ``image`` and ``image_bytes``.
+    """
+
+    catalog: Catalog
+
+    def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        """One batch of :data:`PREPARED` rows for every batch."""
+        template = Template(self.catalog.text) if self.catalog.text else None
+        for batch in batches:
+            rows = [self._item(row, template) for row in batch.to_pylist()]
+            yield pa.RecordBatch.from_pylist(rows, schema=PREPARED)
+
+    def _item(self, raw: Mapping[str, Any], template: Template | None) -> dict[str, Any]:
+        faults: list[dict[str, str]] = []
+        item_id, rejected = _item_id(raw["item_id"], faults)
+        text = self._text(raw["fields"], template, faults) if template and not rejected else None
+        image = self._image(raw, faults) if self.catalog.image and not rejected else None
+        if text is None and image is None and not rejected:
+            rejected = True
+            if not faults:
+                faults.append({"reason": "empty", "detail": "the item has neither text nor image"})
+        text_sha, image_sha = _sha(text.encode()) if text else None, _sha(image) if image else None
+        content_hash = _sha(f"{PREPROCESSING}|{text_sha}|{image_sha}".encode())
+        known = raw["known_hash"]
+        status = "rejected" if rejected else "new" if known is None else "changed"
+        item = {
+            "row": raw["row"],
+            "item_id": item_id,
+            "status": "unchanged" if content_hash == known and not rejected else status,
+            "faults": faults,
+        }
+        if item["status"] != "rejected":
+            item["content_hash"] = content_hash
+        if item["status"] in ("new", "changed"):
+            item |= {"text": text, "image": image, "text_sha": text_sha, "image_sha": image_sha}
+        return item
+
+    def _text(self, fields: Mapping[str, str | None], template: Template, faults: list[dict[str, str]]) -> str | None:
+        limit = self.catalog.max_text_chars
+        try:
+            return clean(template.fill({name: clean(value, limit) for name, value in fields.items()}), limit)
+        except TextFault as fault:
+            faults.append({"reason": "bad_text", "detail": str(fault)})
+            return None
+
+    def _image(self, raw: Mapping[str, Any], faults: list[dict[str, str]]) -> bytes | None:
+        source = self.catalog.image
+        assert source is not None
+        try:
+            data = _image_bytes(raw, source)
+            if data is None:
+                return None
+            return normalise(data, size=source.size, max_bytes=source.max_bytes, max_pixels=source.max_pixels)
+        except ImageFault as fault:
+            faults.append({"reason": fault.reason, "detail": str(fault)})
+            return None
+
+
+def _item_id(raw: str | None, faults: list[dict[str, str]]) -> tuple[str, bool]:
+    """The item's key, and whether it is unusable."""
+    if raw is None or not raw.strip():
+        faults.append({"reason": "null_id", "detail": "the row has no item id"})
+        return "", True
+    if "\0" in raw or len(raw.encode()) > MAX_ID_BYTES:
+        limit = f"an item id has at most {MAX_ID_BYTES} bytes and no NUL"
+        faults.append({"reason": "bad_id", "detail": limit})
+        return raw.replace("\0", "\ufffd")[:MAX_ID_BYTES], True
+    return raw, False
+
+
+def _image_bytes(raw: Mapping[str, Any], source: ImageSource) -> bytes | None:
+    """The raw picture: from a binary column, from Hadoop's connectors, or from a mounted file system."""
+    reference = raw.get("reference")
+    if "image_bytes" not in raw:
+        return raw["image"] or None
+    if reference is None or not reference.strip():
+        return None
+    if source.root is not None and is_local(source.root):
+        return read_image(reference, source.root, source.max_bytes)
+    if raw["image"] is not None:
+        return raw["image"]
+    if raw["image_bytes"] is not None:
+        detail = f"{reference} has {raw['image_bytes']} bytes, allowed are {source.max_bytes}"
+        raise ImageFault("image_too_large", detail)
+    if raw["outside"]:
+        raise ImageFault("image_not_allowed", f"{reference} leads outside {source.root}")
+    raise ImageFault("missing_image", f"there is no file {reference} under {source.root}")
+
+
+def is_local(root: str) -> bool:
+    """Whether a root is a folder that every machine mounts, rather than an object store."""
+    return "://" not in root or root.startswith("file://")
+
+
+def _sha(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

@@ -1,0 +1,108 @@
+"""Train a ranker on the lake's sequences with Ray Train, and measure it on the test period."""
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow as pa
+import ray
+import ray.data
+
+from pipeline.artefacts import local_folder, store, tokenizer_layout
+from pipeline.errors import JobError
+from pipeline.lake import Lake
+from pipeline.ranker_training import predict, train
+from pipeline.ray_session import gpus
+from pipeline.releases import released
+from pipeline.run import Run
+from ranker.artefact import ArtefactError, load
+from ranker.evaluation import report
+from ranker.training import EpochFigures
+from schemas.tables import SEQUENCES
+
+
+def train_ranker(run: Run, on_epoch: Callable[[EpochFigures], None] | None = None) -> str:
+    """Train the configured ranker on the training windows of the released IDs; return its fingerprint.
+
+    Raises:
+        JobError: nothing is released, or there are no sequences of it.
+    """
+    config, lake = run.config, run.lake
+    release = released(lake)
+    if release is None:
+        raise JobError(f"nothing is released in {lake.uri}: run publish first")
+    windows = read_windows(lake, release.tokenizer, "train")
+    layout = tokenizer_layout(lake, release.tokenizer)
+    run.read(SEQUENCES)
+    with run.phase("train"), tempfile.TemporaryDirectory() as local:
+        # Ray Train keeps checkpoints where every worker can write: beside the lake's tables if that is a store.
+        storage = f"{lake.uri}/checkpoints/{run.run_id}" if "://" in lake.uri else local
+        trained, history = train(
+            windows,
+            config.ranker,
+            layout,
+            release.tokenizer,
+            use_gpu=gpus() > 0,
+            storage=storage,
+            on_epoch=on_epoch,
+        )
+    lake.delete(f"checkpoints/{run.run_id}")
+    metrics = {"tokenizer": release.tokenizer, "epochs": [asdict(epoch) for epoch in history]}
+    with run.phase("write"), tempfile.TemporaryDirectory() as folder:
+        trained.save(Path(folder), metrics)
+        store(lake, "rankers", Path(folder), trained.fingerprint)
+    run.count(rows_in=windows.count())
+    run.metrics |= {"ranker": trained.fingerprint, "arch": config.ranker.arch, "gpus": gpus(), **metrics}
+    return trained.fingerprint
+
+
+def evaluate(run: Run, ranker: str) -> dict[str, Any]:
+    """AUC, GAUC, log loss and slices of a ranker on the test windows of the tokenizer that it was trained for.
+
+    Raises:
+        ConfigError: the lake has no such ranker.
+        JobError: the ranker is damaged, or there are no test windows of its tokenizer.
+    """
+    lake = run.lake
+    folder = local_folder(lake, "rankers", ranker)
+    try:
+        trained = load(folder)
+    except ArtefactError as error:
+        raise JobError(str(error)) from error
+    run.read(SEQUENCES)
+    actors = gpus() or 1
+    with run.phase("score"):
+        windows = read_windows(lake, trained.tokenizer, "test")
+        scored = predict(windows, folder, tokenizer=trained.tokenizer, actors=actors, use_gpu=gpus() > 0)
+        impressions = pa.concat_tables(ray.get(scored.to_arrow_refs()))
+    with run.phase("measure"):
+        figures = report(impressions)
+    run.count(rows_in=impressions.num_rows)
+    run.metrics |= {"ranker": ranker, "arch": trained.config.arch, "tokenizer": trained.tokenizer, **figures}
+    return figures
+
+
+def read_windows(lake: Lake, tokenizer: str, split: Literal["train", "test"]) -> ray.data.Dataset:
+    """The windows of one split, as a streaming dataset with every declared column.
+
+    Raises:
+        JobError: there are none under ``tokenizer``.
+    """
+    partition = [("tokenizer", "=", tokenizer), ("split", "=", split)]
+    files = lake.delta(SEQUENCES).file_uris(partition)
+    if not files:
+        raise JobError(f"there are no {split} windows of tokenizer {tokenizer}: run sequences")
+    paths = [lake.path(uri[len(lake.uri) + 1 :]) for uri in sorted(files)]
+    columns = [name for name in SEQUENCES.schema.names if name not in SEQUENCES.partition]
+    rows = ray.data.read_parquet(paths, columns=columns, filesystem=lake.filesystem, partitioning=None)
+    return rows.map_batches(
+        _with_partition, batch_format="pyarrow", fn_kwargs={"values": {"tokenizer": tokenizer, "split": split}}
+    )
+
+
+def _with_partition(rows: pa.Table, values: dict[str, str]) -> pa.Table:
+    for name, value in values.items():
+        rows = rows.append_column(name, pa.array([value] * rows.num_rows, pa.string()))
+    return rows.select(SEQUENCES.schema.names).cast(SEQUENCES.schema)

@@ -1,0 +1,65 @@
+"""The Ray cluster of a job, as the configuration asks for it."""
+
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import ray
+
+from pipeline.config import RaySettings
+from pipeline.errors import JobError
+
+logging.getLogger("ray").setLevel(logging.ERROR)
+
+
+@contextmanager
+def ray_session(settings: RaySettings) -> Iterator[None]:
+    """A cluster started here or joined for the length of the block; blocks within it share it.
+
+    Raises:
+        JobError: there is no cluster at the address.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    local = settings.address == "local"
+    # Ray's CPUs are counters: one more than there are cores goes to reading and writing beside the actors.
+    cpus = settings.num_cpus or len(os.sched_getaffinity(0)) + 1
+    size = {"num_cpus": cpus, "num_gpus": settings.num_gpus, "include_dashboard": False} if local else {}
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    try:
+        ray.init(address=settings.address, log_to_driver=False, logging_level=logging.ERROR, **size)
+    except (ConnectionError, ValueError) as error:
+        raise JobError(f"ray.address: no cluster at {settings.address}: {error}") from error
+    quiet_data_logs()
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def quiet_data_logs() -> None:
+    """Progress bars on a terminal, errors alone elsewhere."""
+    from ray.data import DataContext
+
+    context = DataContext.get_current()
+    context.enable_progress_bars = sys.stderr.isatty()
+    context.print_on_execution_start = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+
+
+def gpus() -> int:
+    """GPUs of the cluster."""
+    return int(ray.cluster_resources().get("GPU", 0))
+
+
+def actor_pool(workers: int | None) -> dict[str, object]:
+    """How many actors a map runs on and what each takes: a GPU each, else the cores but one, left for reading."""
+    if gpus():
+        return {"concurrency": workers or gpus(), "num_gpus": 1}
+    cores = max(1, int(ray.cluster_resources()["CPU"]) - 1)
+    return {"concurrency": min(workers or cores, cores), "num_cpus": 1}

@@ -1,0 +1,157 @@
+"""Spark: interactions joined with the released IDs become the windows that rankers train and are tested on.
+
+A user's events in time order are cut into windows of ``ranker.max_items`` that overlap by half; each event counts
+in the loss of exactly one window, where it has the most history. Training windows hold training events alone;
+test windows reach back into them for history.
+"""
+
+from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from pipeline.artefacts import tokenizer_layout
+from pipeline.config import Interactions, Time
+from pipeline.delta import spark_delta
+from pipeline.errors import ConfigError, JobError
+from pipeline.extract import live_items
+from pipeline.releases import released
+from pipeline.run import Run
+from pipeline.spark import read_source, require_columns
+from schemas.semantic_id import PARTS, Layout
+from schemas.tables import ITEMS, SEMANTIC_IDS, SEQUENCES
+
+
+def sequences(spark: SparkSession, run: Run) -> None:
+    """Replace the rows of ``sequences`` under the released tokenizer.
+
+    Raises:
+        ConfigError: there is no interactions section, or a column or expression of it is wrong.
+        JobError: nothing is released, or no event could be joined.
+    """
+    config, lake = run.config, run.lake
+    if config.interactions is None:
+        raise ConfigError("interactions: the configuration has no such section, and sequences need it")
+    release = released(lake)
+    if release is None:
+        raise JobError(f"nothing is released in {lake.uri}: run publish first")
+    layout = tokenizer_layout(lake, release.tokenizer)
+    tables = spark_delta(spark, lake, config.spark)
+    run.metrics["tokenizer"] = release.tokenizer
+    run.read(SEMANTIC_IDS, release.semantic_ids_version)
+    with run.phase("join"):
+        events = read_events(spark, config.interactions)
+        ids = released_tokens(
+            tables.read(ITEMS, version=release.items_version),
+            tables.read(SEMANTIC_IDS, where={"tokenizer": release.tokenizer}, version=release.semantic_ids_version),
+            layout,
+        )
+        joined = events.where(F.col("label").isNotNull()).join(ids, on="item_id", how="inner").cache()
+        _count(run, events, joined)
+        cut = joined.agg(F.percentile("time", 1 - config.split.test_fraction)).first()
+        if cut is None or cut[0] is None:
+            raise JobError("no interaction is with an item that has released IDs: are these the same item ids?")
+        dated = with_split(joined, float(cut[0]))
+    with run.phase("window"):
+        windows = build_windows(dated, config.ranker.max_items, layout.slots)
+        rows = windows.withColumn("tokenizer", F.lit(release.tokenizer))
+        tables.overwrite(SEQUENCES, rows, where={"tokenizer": release.tokenizer})
+        joined.unpersist()
+    run.wrote(SEQUENCES)
+    _measure(run, tables.read(SEQUENCES, where={"tokenizer": release.tokenizer}))
+
+
+def read_events(spark: SparkSession, settings: Interactions) -> DataFrame:
+    """``user_id``, ``item_id``, ``time`` (ms since 1970) and ``label`` (0, 1 or null) of every interaction."""
+    source = read_source(spark, settings.source, "interactions.source")
+    columns = {"user": settings.user, "item": settings.item, "time.column": settings.time.column}
+    require_columns(source, {f"interactions.{key}": name for key, name in columns.items()})
+    try:
+        return source.select(
+            F.col(f"`{settings.user}`").cast("string").alias("user_id"),
+            F.col(f"`{settings.item}`").cast("string").alias("item_id"),
+            _milliseconds(settings.time).alias("time"),
+            F.expr(settings.label).cast("boolean").cast("tinyint").alias("label"),
+        )
+    except Exception as error:
+        raise ConfigError(f"interactions.label: {settings.label!r}: {str(error).splitlines()[0]}") from error
+
+
+def released_tokens(items: DataFrame, ids: DataFrame, layout: Layout) -> DataFrame:
+    """``item_id`` and ``tokens`` (every slot, absent ones filled) of the released items."""
+    live = live_items(items).withColumnRenamed("known_hash", "content_hash")
+    absent = F.lit(layout.absent).cast("smallint")
+    filled = [
+        F.coalesce(F.col(part), F.array_repeat(absent, levels))
+        for part, levels in zip(PARTS, layout.levels, strict=True)
+        if levels
+    ]
+    return live.join(ids, on=["item_id", "content_hash"], how="inner").select(
+        "item_id", F.concat(*filled).alias("tokens")
+    )
+
+
+def with_split(events: DataFrame, cut: float) -> DataFrame:
+    """Events with ``is_test`` (at or after ``cut``) and ``train_count`` of their item."""
+    dated = events.withColumn("is_test", F.col("time") >= cut)
+    counts = dated.where(~F.col("is_test")).groupBy("item_id").agg(F.count("*").cast("int").alias("train_count"))
+    return dated.join(counts, on="item_id", how="left").fillna(0, subset=["train_count"])
+
+
+def build_windows(events: DataFrame, max_items: int, slots: int) -> DataFrame:
+    """The rows of ``sequences`` but for their tokenizer."""
+    train = _windows_of(events.where(~F.col("is_test")), max_items, "train", F.lit(True))
+    test = _windows_of(events, max_items, "test", F.col("e.is_test"))
+    return train.unionByName(test)
+
+
+def _windows_of(events: DataFrame, max_items: int, split: str, counts: Column) -> DataFrame:
+    """Windows over each user's events; ``counts`` says which events (``e``) the loss may look at."""
+    step = max(1, max_items // 2)
+    event = F.struct("time", "item_id", "label", "tokens", "train_count", "is_test")
+    users = events.groupBy("user_id").agg(F.sort_array(F.collect_list(event)).alias("events"))
+    length = F.size("events")
+    last = F.ceil(F.greatest(length - max_items, F.lit(0)) / step).cast("int")
+    cut = users.select("user_id", "events", F.explode(F.sequence(F.lit(0), last)).alias("window"))
+    start = F.col("window") * step
+    fresh = F.when(F.col("window") == 0, 0).otherwise(max_items - step)  # events before it counted one window earlier
+    windows = cut.select(
+        "user_id", "window", F.slice("events", start + 1, max_items).alias("events"), fresh.alias("fresh")
+    )
+
+    def each(field: str, kind: str) -> Column:
+        return F.transform("events", lambda e: e[field]).cast(kind)
+
+    mask = F.expr("transform(events, (e, i) -> i >= fresh AND " + ("true" if split == "train" else "e.is_test") + ")")
+    rows = windows.select(
+        "user_id",
+        F.col("window").cast("int").alias("window"),
+        each("item_id", "array<string>").alias("item_ids"),
+        F.flatten(F.transform("events", lambda e: e["tokens"])).cast("array<smallint>").alias("tokens"),
+        each("label", "array<tinyint>").alias("labels"),
+        each("time", "array<bigint>").alias("times"),
+        mask.alias("loss_mask"),
+        each("train_count", "array<int>").alias("train_count"),
+        F.lit(split).alias("split"),
+    )
+    return rows.where(F.array_contains("loss_mask", True))
+
+
+def _milliseconds(time: Time) -> Column:
+    column = F.col(f"`{time.column}`")
+    if time.unit == "timestamp":
+        return F.unix_millis(column.cast("timestamp"))
+    return (column.cast("double") * (1000 if time.unit == "s" else 1)).cast("bigint")
+
+
+def _count(run: Run, events: DataFrame, joined: DataFrame) -> None:
+    seen = events.agg(F.count("*").alias("all"), F.count("label").alias("labelled")).first()
+    assert seen is not None
+    kept = joined.count()
+    run.count(rows_in=seen["all"], unlabelled=seen["all"] - seen["labelled"], without_ids=seen["labelled"] - kept)
+    run.count(events=kept)
+
+
+def _measure(run: Run, windows: DataFrame) -> None:
+    counted = F.sum(F.size(F.filter("loss_mask", lambda m: m)))
+    for row in windows.groupBy("split").agg(F.count("*").alias("n"), counted.alias("events")).toLocalIterator():
+        run.count(rows_out=row["n"])
+        run.count(**{f"{row['split']}_windows": row["n"], f"{row['split']}_events": row["events"]})

@@ -1,0 +1,128 @@
+"""Ray Data: live items that have no IDs under a tokenizer get them from their stored vectors."""
+
+import hashlib
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import ray
+import ray.data
+import torch
+
+from pipeline.artefacts import local_folder
+from pipeline.embedding_columns import to_matrix
+from pipeline.encoders import encoder_fingerprint
+from pipeline.errors import JobError
+from pipeline.lake import Lake
+from pipeline.live import Chunk, chunks, encoded, live_items, tokenized, without
+from pipeline.ray_session import actor_pool
+from pipeline.run import Run
+from schemas.tables import EMBEDDINGS, ITEMS, SEMANTIC_IDS
+from tokenizer import artefact
+
+BATCH = 4096
+
+
+def tokenize(run: Run, tokenizer: str) -> None:
+    """Append the missing rows of ``semantic_ids`` under ``tokenizer``, a commit a chunk.
+
+    Raises:
+        ConfigError: the lake has no such tokenizer.
+        JobError: it was trained on vectors of other encoders than those configured; both are named.
+    """
+    lake, settings = run.lake, run.config.encoders
+    with run.phase("pending"):
+        trained = artefact.load(local_folder(lake, "tokenizers", tokenizer))
+        configured = encoder_fingerprint(settings)
+        if trained.encoder != configured:
+            raise JobError(
+                f"tokenizer {tokenizer} was trained on vectors of encoders {trained.encoder}, configured are "
+                f"encoders {configured}: train a tokenizer for these, or configure those"
+            )
+        run.read(ITEMS)
+        run.read(EMBEDDINGS)
+        live = live_items(lake).drop_columns(["file", "run_id"])
+        pending = without(live, tokenized(lake, tokenizer), ["item_id", "content_hash"])
+        located = pending.join(encoded(lake, configured), "content_hash", join_type="inner")
+        unencoded = pending.num_rows - located.num_rows
+        run.count(rows_in=live.num_rows, skipped=live.num_rows - pending.num_rows, unencoded=unencoded)
+    run.metrics |= {"tokenizer": tokenizer, "encoder": configured}
+    lake.create(SEMANTIC_IDS)
+    with run.phase("tokenize"):
+        for chunk in chunks(located, settings.commit_rows):
+            _tokenize_chunk(run, chunk, tokenizer)
+            run.count(rows_out=chunk.rows.num_rows)
+    run.wrote(SEMANTIC_IDS)
+
+
+def _tokenize_chunk(run: Run, chunk: Chunk, tokenizer: str) -> None:
+    lake = run.lake
+    files = [lake.path(f"{EMBEDDINGS.name}/{file}") for file in chunk.files]
+    columns = ["content_hash", "text_embedding", "image_embedding"]
+    wanted = ray.put(chunk.rows.select(["item_id", "content_hash"]))
+    (
+        ray.data.read_parquet(files, columns=columns, filesystem=lake.filesystem, partitioning=None)
+        .map_batches(
+            TokenizeItems,
+            batch_format="pyarrow",
+            batch_size=BATCH,
+            fn_constructor_args=(lake, tokenizer, run.run_id, wanted),
+            **actor_pool(run.config.encoders.workers),
+        )
+        .write_delta(lake.table_uri(SEMANTIC_IDS), storage_options=lake.storage_options or None)
+    )
+
+
+class TokenizeItems:
+    """An actor that holds the tokenizer and turns vectors into rows of ``semantic_ids``, one an item."""
+
+    def __init__(self, lake: Lake, tokenizer: str, run_id: str, wanted: "ray.ObjectRef | pa.Table") -> None:
+        self._device = "cuda" if torch.cuda.is_available() else "cpu"
+        self._tokenizer, self._run_id = tokenizer, run_id
+        folder: Path = local_folder(lake, "tokenizers", tokenizer)
+        self._model = artefact.load(folder, device=self._device).model
+        self._wanted = ray.get(wanted) if isinstance(wanted, ray.ObjectRef) else wanted
+
+    def __call__(self, vectors: pa.Table) -> pa.Table:
+        """The IDs of the wanted items whose content is in the batch."""
+        rows = vectors.filter(pc.is_in(vectors["content_hash"], value_set=self._wanted["content_hash"]))
+        text_ND, has_text_N = to_matrix(rows["text_embedding"], "text_embedding", self._model.text_dim)
+        image_ND, has_image_N = to_matrix(rows["image_embedding"], "image_embedding", self._model.image_dim)
+        inputs = (torch.from_numpy(a).to(self._device) for a in (text_ND, image_ND, has_text_N, has_image_N))
+        codes_NS = self._model.encode(*inputs).cpu().tolist()
+        layout = self._model.layout
+        split = [layout.split(row) for row in codes_NS]
+        contents = pa.table(
+            {
+                "content_hash": rows["content_hash"].combine_chunks().cast(pa.string()),
+                "shared": pa.array([c.shared for c in split], SEMANTIC_IDS.schema.field("shared").type),
+                "text": pa.array([c.text for c in split], SEMANTIC_IDS.schema.field("text").type),
+                "image": pa.array([c.image for c in split], SEMANTIC_IDS.schema.field("image").type),
+                "sid": pa.array([layout.format(c) for c in split], pa.string()),
+                "has_text": pa.array(has_text_N),
+                "has_image": pa.array(has_image_N),
+            }
+        )
+        return self._for_items(contents)
+
+    def _for_items(self, contents: pa.Table) -> pa.Table:
+        """One row an item: items of equal content share their codes, never their disambiguator."""
+        items = self._wanted.filter(pc.is_in(self._wanted["content_hash"], value_set=contents["content_hash"]))
+        where = pc.index_in(items["content_hash"], value_set=contents["content_hash"])
+        rows = contents.take(where).drop_columns(["content_hash"])
+        constant = {"tokenizer": self._tokenizer, "run_id": self._run_id}
+        for name in ("item_id", "content_hash"):
+            rows = rows.append_column(name, items[name])
+        for name, value in constant.items():
+            rows = rows.append_column(name, pa.array([value] * items.num_rows, pa.string()))
+        numbers = pa.array(map(disambiguator, items["item_id"].to_pylist()), pa.int64())
+        return SEMANTIC_IDS.conform(rows.append_column("disambiguator", numbers))
+
+
+def disambiguator(item_id: str) -> int:
+    """What tells items of equal codes apart: 63 bits of a hash of the item's id.
+
+    A function of the id alone, it cannot move, whatever neighbours an item has and whenever they came. Two ids
+    of one tuple of codes agree with a chance of about 10⁻¹⁹ a pair; ``publish`` would refuse them.
+    """
+    return int.from_bytes(hashlib.sha256(item_id.encode()).digest()[:8], "big") >> 1

@@ -1,0 +1,141 @@
+"""Rows of the ``sequences`` table as batches: checks, batches of similar length within a budget, padded tensors.
+
+A row is one window of one user in time order. Only the end is padded, which causal attention never reads.
+
+Letters: B windows, N items (the longest window of the batch), T semantic tokens of an item.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+from torch import Tensor
+
+from schemas.semantic_id import Layout
+
+MODEL_COLUMNS = ["tokens", "labels", "loss_mask", "tokenizer"]
+IMPRESSION_COLUMNS = ["user_id", "item_ids", "train_count"]
+
+Indices = np.ndarray[tuple[int], np.dtype[np.int64]]
+
+
+@dataclass(frozen=True)
+class WindowBatch:
+    """Padded windows: int64 ``tokens`` (B, N, T) and ``labels`` (B, N), bool ``loss_mask`` (B, N), false in padding."""
+
+    tokens: Tensor
+    labels: Tensor
+    loss_mask: Tensor
+
+    @property
+    def windows(self) -> int:
+        """Windows in the batch."""
+        return len(self.tokens)
+
+    @property
+    def impressions(self) -> int:
+        """Positions that the loss or the evaluation counts."""
+        return int(self.loss_mask.sum())
+
+    def to(self, device: torch.device) -> "WindowBatch":
+        """The batch on ``device``."""
+        return WindowBatch(self.tokens.to(device), self.labels.to(device), self.loss_mask.to(device))
+
+
+class WindowError(ValueError):
+    """Rows of ``sequences`` that this ranker cannot read."""
+
+
+def check_windows(windows: pa.Table, layout: Layout, tokenizer: str, max_items: int) -> None:
+    """Raise :class:`WindowError` unless all rows are of ``tokenizer``, fit the layout and ``max_items``."""
+    foreign = sorted(set(pc.unique(windows["tokenizer"]).to_pylist()) - {tokenizer})
+    if foreign:
+        raise WindowError(
+            f"the windows carry codes of tokenizer {', '.join(map(str, foreign))}, the ranker was made for "
+            f"{tokenizer}: build the sequences of {tokenizer}, or train a ranker on the others"
+        )
+    lengths = window_lengths(windows)
+    if len(lengths) and lengths.max() > max_items:
+        raise WindowError(f"a window holds {lengths.max()} items where ranker.max_items is {max_items}")
+    for column, per_item in (("tokens", layout.slots), ("loss_mask", 1)):
+        wrong = np.flatnonzero(_list_lengths(windows[column]) != lengths * per_item)
+        if len(wrong):
+            raise WindowError(
+                f"row {wrong[0]}: {lengths[wrong[0]]} labels do not go with "
+                f"{_list_lengths(windows[column])[wrong[0]]} {column} ({per_item} an item)"
+            )
+    codes = _flat(windows["tokens"])
+    if len(codes) and (codes.min() < 0 or codes.max() > layout.absent):
+        raise WindowError(f"codes run from {codes.min()} to {codes.max()}, outside 0 to {layout.absent}")
+
+
+def window_lengths(windows: pa.Table) -> Indices:
+    """Items in every window."""
+    return _list_lengths(windows["labels"])
+
+
+def collate(windows: pa.Table, layout: Layout) -> WindowBatch:
+    """Rows as one padded batch."""
+    real_BN = real_positions(windows)
+    tokens_BNT = np.full((*real_BN.shape, layout.slots), layout.absent, np.int64)
+    tokens_BNT[real_BN] = _flat(windows["tokens"]).reshape(-1, layout.slots)
+    labels_BN = np.zeros(real_BN.shape, np.int64)
+    labels_BN[real_BN] = _flat(windows["labels"])
+    loss_mask_BN = np.zeros(real_BN.shape, bool)
+    loss_mask_BN[real_BN] = _flat(windows["loss_mask"])
+    return WindowBatch(*map(torch.from_numpy, (tokens_BNT, labels_BN, loss_mask_BN)))
+
+
+def blank_batch(layout: Layout) -> WindowBatch:
+    """One window of one position that counts for nothing: what a worker out of data steps with."""
+    return WindowBatch(
+        torch.full((1, 1, layout.slots), layout.absent),
+        torch.zeros(1, 1, dtype=torch.int64),
+        torch.zeros(1, 1, dtype=torch.bool),
+    )
+
+
+def real_positions(windows: pa.Table) -> np.ndarray[tuple[int, int], np.dtype[np.bool_]]:
+    """Bool ``(B, N)``, false in padding."""
+    lengths = window_lengths(windows)
+    return np.arange(lengths.max()) < lengths[:, None]
+
+
+def bucket(lengths: Indices, batch_items: int, rng: np.random.Generator | None = None) -> list[Indices]:
+    """Split windows into batches of similar length, each within ``batch_items`` padded items (or one window).
+
+    With ``rng``, equally long windows are mixed and the batches come in random order.
+    """
+    order = np.argsort(lengths, kind="stable") if rng is None else _shuffled_by_length(lengths, rng)
+    batches, start = [], 0
+    for end in range(1, len(order) + 1):
+        full = end == len(order) or (end + 1 - start) * lengths[order[end]] > batch_items
+        if full:
+            batches.append(order[start:end])
+            start = end
+    return batches if rng is None else [batches[i] for i in rng.permutation(len(batches))]
+
+
+def shuffled_batches(
+    blocks: Iterable[pa.Table], layout: Layout, batch_items: int, rng: np.random.Generator
+) -> Iterator[WindowBatch]:
+    """Training batches of each block in turn; a block is what is shuffled and sorted by length at once."""
+    for block in blocks:
+        for indices in bucket(window_lengths(block), batch_items, rng):
+            yield collate(block.take(indices), layout)
+
+
+def _shuffled_by_length(lengths: Indices, rng: np.random.Generator) -> Indices:
+    order = rng.permutation(len(lengths))
+    return order[np.argsort(lengths[order], kind="stable")]
+
+
+def _list_lengths(column: pa.ChunkedArray) -> Indices:
+    return pc.list_value_length(column).to_numpy().astype(np.int64)
+
+
+def _flat(column: pa.ChunkedArray) -> np.ndarray:
+    return pc.list_flatten(column).to_numpy(zero_copy_only=False)

@@ -1,0 +1,142 @@
+"""Memory-anchor attention and rotary positions against slow references; what a logit may depend on."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from ranker.architectures import build
+from ranker.attention import memory_anchor_attention, shift_memory
+from ranker.config import RankerConfig
+from ranker.rotary import hierarchical_rotation, plain_rotation, rotate
+from schemas.semantic_id import Layout
+
+LAYOUT = Layout(2, 1, 1, 6)
+CPU = torch.device("cpu")
+
+
+def dense_attention(q: Tensor, k: Tensor, v: Tensor, memory_k: Tensor, memory_v: Tensor, null: Tensor) -> Tensor:
+    """One masked softmax over null memory, the N memories and all N·S tokens."""
+    batch, heads, items, slots, head = q.shape
+    item = torch.arange(items).repeat_interleave(slots)
+    is_anchor = torch.arange(slots).repeat(items) == slots - 1
+    own = (item[:, None] == item) & (is_anchor[:, None] | ~is_anchor)
+    past = item[:, None] > torch.arange(items)
+    visible = torch.cat([torch.ones(items * slots, 1, dtype=torch.bool), past, own], 1)
+    null_kv = null.expand(batch, heads, 1, head)
+    keys = torch.cat([null_kv, memory_k, k.flatten(2, 3)], 2)
+    values = torch.cat([null_kv, memory_v, v.flatten(2, 3)], 2)
+    scores = q.flatten(2, 3) @ keys.transpose(-1, -2) / head**0.5
+    weights = scores.masked_fill(~visible, -torch.inf).softmax(-1)
+    return (weights @ values).unflatten(2, (items, slots))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 3), st.integers(1, 3), st.integers(1, 9), st.integers(1, 5), st.sampled_from([4, 8]), st.data())
+def test_equals_the_dense_mask_in_values_and_gradients(
+    batch: int, heads: int, items: int, slots: int, head: int, data: st.DataObject
+) -> None:
+    torch.manual_seed(data.draw(st.integers(0, 2**16)))
+    queries = data.draw(st.sampled_from([1, slots]))
+    shapes = [(batch, heads, items, slots, head)] * 3 + [(batch, heads, items, head)] * 2 + [(heads, 1, head)]
+    inputs = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
+    q, k, v, memory_k, memory_v, null = inputs
+    past = (shift_memory(null[:, 0], memory) for memory in (memory_k, memory_v))
+    fast = memory_anchor_attention(q[..., slots - queries :, :], k, v, *past)
+    slow = dense_attention(*inputs)[..., slots - queries :, :]
+    torch.testing.assert_close(fast, slow)
+    weight = torch.randn_like(fast)
+    # With one item its memory is seen by nobody.
+    gradients = (torch.autograd.grad((out * weight).sum(), inputs, allow_unused=True) for out in (fast, slow))
+    for quick, reference in zip(*gradients, strict=True):
+        zero = torch.zeros_like(reference)
+        torch.testing.assert_close(zero if quick is None else quick, reference)
+
+
+def test_a_score_depends_on_distances_in_items_and_in_slots() -> None:
+    rotation = hierarchical_rotation(12, 5, 16, 100.0, CPU)
+    q, k = torch.randn(2, 1, 16).unbind()
+
+    def score(item_q: int, slot_q: int, item_k: int, slot_k: int) -> float:
+        return float((rotate(q, rotation[item_q, slot_q]) * rotate(k, rotation[item_k, slot_k])).sum())
+
+    assert score(7, 3, 4, 1) == pytest.approx(score(11, 4, 8, 2), abs=1e-5)
+    assert score(7, 3, 4, 1) != pytest.approx(score(7, 3, 5, 1), abs=1e-3)
+    assert score(7, 3, 4, 1) != pytest.approx(score(7, 3, 4, 2), abs=1e-3)
+
+
+def test_item_and_slot_turn_separate_halves_of_a_head() -> None:
+    rotation = hierarchical_rotation(4, 3, 16, 100.0, CPU)
+    x = torch.randn(4, 3, 2, 16)
+    turned = rotate(x, rotation)
+    torch.testing.assert_close(turned[:, 0, :, 8:], x[:, 0, :, 8:])
+    torch.testing.assert_close(turned[0, :, :, :8], x[0, :, :, :8])
+    torch.testing.assert_close(turned.norm(dim=-1), x.norm(dim=-1))
+
+
+def test_the_plain_rotation_is_the_textbook_one() -> None:
+    x = torch.randn(7, 1, 4)
+    turned = rotate(x, plain_rotation(7, 4, 100.0, CPU))
+    for position in range(7):
+        for pair, frequency in enumerate((1.0, 0.1)):
+            angle = torch.tensor(position * frequency)
+            a, b = x[position, 0, 2 * pair : 2 * pair + 2]
+            expected = torch.stack([a * angle.cos() - b * angle.sin(), a * angle.sin() + b * angle.cos()])
+            torch.testing.assert_close(turned[position, 0, 2 * pair : 2 * pair + 2], expected)
+
+
+@pytest.fixture(params=["hmat", "flat"])
+def model(request: pytest.FixtureRequest) -> nn.Module:
+    config = RankerConfig(arch=request.param, dim=16, layers=3, heads=2, seed=1)
+    model = build(config, LAYOUT).eval()
+    for parameter in model.parameters():  # nothing may be hidden by a zero
+        nn.init.normal_(parameter, std=0.3)
+    return model
+
+
+def windows(batch: int, items: int) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(batch * 100 + items)
+    tokens = torch.randint(0, LAYOUT.absent + 1, (batch, items, LAYOUT.slots), generator=generator)
+    return tokens, torch.randint(0, 2, (batch, items), generator=generator)
+
+
+def test_a_label_reaches_later_logits_only(model: nn.Module) -> None:
+    tokens, labels = windows(2, 9)
+    logits = model(tokens, labels)
+    for item in range(9):
+        flipped = labels.clone()
+        flipped[:, item] ^= 1
+        change = (model(tokens, flipped) - logits).abs()
+        assert torch.equal(change[:, : item + 1], torch.zeros(2, item + 1))
+        assert (change[:, item + 1 :] > 0).all()
+
+
+def test_an_item_reaches_its_own_and_later_logits_only(model: nn.Module) -> None:
+    tokens, labels = windows(1, 8)
+    logits = model(tokens, labels)
+    other = tokens.clone()
+    other[:, 4] = (other[:, 4] + 1) % LAYOUT.absent
+    change = (model(other, labels) - logits).abs()
+    assert torch.equal(change[:, :4], torch.zeros(1, 4))
+    assert (change[:, 4:] > 0).all()
+
+
+def test_padding_and_other_windows_never_change_a_logit(model: nn.Module) -> None:
+    tokens, labels = windows(3, 10)
+    together = model(tokens, labels)
+    for window, length in enumerate((3, 7, 10)):
+        alone = model(tokens[window : window + 1, :length], labels[window : window + 1, :length])
+        torch.testing.assert_close(together[window : window + 1, :length], alone, atol=1e-5, rtol=1e-5)
+
+
+def test_every_parameter_learns(model: nn.Module) -> None:
+    model(*windows(4, 6)).square().sum().backward()
+    idle = [name for name, parameter in model.named_parameters() if not (parameter.grad.abs() > 0).any()]
+    assert idle == []
+
+
+def test_both_architectures_are_of_one_size() -> None:
+    layout = Layout(3, 2, 2, 64)
+    sizes = [sum(p.numel() for p in build(RankerConfig(arch=arch), layout).parameters()) for arch in ("hmat", "flat")]
+    assert abs(sizes[0] - sizes[1]) < 0.01 * sizes[1]

@@ -1,0 +1,127 @@
+"""Tokenizers on disk, and their metrics."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from tokenizer import artefact
+from tokenizer.config import TokenizerConfig
+from tokenizer.dst import DST
+from tokenizer.embeddings import Embeddings, TokenizerError
+from tokenizer.metrics import collisions, evaluate, neighbour_overlap, shared_information
+from tokenizer.training import fit
+
+CONFIG = TokenizerConfig(codebook_size=8, dim=16, hidden=32, epochs=1, min_steps=40, batch_size=64)
+
+
+def items(count: int = 300) -> Embeddings:
+    g = torch.Generator().manual_seed(0)
+    has_image = torch.rand(count, generator=g) > 0.2
+    vectors = torch.randn(count, 12, generator=g)
+    return Embeddings(vectors, vectors[:, :10] + 1, torch.ones(count, dtype=torch.bool), has_image)
+
+
+@pytest.fixture(scope="module")
+def model() -> DST:
+    return fit(items(), CONFIG)
+
+
+def encode(model: DST, x: Embeddings) -> torch.Tensor:
+    return model.encode(x.text_ND, x.image_ND, x.has_text_N, x.has_image_N)
+
+
+def test_a_saved_tokenizer_comes_back_the_same(model: DST, tmp_path: Path):
+    fingerprint = artefact.save(model, tmp_path / "a", {"items": 3}, "enc-1")
+    loaded = artefact.load(tmp_path / "a")
+    assert (loaded.fingerprint, loaded.encoder, loaded.metrics) == (fingerprint, "enc-1", {"items": 3})
+    assert loaded.config == CONFIG
+    assert not loaded.model.training
+    codes = encode(model, items())
+    assert torch.equal(encode(loaded.model, items()), codes)
+    assert all(torch.equal(a, b) for a, b in zip(loaded.model.decode(codes), model.decode(codes), strict=True))
+    assert sorted(p.name for p in (tmp_path / "a").iterdir()) == ["config.json", "metrics.json", "model.safetensors"]
+
+
+def test_fingerprint_names_weights_configuration_and_encoder_but_not_metrics(model: DST, tmp_path: Path):
+    first = artefact.save(model, tmp_path / "a", {"x": 1}, "enc-1")
+    assert len(first) == 16
+    assert artefact.save(model, tmp_path / "b", {"x": 2}, "enc-1") == first
+    assert artefact.save(model, tmp_path / "b", {"x": 1}, "enc-2") != first
+    other = DST(CONFIG, 12, 10)
+    assert artefact.save(other, tmp_path / "c", {}, "enc-1") != first
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "metrics.json"])
+def test_a_missing_or_broken_file_is_named(model: DST, tmp_path: Path, name: str):
+    artefact.save(model, tmp_path, {}, "enc")
+    (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:-20] if name != "metrics.json" else b"{")
+    with pytest.raises(TokenizerError, match=name):
+        artefact.load(tmp_path)
+    (tmp_path / name).unlink()
+    with pytest.raises(TokenizerError, match=name):
+        artefact.load(tmp_path)
+
+
+def test_tampering_is_noticed(model: DST, tmp_path: Path):
+    artefact.save(model, tmp_path, {}, "enc")
+    weights = load_file(tmp_path / "model.safetensors")
+    weights["shared.codebooks_LKD"][0, 0, 0] += 1
+    save_file(weights, tmp_path / "model.safetensors")
+    with pytest.raises(TokenizerError, match="do not belong together"):
+        artefact.load(tmp_path)
+    artefact.save(model, tmp_path, {}, "enc")
+    described = json.loads((tmp_path / "config.json").read_text())
+    described["encoder"] = "another"
+    (tmp_path / "config.json").write_text(json.dumps(described))
+    with pytest.raises(TokenizerError, match="do not belong together"):
+        artefact.load(tmp_path)
+
+
+def test_a_broken_tokenizer_is_not_saved(tmp_path: Path):
+    broken = DST(CONFIG, 12, 10)
+    broken.shared.codebooks_LKD[0, 0, 0] = float("nan")
+    with pytest.raises(TokenizerError, match="not saved"):
+        artefact.save(broken, tmp_path / "a", {}, "enc")
+    assert not (tmp_path / "a").exists()
+
+
+def test_metrics_are_json_and_within_their_bounds(model: DST):
+    x = items()
+    doubled = x.select(torch.cat([torch.arange(300), torch.arange(30)]))
+    found = evaluate(model, doubled, x.select(slice(0, 100)))
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+    assert [level["slot"] for level in found["levels"]] == model.layout.slot_names()
+    assert all(0 < level["perplexity"] <= level["used"] <= 8 for level in found["levels"])
+    assert found["collisions"]["from_identical_content"] == pytest.approx(30 / 330)
+    assert found["collisions"]["rate"] >= 30 / 330
+    for part in ("train", "held_out"):
+        assert 0 < found[part]["reconstruction"]["image"] <= 1
+        assert 0 <= found[part]["neighbour_overlap"]["joint"] <= 1
+    text_only = evaluate(model, x.only("text"))
+    assert text_only["train"]["reconstruction"]["image"] is None
+    assert text_only["train"]["consensus"] is None
+    assert "held_out" not in text_only
+
+
+def test_identical_content_ignores_what_stands_in_absent_rows():
+    x = items(4)
+    text = x.text_ND[:1].repeat(4, 1)
+    on = torch.ones(4, dtype=torch.bool)
+    rest = Embeddings(text, x.image_ND, on, ~on)
+    assert collisions(torch.zeros(4, 7), rest) == {"rate": 0.75, "from_identical_content": 0.75}
+    half = Embeddings(text, torch.zeros_like(x.image_ND), on, torch.tensor([True, False, True, False]))
+    assert collisions(torch.zeros(4, 7), half)["from_identical_content"] == 0.5
+
+
+def test_information_and_overlap_know_their_ends():
+    g = torch.Generator().manual_seed(0)
+    a, b = (torch.randint(50, (3000,), generator=g).numpy() for _ in range(2))
+    assert shared_information(a, a) == pytest.approx(1)
+    assert abs(shared_information(a, b)) < 0.02
+    x = torch.randn(50, 6, generator=g)
+    assert neighbour_overlap(x, 2 * x) == 1
+    assert neighbour_overlap(x, torch.randn(50, 6, generator=g)) < 0.5
+    assert neighbour_overlap(x[:8], x[:8]) is None

@@ -1,0 +1,42 @@
+"""Cross-modal geometric alignment (CGA): one hypersphere for all modalities, and the consensus on it.
+
+B items, D width of the common space, E width of an embedding; z are unit vectors.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def consensus(z_text_BD: Tensor, z_image_BD: Tensor, has_text_B: Tensor, has_image_B: Tensor) -> Tensor:
+    """The normalised sum of the projections that are there, ``c = normalise(Σ p_m z_m)``: (B, D)."""
+    zero = z_text_BD.new_zeros(())
+    total_BD = torch.where(has_text_B[:, None], z_text_BD, zero) + torch.where(has_image_B[:, None], z_image_BD, zero)
+    return F.normalize(total_BD, dim=1)
+
+
+def contrastive_loss(z_text_BD: Tensor, z_image_BD: Tensor, temperature: float) -> Tensor:
+    """Symmetric InfoNCE: an item's text and image find each other among the batch."""
+    logits_BB = z_text_BD @ z_image_BD.T / temperature
+    own_B = torch.arange(len(logits_BB), device=logits_BB.device)
+    return (F.cross_entropy(logits_BB, own_B) + F.cross_entropy(logits_BB.T, own_B)) / 2
+
+
+def agreement_loss(z_text_BD: Tensor, z_image_BD: Tensor) -> Tensor:
+    """Mean squared distance between an item's own text and image.
+
+    Departure from the paper: the contrastive loss rewards whatever tells items apart, so on a small catalogue it keeps
+    what one modality alone knows and learns the pairs by heart; this term takes out of the common space what the other
+    modality does not know.
+    """
+    return (z_text_BD - z_image_BD).square().sum(dim=1).mean()
+
+
+def geometry_loss(z_BD: Tensor, x_BE: Tensor) -> Tensor:
+    """Mean squared difference between the angles (cosines) of all pairs before and after projection.
+
+    Departure from the paper's ``‖Z Zᵀ − E Eᵀ‖²``: ``x_BE`` are centred embeddings, since encoders leave all pairs at
+    nearly the same angle.
+    """
+    x_BE = F.normalize(x_BE, dim=1)
+    return F.mse_loss(z_BD @ z_BD.T, x_BE @ x_BE.T)

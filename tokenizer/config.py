@@ -1,0 +1,63 @@
+"""Configuration of the Disentangled Semantic Tokenizer: every setting with its bounds."""
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from schemas.semantic_id import MAX_CODEBOOK, Layout
+
+
+class TokenizerConfig(BaseModel):
+    """Shape, training and loss weights of the tokenizer.
+
+    A small catalogue wants a small codebook: at least some 30 items a code, so 64 codes for 2,000 items and 256
+    from about 10,000 on. Where text and image agree little, raise ``self_weight`` (better reconstruction); where
+    they agree much, lower it towards zero (purer shared codes).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    shared_levels: int = Field(3, ge=1, le=8)
+    text_levels: int = Field(2, ge=0, le=8)
+    image_levels: int = Field(2, ge=0, le=8)
+    codebook_size: int = Field(256, ge=2, le=MAX_CODEBOOK)
+
+    dim: int = Field(64, ge=2, le=4096, description="width of the space the codebooks live in")
+    hidden: int = Field(256, ge=2, le=16384, description="width of the networks' hidden layer")
+    dropout: float = Field(0.1, ge=0, lt=1)
+    input_noise: float = Field(
+        0.3, ge=0, le=100, description="Gaussian noise on training inputs, as a share of their spread"
+    )
+
+    epochs: int = Field(30, ge=1, le=100_000)
+    min_steps: int = Field(
+        600, ge=1, le=10_000_000, description="a small catalogue trains for more epochs, until it has made these steps"
+    )
+    batch_size: int = Field(256, ge=8, le=1_000_000)
+    learning_rate: float = Field(2e-3, gt=0, le=1)
+    weight_decay: float = Field(1e-2, ge=0, le=10)
+    warmup: float = Field(
+        0.12, gt=0, lt=1, description="share of the training that aligns before the codebooks are initialised"
+    )
+    max_train_items: int = Field(
+        500_000, ge=2, description="a larger catalogue is sampled down to these items for training"
+    )
+    seed: int = Field(0, ge=0, le=2**31 - 1)
+
+    temperature: float = Field(0.1, gt=0, le=10, description="of the contrastive alignment")
+    align_weight: float = Field(0.5, ge=0, le=1000, description="contrastive alignment")
+    agreement_weight: float = Field(1.0, ge=0, le=1000, description="both modalities of an item at one point")
+    geometry_weight: float = Field(0.1, ge=0, le=1000, description="keeping each modality's own angles")
+    rebuild_weight: float = Field(4.0, ge=0, le=1000, description="decoding a modality from shared and own codes")
+    cross_weight: float = Field(2.0, ge=0, le=1000, description="predicting a withheld modality from shared codes")
+    self_weight: float = Field(0.0, ge=0, le=1000, description="decoding a modality from shared codes alone")
+    commitment_weight: float = Field(0.25, ge=0, le=1000, description="staying close to the chosen codes")
+    information_weight: float = Field(0.1, ge=0, le=1000, description="mutual information between the parts")
+    decorrelation_weight: float = Field(0.3, ge=0, le=1000, description="linear dependence between the parts")
+
+    ema_decay: float = Field(0.95, ge=0, lt=1, description="memory of the codebooks' moving averages")
+    revive_below: float = Field(
+        0.05, ge=0, lt=1, description="a code used less than this share of the mean is drawn anew"
+    )
+
+    def layout(self) -> Layout:
+        """The slots of the semantic IDs that this configuration makes."""
+        return Layout(self.shared_levels, self.text_levels, self.image_levels, self.codebook_size)

@@ -1,0 +1,107 @@
+# ruff: noqa: N802, N815
+"""What the tokenizer reads: the encoders' embeddings of a catalogue, and which of them are there.
+
+Tensor names end in their shape: N items, D embedding width of the modality.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+MODALITIES = ("text", "image")
+
+
+class TokenizerError(ValueError):
+    """The embeddings, the configuration or the artefact do not let the tokenizer do its work."""
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """Embeddings of N items; rows of an absent modality may hold anything.
+
+    ``text_ND`` and ``image_ND`` are float32 and need not be normalised, ``has_text_N`` and ``has_image_N`` are bool.
+
+    Raises:
+        TokenizerError: shapes that do not fit each other, or wrong dtypes.
+    """
+
+    text_ND: Tensor
+    image_ND: Tensor
+    has_text_N: Tensor
+    has_image_N: Tensor
+
+    def __post_init__(self) -> None:
+        for modality in MODALITIES:
+            x_ND, has_N = self.vectors(modality), self.present(modality)
+            if x_ND.ndim != 2 or x_ND.shape[1] == 0 or not x_ND.is_floating_point():
+                raise TokenizerError(
+                    f"{modality} embeddings must be a float matrix, not {tuple(x_ND.shape)} {x_ND.dtype}"
+                )
+            if has_N.dtype != torch.bool or has_N.shape != (len(self.text_ND),) or len(x_ND) != len(has_N):
+                raise TokenizerError(
+                    f"{len(self.text_ND)} items need a bool presence of the {modality} for each; "
+                    f"got {tuple(has_N.shape)} {has_N.dtype} for {len(x_ND)} {modality} embeddings"
+                )
+
+    def __len__(self) -> int:
+        return len(self.has_text_N)
+
+    def vectors(self, modality: str) -> Tensor:
+        """The embeddings of ``"text"`` or ``"image"``, (N, D)."""
+        return self.text_ND if modality == "text" else self.image_ND
+
+    def present(self, modality: str) -> Tensor:
+        """Which items have the modality, (N,) bool."""
+        return self.has_text_N if modality == "text" else self.has_image_N
+
+    @property
+    def has_both_N(self) -> Tensor:
+        """Which items have text and image, (N,) bool."""
+        return self.has_text_N & self.has_image_N
+
+    def select(self, index: Tensor | slice) -> "Embeddings":
+        """The items at ``index`` (positions, a mask or a slice)."""
+        return Embeddings(self.text_ND[index], self.image_ND[index], self.has_text_N[index], self.has_image_N[index])
+
+    def only(self, modality: str) -> "Embeddings":
+        """The same items with every other modality withheld."""
+        none_N = torch.zeros_like(self.has_text_N)
+        kept = {name: self.present(name) if name == modality else none_N for name in MODALITIES}
+        return Embeddings(self.text_ND, self.image_ND, kept["text"], kept["image"])
+
+    def to(self, device: torch.device | str, dtype: torch.dtype = torch.float32) -> "Embeddings":
+        """The embeddings on a device and in a float type."""
+        return Embeddings(
+            self.text_ND.to(device, dtype),
+            self.image_ND.to(device, dtype),
+            self.has_text_N.to(device),
+            self.has_image_N.to(device),
+        )
+
+    def normalised(self) -> "Embeddings":
+        """Present rows at unit length, absent rows zero.
+
+        Raises:
+            TokenizerError: a present embedding is zero, NaN or infinite, or an item has neither modality.
+        """
+        if not bool((self.has_text_N | self.has_image_N).all()):
+            row = int((~(self.has_text_N | self.has_image_N)).nonzero()[0])
+            raise TokenizerError(f"item {row} has neither text nor image; leave such items out")
+        return Embeddings(self._unit("text"), self._unit("image"), self.has_text_N, self.has_image_N)
+
+    def _unit(self, modality: str) -> Tensor:
+        has_N = self.present(modality)
+        x_ND = self.vectors(modality).masked_fill(~has_N[:, None], 0.0)
+        largest_N = x_ND.abs().amax(dim=1)
+        bad_N = has_N & ~(torch.isfinite(largest_N) & (largest_N > 0))
+        if bool(bad_N.any()):
+            row = int(bad_N.nonzero()[0])
+            what = "all zero" if float(largest_N[row]) == 0 else "NaN or infinite"
+            raise TokenizerError(
+                f"{int(bad_N.sum())} of {int(has_N.sum())} {modality} embeddings are unusable; the first, in "
+                f"row {row}, is {what}. Encode these items again or mark their {modality} absent"
+            )
+        # The largest component goes first, so that tiny and huge vectors neither vanish nor overflow.
+        return F.normalize(x_ND / largest_N.masked_fill(~has_N, 1.0)[:, None], dim=1)

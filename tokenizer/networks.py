@@ -1,0 +1,53 @@
+# ruff: noqa: N815
+"""The small networks of the tokenizer: a linear path beside a one-hidden-layer perceptron."""
+
+import torch
+from torch import Tensor, nn
+
+
+class Network(nn.Module):
+    """``linear(x) + mlp(x)`` with dropout in the hidden layer.
+
+    The linear path carries what a linear code would carry, so that the perceptron only learns what is left; with
+    dropout this is what keeps small catalogues from being memorised.
+    """
+
+    def __init__(self, width_in: int, hidden: int, width_out: int, dropout: float) -> None:
+        super().__init__()
+        self.linear = nn.Linear(width_in, width_out)
+        self.mlp = nn.Sequential(
+            nn.Linear(width_in, hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, width_out, bias=False)
+        )
+
+    def forward(self, x_BI: Tensor) -> Tensor:
+        """(B, width_in) to (B, width_out)."""
+        return self.linear(x_BI) + self.mlp(x_BI)
+
+
+class Standardiser(nn.Module):
+    """A modality's fixed mean and spread, learnt once from the training items.
+
+    Encoders put all items into a narrow cone; taking its mean off lets networks and codebooks spend themselves on
+    differences between items. ``spread`` is the root mean square of one centred component.
+    """
+
+    centre_D: Tensor
+    spread: Tensor
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.register_buffer("centre_D", torch.zeros(width))
+        self.register_buffer("spread", torch.ones(()))
+
+    def learn(self, e_ND: Tensor) -> None:
+        """Take mean and spread from normalised embeddings (N, D)."""
+        self.centre_D.copy_(e_ND.mean(dim=0))
+        self.spread.copy_((e_ND - self.centre_D).square().mean().sqrt().clamp(min=1e-6))
+
+    def forward(self, e_BD: Tensor) -> Tensor:
+        """Normalised embeddings (B, D) to inputs of mean zero and unit spread."""
+        return (e_BD - self.centre_D) / self.spread
+
+    def invert(self, x_BD: Tensor) -> Tensor:
+        """The inverse of the forward pass."""
+        return x_BD * self.spread + self.centre_D

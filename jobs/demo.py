@@ -22,6 +22,7 @@ def command(
     items: Annotated[int, typer.Option("--items", min=120, help="Items of the catalogue.")] = 2000,
     users: Annotated[int, typer.Option("--users", min=20, help="Users whose clicks are drawn.")] = 500,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of every random choice.")] = 0,
+    generate_only: Annotated[bool, typer.Option("--generate-only", help="Write the catalogue, run no job.")] = False,
 ) -> None:
     """Generate a catalogue with pictures, texts and clicks into FOLDER, and run every job on it."""
     from jobs.entry import read_config
@@ -33,6 +34,8 @@ def command(
     clock = time.perf_counter()
     generate(folder, items, users, seed)
     typer.echo(f"demo: generated {items:,} items and {users:,} users in {time.perf_counter() - clock:.1f} s")
+    if generate_only:
+        return
     config = read_config(folder / "config.yaml", [])
     run_id = new_run_id()
     run_extract(config, run_id)

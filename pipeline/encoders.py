@@ -28,7 +28,7 @@ Modality = Literal["text", "image"]
 class Encode(Protocol):
     """What an encoder is: inputs to float32 rows of length ``dim``."""
 
-    def __call__(self, inputs: list[Any]) -> NDArray[np.float32]:
+    def __call__(self, inputs: list[Any], /) -> NDArray[np.float32]:
         """``(N, dim)`` vectors of N texts or N RGB pictures."""
 
 

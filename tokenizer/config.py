@@ -29,7 +29,7 @@ class TokenizerConfig(BaseModel):
 
     epochs: int = Field(30, ge=1, le=100_000)
     min_steps: int = Field(
-        600, ge=1, le=10_000_000, description="a small catalogue trains for more epochs, until it has made these steps"
+        400, ge=1, le=10_000_000, description="a small catalogue trains for more epochs, until it has made these steps"
     )
     batch_size: int = Field(256, ge=8, le=1_000_000)
     learning_rate: float = Field(2e-3, gt=0, le=1)

@@ -1,0 +1,65 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.text import Template, TextFault, clean
+
+
+@pytest.mark.parametrize(
+    ("template", "values", "expected"),
+    [
+        ("{title}. {genres}. {text}", {"title": "A", "genres": "B", "text": "C"}, "A. B. C"),
+        ("{title}. {genres}. {text}", {"title": "A", "genres": None, "text": "C"}, "A. C"),
+        ("{title}. {genres}. {text}", {"title": None, "genres": "B", "text": None}, "B"),
+        ("{title}. {genres}. {text}", {"title": None, "genres": None, "text": ""}, ""),
+        ("Title: {title}. By {brand}", {"title": "A", "brand": None}, "Title: A"),
+        ("Title: {title}. By {brand}", {"title": None, "brand": "B"}, "By B"),
+        ("{title} ({brand})", {"title": "A", "brand": "B"}, "A (B)"),
+    ],
+)
+def test_a_missing_value_leaves_nothing_behind(template: str, values: dict[str, str | None], expected: str) -> None:
+    assert Template(template).fill(values) == expected
+
+
+def test_templates_name_columns_and_nothing_more() -> None:
+    assert Template("{a}. {b} {a}").columns == ["a", "b"]
+    for wrong in ("{a", "{}", "{a:>10}", "{a!r}"):
+        with pytest.raises(ValueError, match=r"brace|field|\{|'}'"):
+            Template(wrong)
+
+
+@pytest.mark.parametrize(
+    ("raw", "expected"),
+    [
+        ("  two \n\t words ", "two words"),
+        ("cafe\u0301", "caf\u00e9"),
+        ("<p>Soft&nbsp;&amp; warm</p><br/>cotton", "Soft & warm cotton"),
+        ("<style>p {color: red}</style><b>Bag</b><script>alert(1)</script>", "Bag"),
+        ("3 < 4 and 5 > 2", "3 < 4 and 5 > 2"),
+        ("a\0b\u202ec\u200bd", "abcd"),
+        ("\U0001f469\u200d\U0001f33e", "\U0001f469\u200d\U0001f33e"),
+        ("<br>", None),
+        ("", None),
+        (None, None),
+    ],
+)
+def test_canonical_text(raw: str | None, expected: str | None) -> None:
+    assert clean(raw, 1000) == expected
+
+
+def test_long_texts_are_cut_and_undecodable_ones_refused() -> None:
+    assert clean("word " * 10_000_000, 20) == "word word word word"
+    with pytest.raises(TextFault, match="could not be decoded"):
+        clean("\ufffd\ufffd bag", 100)
+    assert clean("a long text with one bad \ufffd character in it", 100) is not None
+
+
+@given(st.text(max_size=200))
+def test_cleaning_again_changes_nothing_of_plain_text(raw: str) -> None:
+    try:
+        once = clean(raw.replace("<", "").replace("&", ""), 100)
+    except TextFault:
+        return
+    if once is not None:
+        assert clean(once, 100) == once
+        assert once == once.strip()

@@ -106,7 +106,7 @@ class EmbeddedDelta(SparkDelta):
         in_file = StructType([field for field in schema if field.name not in table.partition])
         frames = []
         for partition in _partitions(pa.table(delta.get_add_actions(flatten=True)), table, where or {}):
-            files = delta.file_uris([(column, "=", value) for column, value in partition.items()] or None)
+            files = self._lake.files(table, partition, delta.version())
             frame = self._spark.read.schema(in_file).parquet(*map(_spark_uri, files))
             frames.append(frame.withColumns({column: F.lit(value) for column, value in partition.items()}))
         return reduce(DataFrame.unionByName, frames).select(*schema.names) if frames else empty

@@ -80,6 +80,11 @@ class Lake:
         """Rows of ``table`` from the transaction log alone."""
         return sum(self.delta(table).get_add_actions(flatten=True).column("num_records").to_pylist())
 
+    def files(self, table: Table, where: Mapping[str, str], version: int | None = None) -> list[str]:
+        """The files of the partitions that ``where`` picks, as full paths or URIs, sorted."""
+        condition = " AND ".join(f"{column} = '{value}'" for column, value in where.items())
+        return sorted(self.delta(table, version).file_uris(file_pruning_predicate=condition or None))
+
     def read(
         self,
         table: Table,

@@ -90,11 +90,10 @@ def read_windows(lake: Lake, tokenizer: str, split: Literal["train", "test"]) ->
     Raises:
         JobError: there are none under ``tokenizer``.
     """
-    partition = [("tokenizer", "=", tokenizer), ("split", "=", split)]
-    files = lake.delta(SEQUENCES).file_uris(partition)
+    files = lake.files(SEQUENCES, {"tokenizer": tokenizer, "split": split})
     if not files:
         raise JobError(f"there are no {split} windows of tokenizer {tokenizer}: run sequences")
-    paths = [lake.path(uri[len(lake.uri) + 1 :]) for uri in sorted(files)]
+    paths = [lake.path(uri[len(lake.uri) + 1 :]) for uri in files]
     columns = [name for name in SEQUENCES.schema.names if name not in SEQUENCES.partition]
     rows = ray.data.read_parquet(paths, columns=columns, filesystem=lake.filesystem, partitioning=None)
     return rows.map_batches(

@@ -11,7 +11,7 @@ from jobs.tokenize import run_tokenize
 def command(
     tokenizer: Annotated[str, typer.Option("--tokenizer", help="Fingerprint of the tokenizer to fill in.")],
     config: ConfigFile = DEFAULT_CONFIG,
-    overrides: Overrides = [],  # noqa: B006
+    overrides: Overrides = None,
 ) -> None:
     """Give every live item IDs under another tokenizer, from its stored vectors; the release stays as it is."""
     run_tokenize(read_config(config, overrides), tokenizer, job="backfill")

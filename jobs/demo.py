@@ -36,7 +36,7 @@ def command(
     typer.echo(f"demo: generated {items:,} items and {users:,} users in {time.perf_counter() - clock:.1f} s")
     if generate_only:
         return
-    config = read_config(folder / "config.yaml", [])
+    config = read_config(folder / "config.yaml")
     run_id = new_run_id()
     run_extract(config, run_id)
     with ray_session(config.ray):

@@ -21,7 +21,7 @@ def run_encode(config: "Config", run_id: str | None = None) -> None:
     tell(run)
 
 
-def command(config: ConfigFile = DEFAULT_CONFIG, overrides: Overrides = []) -> None:  # noqa: B006
+def command(config: ConfigFile = DEFAULT_CONFIG, overrides: Overrides = None) -> None:
     """Give every live item its text and image vectors (Ray Data)."""
     run_encode(read_config(config, overrides))
 

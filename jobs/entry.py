@@ -12,7 +12,9 @@ if TYPE_CHECKING:
     from pipeline.run import Run
 
 ConfigFile = Annotated[Path, typer.Option("--config", "-c", help="The configuration file.")]
-Overrides = Annotated[list[str], typer.Option("--set", help="Override a setting: key.path=value. May be repeated.")]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", help="Override a setting: key.path=value. May be repeated.")
+]
 Tokenizer = Annotated[str | None, typer.Option("--tokenizer", help="Fingerprint; default: the newest trained.")]
 
 DEFAULT_CONFIG = Path("hisam.yaml")
@@ -33,11 +35,11 @@ def start(command: Callable[[], None]) -> None:
         sys.exit(INTERRUPTED)
 
 
-def read_config(file: Path, overrides: list[str]) -> "Config":
+def read_config(file: Path, overrides: list[str] | None = None) -> "Config":
     """The configuration that the options name."""
     from pipeline.config_file import load_config
 
-    return load_config(file, overrides)
+    return load_config(file, overrides or ())
 
 
 def tell(run: "Run") -> None:

@@ -27,7 +27,7 @@ def run_evaluate(config: "Config", ranker: str | None = None, run_id: str | None
 
 def command(
     config: ConfigFile = DEFAULT_CONFIG,
-    overrides: Overrides = [],  # noqa: B006
+    overrides: Overrides = None,
     ranker: Annotated[str | None, typer.Option("--ranker", help="Fingerprint; default: the newest trained.")] = None,
 ) -> None:
     """Measure a ranker on the test period: AUC, GAUC, log loss, by how often an item was seen in training."""

@@ -11,7 +11,7 @@ from jobs.entry import DEFAULT_CONFIG, ConfigFile, Overrides, read_config, start
 def command(
     to: Annotated[Path, typer.Option("--to", help="The folder to write into.")],
     config: ConfigFile = DEFAULT_CONFIG,
-    overrides: Overrides = [],  # noqa: B006
+    overrides: Overrides = None,
 ) -> None:
     """Write the released IDs as plain Parquet."""
     from pipeline.releases import export

@@ -21,7 +21,7 @@ def run_extract(config: "Config", run_id: str | None = None) -> None:
     tell(run)
 
 
-def command(config: ConfigFile = DEFAULT_CONFIG, overrides: Overrides = []) -> None:  # noqa: B006
+def command(config: ConfigFile = DEFAULT_CONFIG, overrides: Overrides = None) -> None:
     """Bring items and quarantine up to date with the raw catalogue (Spark)."""
     run_extract(read_config(config, overrides))
 

@@ -35,7 +35,7 @@ def run_nightly(config: "Config", tokenizer: str | None = None) -> None:
 
 def command(
     config: ConfigFile = DEFAULT_CONFIG,
-    overrides: Overrides = [],  # noqa: B006
+    overrides: Overrides = None,
     tokenizer: Tokenizer = None,
 ) -> None:
     """Bring the released IDs up to date with the catalogue: extract, encode, tokenize, publish."""

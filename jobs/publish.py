@@ -29,7 +29,7 @@ def run_publish(
 
 def command(
     config: ConfigFile = DEFAULT_CONFIG,
-    overrides: Overrides = [],  # noqa: B006
+    overrides: Overrides = None,
     tokenizer: Tokenizer = None,
     force: Annotated[bool, typer.Option("--force", help="Release although a gate refuses; recorded.")] = False,
 ) -> None:

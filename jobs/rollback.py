@@ -5,7 +5,7 @@ import typer
 from jobs.entry import DEFAULT_CONFIG, ConfigFile, Overrides, read_config, start, tell
 
 
-def command(config: ConfigFile = DEFAULT_CONFIG, overrides: Overrides = []) -> None:  # noqa: B006
+def command(config: ConfigFile = DEFAULT_CONFIG, overrides: Overrides = None) -> None:
     """Release again what was released before."""
     from pipeline.releases import rollback
     from pipeline.run import Run

@@ -21,7 +21,7 @@ def run_sequences(config: "Config", run_id: str | None = None) -> None:
     tell(run)
 
 
-def command(config: ConfigFile = DEFAULT_CONFIG, overrides: Overrides = []) -> None:  # noqa: B006
+def command(config: ConfigFile = DEFAULT_CONFIG, overrides: Overrides = None) -> None:
     """Cut users' histories into the windows that rankers learn from (Spark)."""
     run_sequences(read_config(config, overrides))
 

@@ -5,7 +5,7 @@ import typer
 from jobs.entry import DEFAULT_CONFIG, ConfigFile, Overrides, read_config, start
 
 
-def command(config: ConfigFile = DEFAULT_CONFIG, overrides: Overrides = []) -> None:  # noqa: B006
+def command(config: ConfigFile = DEFAULT_CONFIG, overrides: Overrides = None) -> None:
     """Show what the lake holds, what is released and what is waiting."""
     from jobs.tables import show_status
     from pipeline.status import status

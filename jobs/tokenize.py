@@ -26,7 +26,7 @@ def run_tokenize(
 
 def command(
     config: ConfigFile = DEFAULT_CONFIG,
-    overrides: Overrides = [],  # noqa: B006
+    overrides: Overrides = None,
     tokenizer: Tokenizer = None,
 ) -> None:
     """Give every live item its semantic ID under a tokenizer (Ray Data)."""

@@ -41,12 +41,12 @@ def run_train_ranker(config: "Config", run_id: str | None = None) -> str:
 
 def command(
     config: ConfigFile = DEFAULT_CONFIG,
-    overrides: Overrides = [],  # noqa: B006
+    overrides: Overrides = None,
     arch: Annotated[Arch | None, typer.Option("--arch", help="Overrides ranker.arch.")] = None,
 ) -> None:
     """Train the ranker on the sequences of the released IDs (Ray Train)."""
     chosen = [f"ranker.arch={arch.value}"] if arch else []
-    run_train_ranker(read_config(config, [*overrides, *chosen]))
+    run_train_ranker(read_config(config, [*(overrides or []), *chosen]))
 
 
 if __name__ == "__main__":

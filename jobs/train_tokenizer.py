@@ -25,7 +25,7 @@ def run_train_tokenizer(config: "Config", run_id: str | None = None) -> str:
     return fingerprint
 
 
-def command(config: ConfigFile = DEFAULT_CONFIG, overrides: Overrides = []) -> None:  # noqa: B006
+def command(config: ConfigFile = DEFAULT_CONFIG, overrides: Overrides = None) -> None:
     """Train the tokenizer on the stored vectors."""
     run_train_tokenizer(read_config(config, overrides))
 

@@ -20,7 +20,7 @@ def to_matrix(
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """``(N, D)`` float32 and which rows are present; absent rows are zero.
 
-    D is ``dim``, or, where that is not given, what the column holds: 0 where all rows are absent.
+    D is ``dim``, or, where that is not given, what the column holds: 1 where all rows are absent.
 
     Raises:
         JobError: the vectors are not all of length D.
@@ -28,7 +28,7 @@ def to_matrix(
     present_N = np.asarray(pc.is_valid(column))
     widths = set(pc.unique(pc.list_value_length(column).drop_null()).to_pylist())
     if dim is None:
-        dim = max(widths, default=0)
+        dim = max(widths, default=1)
     if widths - {dim}:
         raise JobError(f"{name} has vectors of {sorted(widths)} numbers where {dim} are expected")
     x_ND = np.zeros((len(column), dim), np.float32)

@@ -20,6 +20,7 @@ from pipeline.ray_session import actor_pool
 from pipeline.run import Run
 from schemas.tables import EMBEDDINGS, ITEMS
 
+BLOCKS_AN_ACTOR = 4
 ROW = ["item_id", "run_id"]  # identifies a row of items: a run appends at most one an item
 
 
@@ -58,7 +59,13 @@ def _encode_chunk(run: Run, chunk: Chunk, encoder: str) -> None:
     pending = ray.put(chunk.rows.select(ROW))
     pool = actor_pool(settings.workers)
     (
-        ray.data.read_parquet(files, columns=columns, filesystem=lake.filesystem, partitioning=None)
+        ray.data.read_parquet(
+            files,
+            columns=columns,
+            filesystem=lake.filesystem,
+            partitioning=None,
+            override_num_blocks=max(len(files), BLOCKS_AN_ACTOR * pool["concurrency"][1]),  # work for every actor
+        )
         .map_batches(_only_pending, batch_format="pyarrow", fn_kwargs={"pending": pending})
         .map_batches(
             EncodeItems,

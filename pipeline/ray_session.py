@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import ray
 
@@ -57,9 +58,12 @@ def gpus() -> int:
     return int(ray.cluster_resources().get("GPU", 0))
 
 
-def actor_pool(workers: int | None) -> dict[str, object]:
-    """How many actors a map runs on and what each takes: a GPU each, else the cores but one, left for reading."""
+def actor_pool(workers: int | None) -> dict[str, Any]:
+    """How many actors a map may grow to and what each takes: a GPU each, else the cores but one, left for reading.
+
+    A pool starts with one actor, so that a small night does not load a model many times over.
+    """
     if gpus():
-        return {"concurrency": workers or gpus(), "num_gpus": 1}
+        return {"concurrency": (1, workers or gpus()), "num_gpus": 1}
     cores = max(1, int(ray.cluster_resources()["CPU"]) - 1)
-    return {"concurrency": min(workers or cores, cores), "num_cpus": 1}
+    return {"concurrency": (1, min(workers or cores, cores)), "num_cpus": 1}

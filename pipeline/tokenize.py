@@ -3,11 +3,13 @@
 import hashlib
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import ray
 import ray.data
 import torch
+from numpy.typing import NDArray
 
 from pipeline.artefacts import local_folder
 from pipeline.embedding_columns import to_matrix
@@ -19,6 +21,7 @@ from pipeline.ray_session import actor_pool
 from pipeline.run import Run
 from schemas.tables import EMBEDDINGS, ITEMS, SEMANTIC_IDS
 from tokenizer import artefact
+from tokenizer.embeddings import MODALITIES
 
 BATCH = 4096
 
@@ -84,10 +87,16 @@ class TokenizeItems:
         self._wanted = ray.get(wanted) if isinstance(wanted, ray.ObjectRef) else wanted
 
     def __call__(self, vectors: pa.Table) -> pa.Table:
-        """The IDs of the wanted items whose content is in the batch."""
+        """The IDs of the wanted items whose content is in the batch.
+
+        A modality that the tokenizer never saw in training counts as absent; an item that has no other gets no ID.
+        """
         rows = vectors.filter(pc.is_in(vectors["content_hash"], value_set=self._wanted["content_hash"]))
-        text_ND, has_text_N = to_matrix(rows["text_embedding"], "text_embedding", self._model.text_dim)
-        image_ND, has_image_N = to_matrix(rows["image_embedding"], "image_embedding", self._model.image_dim)
+        known = [modality for modality in MODALITIES if bool(self._model.branch(modality).seen)]
+        usable = [pc.is_valid(rows[f"{modality}_embedding"]) for modality in known]
+        rows = rows.filter(pc.or_(*usable) if len(usable) == 2 else usable[0])
+        text_ND, has_text_N = self._vectors(rows, "text", known)
+        image_ND, has_image_N = self._vectors(rows, "image", known)
         inputs = (torch.from_numpy(a).to(self._device) for a in (text_ND, image_ND, has_text_N, has_image_N))
         codes_NS = self._model.encode(*inputs).cpu().tolist()
         layout = self._model.layout
@@ -104,6 +113,14 @@ class TokenizeItems:
             }
         )
         return self._for_items(contents)
+
+    def _vectors(
+        self, rows: pa.Table, modality: str, known: list[str]
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        width: int = self._model.branch(modality).width
+        if modality not in known:
+            return np.zeros((rows.num_rows, width), np.float32), np.zeros(rows.num_rows, bool)
+        return to_matrix(rows[f"{modality}_embedding"], f"{modality}_embedding", width)
 
     def _for_items(self, contents: pa.Table) -> pa.Table:
         """One row an item: items of equal content share their codes, never their disambiguator."""

@@ -1,4 +1,3 @@
-# ruff: noqa: N815
 """The Disentangled Semantic Tokenizer (Hi-SAM): two embeddings of an item to one row of codes, and back.
 
 N items, E embedding width of a modality, D width of the code space, L levels, S slots.

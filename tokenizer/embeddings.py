@@ -1,4 +1,3 @@
-# ruff: noqa: N802, N815
 """What the tokenizer reads: the encoders' embeddings of a catalogue, and which of them are there.
 
 Tensor names end in their shape: N items, D embedding width of the modality.

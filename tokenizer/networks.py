@@ -1,4 +1,3 @@
-# ruff: noqa: N815
 """The small networks of the tokenizer: a linear path beside a one-hidden-layer perceptron."""
 
 import torch

@@ -1,4 +1,3 @@
-# ruff: noqa: N815
 """Residual quantisation: codes that describe a vector coarse to fine.
 
 B vectors, D width, L levels, K codes a level.

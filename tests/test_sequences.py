@@ -1,0 +1,87 @@
+"""Windows made by Spark against a plain reading of the rules, on seeded histories."""
+
+import random
+from collections import Counter, defaultdict
+from typing import Any
+
+import pytest
+from pyspark.sql import SparkSession
+
+from pipeline.sequences import build_windows, with_split
+
+pytestmark = pytest.mark.spark
+
+Event = tuple[str, int, str, int]  # user, time, item, label
+
+
+def histories(seed: int) -> list[Event]:
+    rng = random.Random(seed)
+    events = []
+    for user in range(rng.randint(3, 6)):
+        count = rng.choice([1, 2, 3, 7, 8, 9, 30])
+        events += [(f"u{user}", rng.randint(0, 100), f"i{rng.randint(0, 9)}", rng.randint(0, 1)) for _ in range(count)]
+    return events
+
+
+def plain_windows(events: list[Event], cut: float, size: int) -> dict[tuple[str, str, int], dict[str, Any]]:
+    counts = Counter(item for _, time, item, _ in events if time < cut)
+    by_user: dict[str, list[Event]] = defaultdict(list)
+    for event in events:
+        by_user[event[0]].append(event)
+    step = max(1, size // 2)
+    windows = {}
+    for user, own in by_user.items():
+        own = sorted(own, key=lambda e: (e[1], e[2], e[3]))
+        for split in ("train", "test"):
+            seen = [e for e in own if e[1] < cut] if split == "train" else own
+            start = 0
+            while seen:
+                part = seen[start : start + size]
+                fresh = 0 if start == 0 else size - step
+                mask = [k >= fresh and (split == "train" or e[1] >= cut) for k, e in enumerate(part)]
+                if any(mask):
+                    windows[user, split, start // step] = {
+                        "item_ids": [e[2] for e in part],
+                        "tokens": [token for e in part for token in (int(e[2][1:]), 99)],
+                        "labels": [e[3] for e in part],
+                        "times": [e[1] for e in part],
+                        "loss_mask": mask,
+                        "train_count": [counts[e[2]] for e in part],
+                    }
+                if start + size >= len(seen):
+                    break
+                start += step
+    return windows
+
+
+@pytest.mark.parametrize(("seed", "size"), [(0, 8), (1, 7), (2, 2), (3, 3)])
+def test_windows_are_those_of_the_plain_rules(spark: SparkSession, seed: int, size: int) -> None:
+    events, cut = histories(seed), 70.0
+    rows = [(*event, [int(event[2][1:]), 99]) for event in events]
+    random.Random(seed).shuffle(rows)
+    frame = spark.createDataFrame(
+        rows, "user_id string, time bigint, item_id string, label tinyint, tokens array<smallint>"
+    )
+    found = build_windows(with_split(frame, cut), size, 2).toLocalIterator()
+    got = {(row.user_id, row.split, row.window): row.asDict() for row in found}
+    expected = plain_windows(events, cut, size)
+    assert got.keys() == expected.keys()
+    for key, window in expected.items():
+        assert {name: got[key][name] for name in window} == window, key
+
+
+def test_every_event_counts_once(spark: SparkSession) -> None:
+    events = histories(4)
+    rows = [(*event, [0]) for event in events]
+    frame = spark.createDataFrame(
+        rows, "user_id string, time bigint, item_id string, label tinyint, tokens array<smallint>"
+    )
+    windows = list(build_windows(with_split(frame, 50.0), 4, 1).toLocalIterator())
+    counted = Counter(
+        (row.split, row.user_id, time)
+        for row in windows
+        for time, counts in zip(row.times, row.loss_mask, strict=True)
+        if counts
+    )
+    assert counted == Counter(("train" if time < 50 else "test", user, time) for user, time, _, _ in events)
+    assert all(time < 50 for row in windows if row.split == "train" for time in row.times)

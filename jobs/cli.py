@@ -7,6 +7,7 @@ from jobs import (
     demo,
     encode,
     evaluate,
+    explain,
     export,
     extract,
     nightly,
@@ -40,6 +41,7 @@ COMMANDS = {
     "evaluate": evaluate,
     "nightly": nightly,
     "backfill": backfill,
+    "explain": explain,
     "status": status,
     "export": export,
 }

@@ -7,7 +7,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import ray
-import ray.data
 import torch
 from numpy.typing import NDArray
 from PIL import Image
@@ -16,7 +15,7 @@ from pipeline.config import Encoders
 from pipeline.embedding_columns import to_column
 from pipeline.encoders import Encode, encoder_fingerprint, load_encoder
 from pipeline.live import Chunk, chunks, encoded, live_items, only, without
-from pipeline.ray_session import actor_pool
+from pipeline.ray_session import actor_pool, read_files
 from pipeline.run import Run
 from schemas.tables import EMBEDDINGS, ITEMS
 
@@ -58,14 +57,9 @@ def _encode_chunk(run: Run, chunk: Chunk, encoder: str) -> None:
     files = [lake.path(f"{ITEMS.name}/{file}") for file in chunk.files]
     pending = ray.put(chunk.rows.select(ROW))
     pool = actor_pool(settings.workers)
+    blocks = max(len(files), BLOCKS_AN_ACTOR * pool["concurrency"][1])  # work for every actor, however few the files
     (
-        ray.data.read_parquet(
-            files,
-            columns=columns,
-            filesystem=lake.filesystem,
-            partitioning=None,
-            override_num_blocks=max(len(files), BLOCKS_AN_ACTOR * pool["concurrency"][1]),  # work for every actor
-        )
+        read_files(lake, files, columns, blocks)
         .map_batches(_only_pending, batch_format="pyarrow", fn_kwargs={"pending": pending})
         .map_batches(
             EncodeItems,

@@ -14,7 +14,7 @@ from pipeline.artefacts import local_folder, store, tokenizer_layout
 from pipeline.errors import JobError
 from pipeline.lake import Lake
 from pipeline.ranker_training import predict, train
-from pipeline.ray_session import gpus
+from pipeline.ray_session import gpus, read_files
 from pipeline.releases import released
 from pipeline.run import Run
 from ranker.artefact import ArtefactError, load
@@ -95,8 +95,7 @@ def read_windows(lake: Lake, tokenizer: str, split: Literal["train", "test"]) ->
         raise JobError(f"there are no {split} windows of tokenizer {tokenizer}: run sequences")
     paths = [lake.path(uri[len(lake.uri) + 1 :]) for uri in files]
     columns = [name for name in SEQUENCES.schema.names if name not in SEQUENCES.partition]
-    rows = ray.data.read_parquet(paths, columns=columns, filesystem=lake.filesystem, partitioning=None)
-    return rows.map_batches(
+    return read_files(lake, paths, columns).map_batches(
         _with_partition, batch_format="pyarrow", fn_kwargs={"values": {"tokenizer": tokenizer, "split": split}}
     )
 

@@ -8,9 +8,12 @@ from contextlib import contextmanager
 from typing import Any
 
 import ray
+import ray.data
+from ray.data import DataContext, Dataset
 
 from pipeline.config import RaySettings
 from pipeline.errors import JobError
+from pipeline.lake import Lake
 
 logging.getLogger("ray").setLevel(logging.ERROR)
 
@@ -45,8 +48,6 @@ def ray_session(settings: RaySettings) -> Iterator[None]:
 
 def quiet_data_logs() -> None:
     """Progress bars on a terminal, errors alone elsewhere."""
-    from ray.data import DataContext
-
     context = DataContext.get_current()
     context.enable_progress_bars = sys.stderr.isatty()
     context.print_on_execution_start = False
@@ -67,3 +68,9 @@ def actor_pool(workers: int | None) -> dict[str, Any]:
         return {"concurrency": (1, workers or gpus()), "num_gpus": 1}
     cores = max(1, int(ray.cluster_resources()["CPU"]) - 1)
     return {"concurrency": (1, min(workers or cores, cores)), "num_cpus": 1}
+
+
+def read_files(lake: Lake, files: list[str], columns: list[str], blocks: int | None = None) -> Dataset:
+    """``columns`` of some files of the lake's tables, as paths in its filesystem; the others are never opened."""
+    rows = ray.data.read_parquet(files, filesystem=lake.filesystem, partitioning=None, override_num_blocks=blocks)
+    return rows.select_columns(columns)

@@ -36,6 +36,7 @@ def start_session(settings: SparkSettings, app: str) -> SparkSession:
     conf: dict[str, str | int | float | bool] = {
         "spark.sql.session.timeZone": "UTC",
         "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
+        "spark.sql.files.maxRecordsPerFile": 20_000,  # a file is the least that a later job reads
         "spark.sql.execution.arrow.maxRecordsPerBatch": 256,  # rows carry pictures
         "spark.hadoop.mapreduce.fileoutputcommitter.marksuccessfuljobs": "false",
         "spark.log.level": "ERROR",

@@ -7,7 +7,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import ray
-import ray.data
 import torch
 from numpy.typing import NDArray
 
@@ -17,7 +16,7 @@ from pipeline.encoders import encoder_fingerprint
 from pipeline.errors import JobError
 from pipeline.lake import Lake
 from pipeline.live import Chunk, chunks, encoded, live_items, tokenized, without
-from pipeline.ray_session import actor_pool
+from pipeline.ray_session import actor_pool, read_files
 from pipeline.run import Run
 from schemas.tables import EMBEDDINGS, ITEMS, SEMANTIC_IDS
 from tokenizer import artefact
@@ -64,7 +63,7 @@ def _tokenize_chunk(run: Run, chunk: Chunk, tokenizer: str) -> None:
     columns = ["content_hash", "text_embedding", "image_embedding"]
     wanted = ray.put(chunk.rows.select(["item_id", "content_hash"]))
     (
-        ray.data.read_parquet(files, columns=columns, filesystem=lake.filesystem, partitioning=None)
+        read_files(lake, files, columns)
         .map_batches(
             TokenizeItems,
             batch_format="pyarrow",

@@ -22,7 +22,6 @@ from pipeline.encode import encode
 from pipeline.errors import ConfigError, GateRefused, JobError
 from pipeline.extract import extract
 from pipeline.lake import Lake
-from pipeline.live import live_items
 from pipeline.ranking import evaluate, train_ranker
 from pipeline.releases import export, publish, released, released_ids, rollback
 from pipeline.run import Run
@@ -30,12 +29,13 @@ from pipeline.sequences import sequences
 from pipeline.status import status
 from pipeline.tokenize import disambiguator, tokenize
 from pipeline.tokenizer_training import train_tokenizer
-from schemas.tables import EMBEDDINGS, SEMANTIC_IDS, TABLES
+from schemas.tables import SEMANTIC_IDS, TABLES
 
 pytestmark = [pytest.mark.spark, pytest.mark.ray, pytest.mark.usefixtures("ray")]
 
 SETTINGS = [
-    "tokenizer={shared_levels: 2, text_levels: 1, image_levels: 1, codebook_size: 8, dim: 16, hidden: 32, min_steps: 60}",
+    "tokenizer={shared_levels: 2, text_levels: 1, image_levels: 1, codebook_size: 8, dim: 16, hidden: 32}",
+    "tokenizer.min_steps=60",
     "ranker={dim: 16, layers: 1, heads: 2, max_items: 20, epochs: 1}",
     "gates={max_collision_rate: 1, min_codebook_use: 0.2, min_coverage: 0.999}",
     "encoders.commit_rows=100",
@@ -91,7 +91,6 @@ def test_counts_follow_the_items_from_job_to_job(first_night: dict[str, Run], co
     assert extracted["rows_out"] == tokenized["rows_in"] == tokenized["rows_out"] == 219
     assert encoded["rows_out"] == contents == rows_of(config, "embeddings").num_rows
     assert contents < 219  # the catalogue has duplicates, and they are encoded once
-    assert Lake(config.lake).version(EMBEDDINGS) == 3  # created, then a commit a chunk of at least 100 rows
 
 
 def test_embeddings_are_float16_numbers_of_the_items_that_have_the_modality(
@@ -161,7 +160,7 @@ def test_a_ranker_is_trained_and_measured(first_night: dict[str, Run], config: C
 def test_foreign_clients_read_the_ids(first_night: dict[str, Run], config: Config, tmp_path: Path) -> None:
     seen = DeltaTable(Lake(config.lake).table_uri(SEMANTIC_IDS)).to_pyarrow_dataset()
     assert seen is not None
-    found = duckdb.sql("SELECT * FROM seen").fetch_arrow_table()
+    found = duckdb.sql("SELECT * FROM seen").to_arrow_table()
     assert sorted(found.schema.names) == sorted(SEMANTIC_IDS.schema.names)
     assert found.num_rows == 219
     with Run("export", config) as run:
@@ -169,6 +168,11 @@ def test_foreign_clients_read_the_ids(first_night: dict[str, Run], config: Confi
     plain = pq.read_table(file)
     assert plain.num_rows == 219
     assert plain.schema.metadata[b"tokenizer"].decode() == fingerprints(run.lake, "tokenizers")[0]
+
+
+def test_the_same_data_and_seed_train_the_same_tokenizer(first_night: dict[str, Run], config: Config) -> None:
+    with Run("train-tokenizer", config) as run:
+        assert train_tokenizer(run) == first_night["train"].metrics["tokenizer"]
 
 
 def night(spark: SparkSession, config: Config, tokenizer: str) -> dict[str, Run]:
@@ -266,14 +270,6 @@ def test_vectors_of_other_encoders_are_refused_with_both_names(first_night: dict
         tokenize(run, tokenizer)
     with Run("train", other) as run, pytest.raises(JobError, match="run encode first"):
         train_tokenizer(run)
-
-
-def test_the_same_data_and_seed_train_the_same_tokenizer(first_night: dict[str, Run], config: Config) -> None:
-    known = first_night["train"].metrics["tokenizer"]
-    if live_items(Lake(config.lake)).num_rows != 219:
-        pytest.skip("another test has changed the catalogue")
-    with Run("train-tokenizer", config) as run:
-        assert train_tokenizer(run) == known
 
 
 def test_commands_end_with_the_right_exit_status(tmp_path: Path, shop: Path) -> None:

@@ -19,7 +19,6 @@ from pipeline.ray_session import actor_pool, read_files
 from pipeline.run import Run
 from schemas.tables import EMBEDDINGS, ITEMS
 
-BLOCKS_AN_ACTOR = 4
 ROW = ["item_id", "run_id"]  # identifies a row of items: a run appends at most one an item
 
 
@@ -56,17 +55,16 @@ def _encode_chunk(run: Run, chunk: Chunk, encoder: str) -> None:
     columns = [*ROW, "content_hash", "text", "image", "text_sha", "image_sha"]
     files = [lake.path(f"{ITEMS.name}/{file}") for file in chunk.files]
     pending = ray.put(chunk.rows.select(ROW))
-    pool = actor_pool(settings.workers)
-    blocks = max(len(files), BLOCKS_AN_ACTOR * pool["concurrency"][1])  # work for every actor, however few the files
+    batch = max(settings.text.batch_size, settings.image.batch_size)
     (
-        read_files(lake, files, columns, blocks)
+        read_files(lake, files, columns, batch)
         .map_batches(_only_pending, batch_format="pyarrow", fn_kwargs={"pending": pending})
         .map_batches(
             EncodeItems,
             batch_format="pyarrow",
-            batch_size=max(settings.text.batch_size, settings.image.batch_size),
+            batch_size=batch,
             fn_constructor_args=(settings, encoder),
-            **pool,
+            **actor_pool(settings.workers, -(-chunk.rows.num_rows // batch)),
         )
         .write_delta(lake.table_uri(EMBEDDINGS), storage_options=lake.storage_options or None)
     )

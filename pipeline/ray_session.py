@@ -33,7 +33,6 @@ def ray_session(settings: RaySettings) -> Iterator[None]:
     cpus = settings.num_cpus or len(os.sched_getaffinity(0)) + 1
     size = {"num_cpus": cpus, "num_gpus": settings.num_gpus, "include_dashboard": False} if local else {}
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     try:
         ray.init(address=settings.address, log_to_driver=False, logging_level=logging.ERROR, **size)
@@ -59,18 +58,22 @@ def gpus() -> int:
     return int(ray.cluster_resources().get("GPU", 0))
 
 
-def actor_pool(workers: int | None) -> dict[str, Any]:
-    """How many actors a map may grow to and what each takes: a GPU each, else the cores but one, left for reading.
+def actor_pool(workers: int | None, batches: int) -> dict[str, Any]:
+    """How many actors a map of so many batches runs on and what each takes.
 
-    A pool starts with one actor, so that a small night does not load a model many times over.
+    A GPU each, else the cores but one, which is left for reading; never more actors than batches, so that a small
+    night does not load a model many times over.
     """
     if gpus():
-        return {"concurrency": (1, workers or gpus()), "num_gpus": 1}
+        return {"concurrency": min(workers or gpus(), batches), "num_gpus": 1}
     cores = max(1, int(ray.cluster_resources()["CPU"]) - 1)
-    return {"concurrency": (1, min(workers or cores, cores)), "num_cpus": 1}
+    return {"concurrency": min(workers or cores, cores, batches), "num_cpus": 1}
 
 
-def read_files(lake: Lake, files: list[str], columns: list[str], blocks: int | None = None) -> Dataset:
-    """``columns`` of some files of the lake's tables, as paths in its filesystem; the others are never opened."""
-    rows = ray.data.read_parquet(files, filesystem=lake.filesystem, partitioning=None, override_num_blocks=blocks)
-    return rows.select_columns(columns)
+def read_files(lake: Lake, files: list[str], columns: list[str], block_rows: int | None = None) -> Dataset:
+    """``columns`` of some files of the lake's tables, as paths in its filesystem; the others are never opened.
+
+    ``block_rows`` cuts them into blocks of so many rows, so that few files still make work for many actors.
+    """
+    rows = ray.data.read_parquet(files, filesystem=lake.filesystem, partitioning=None).select_columns(columns)
+    return rows.repartition(target_num_rows_per_block=block_rows) if block_rows else rows

@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from pyspark.errors import AnalysisException
 from pyspark.sql import DataFrame, SparkSession
@@ -11,6 +12,8 @@ from pyspark.sql import DataFrame, SparkSession
 from pipeline.config import Source, SparkSettings
 from pipeline.errors import ConfigError, JobError
 from pipeline.java import find_java
+
+LOG_SETTINGS = Path(__file__).with_name("log4j2.properties")
 
 
 @contextmanager
@@ -39,12 +42,12 @@ def start_session(settings: SparkSettings, app: str) -> SparkSession:
         "spark.sql.files.maxRecordsPerFile": 20_000,  # a file is the least that a later job reads
         "spark.sql.execution.arrow.maxRecordsPerBatch": 256,  # rows carry pictures
         "spark.hadoop.mapreduce.fileoutputcommitter.marksuccessfuljobs": "false",
-        "spark.log.level": "ERROR",
         "spark.ui.showConsoleProgress": str(sys.stderr.isatty()).lower(),
     }
     if local:
         conf |= {"spark.driver.memory": "4g", "spark.sql.shuffle.partitions": 8, "spark.ui.enabled": "false"}
         conf |= {"spark.driver.host": "localhost", "spark.databricks.delta.snapshotPartitions": 2}
+        conf |= {"spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={LOG_SETTINGS.as_uri()}"}
     if settings.delta == "native":
         conf |= {
             "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",

@@ -63,13 +63,13 @@ def _tokenize_chunk(run: Run, chunk: Chunk, tokenizer: str) -> None:
     columns = ["content_hash", "text_embedding", "image_embedding"]
     wanted = ray.put(chunk.rows.select(["item_id", "content_hash"]))
     (
-        read_files(lake, files, columns)
+        read_files(lake, files, columns, BATCH)
         .map_batches(
             TokenizeItems,
             batch_format="pyarrow",
             batch_size=BATCH,
             fn_constructor_args=(lake, tokenizer, run.run_id, wanted),
-            **actor_pool(run.config.encoders.workers),
+            **actor_pool(run.config.encoders.workers, -(-chunk.rows.num_rows // BATCH)),
         )
         .write_delta(lake.table_uri(SEMANTIC_IDS), storage_options=lake.storage_options or None)
     )

@@ -296,3 +296,17 @@ def test_the_generator_and_the_extraction_agree_on_flaws(spark: SparkSession, tm
     flaw = {line.split(",")[0]: line.split(",")[4] for line in lines}
     without_image = {row["item_id"] for row in rows if row["image"] is None}
     assert without_image == {i for i, f in flaw.items() if f in ("no_image", "corrupt_image", "missing_file")}
+
+
+@pytest.mark.native_delta
+def test_nights_on_native_delta(spark: SparkSession, shop: Path) -> None:
+    config = load_config(shop / "config.yaml", ["spark.delta=native"])
+    assert run(spark, config)["rows_out"] == 119
+    version = Lake(config.lake).version(ITEMS)
+    assert run(spark, config)["rows_out"] == 0
+    assert Lake(config.lake).version(ITEMS) == version
+    changes = mutate(shop, 0.1, seed=1)
+    counts = run(spark, config)
+    assert counts["new"] == len(changes["new"])
+    assert counts["deleted"] == len(changes["deleted"])
+    assert ITEMS.check(stored(config).slice(0, 119)) == []

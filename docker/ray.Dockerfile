@@ -12,8 +12,7 @@ COPY ranker ranker
 COPY pipeline pipeline
 COPY jobs jobs
 # faiss-cpu and faiss-gpu fill the same folder, so the one must go before the other comes.
-RUN pip install --no-cache-dir . && pip uninstall --yes faiss-cpu && pip install --no-cache-dir ".[gpu]" --no-deps \
-    && pip install --no-cache-dir "faiss-gpu>=1.14"
+RUN pip install --no-cache-dir . && pip uninstall --yes faiss-cpu && pip install --no-cache-dir "faiss-gpu>=1.14"
 
 RUN useradd --create-home --uid 1000 hisam
 USER hisam

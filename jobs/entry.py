@@ -1,5 +1,6 @@
 """What every job's command shares: its options, its errors as exit statuses, and the lines it ends with."""
 
+import logging
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +26,8 @@ def start(command: Callable[[], None]) -> None:
     """Run a command line; what a job says it cannot do becomes one message and its exit status."""
     from pipeline.errors import JobError
 
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("pipeline").setLevel(logging.INFO)
     try:
         command()
     except JobError as error:

@@ -3,7 +3,7 @@
 Relative paths are relative to the configuration file. The file itself is read by :mod:`pipeline.config_file`.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
 
@@ -15,6 +15,14 @@ class Section(BaseModel):
     """Frozen, and closed to keys that it does not declare."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def _refuse_secrets(options: dict[str, Any]) -> dict[str, Any]:
+    words = ("SECRET", "TOKEN", "PASSWORD", "ACCESS_KEY", "ACCESS.KEY", "ACCOUNT_KEY", "ACCOUNT.KEY")
+    secret = [key for key in options if any(word in key.upper() for word in words)]
+    if secret:
+        raise ValueError(f"{secret[0]} looks like a secret: take it out of the file and set it in the environment")
+    return options
 
 
 class Source(Section):
@@ -97,13 +105,15 @@ class Split(Section):
 class SparkSettings(Section):
     """The Spark session."""
 
-    master: str = "local[*]"
+    master: str = Field("local[*]", description="spark-submit's own master wins over it")
     delta: Literal["embedded", "native"] = "embedded"
     conf: dict[str, str | int | float | bool] = {}
 
+    _no_secrets = field_validator("conf")(_refuse_secrets)
+
 
 class RaySettings(Section):
-    """The Ray cluster: ``local`` starts one here, ``auto`` joins the one at hand, else an address."""
+    """The Ray cluster: ``local`` starts one here, else an address; ``RAY_ADDRESS`` in the environment wins over it."""
 
     address: str = "local"
     num_cpus: int | None = Field(None, ge=2, le=4096, description="of a local cluster; default: its cores and one")
@@ -117,6 +127,7 @@ class Gates(Section):
     min_codebook_use: float = Field(0.9, ge=0, le=1, description="codes used, in the level that uses fewest")
     min_coverage: float = Field(0.999, ge=0, le=1, description="live items that have an ID")
     max_delete_fraction: float = Field(0.2, ge=0, le=1, description="live items that one extract may delete")
+    max_degraded_fraction: float = Field(0.5, ge=0, le=1, description="rows that may go on without a faulty modality")
 
 
 def _not_empty(value: str) -> str:
@@ -140,10 +151,4 @@ class Config(Section):
     ray: RaySettings = RaySettings()
     gates: Gates = Gates()
 
-    @field_validator("storage_options")
-    @classmethod
-    def _no_secrets(cls, options: dict[str, str]) -> dict[str, str]:
-        secret = [key for key in options if any(word in key.upper() for word in ("SECRET", "TOKEN", "PASSWORD", "KEY"))]
-        if secret:
-            raise ValueError(f"{secret[0]} looks like a secret: take it out of the file and set it in the environment")
-        return options
+    _no_secrets = field_validator("storage_options")(_refuse_secrets)

@@ -55,7 +55,8 @@ def describe(error: ValidationError, model: type[BaseModel]) -> Iterator[str]:
             yield f"{path}: unknown key; {hint}"
         else:
             allowed = _range(model, fault["loc"])
-            given = "" if fault["type"] == "missing" else f" (given: {fault['input']!r}{allowed})"
+            secret = fault["loc"][-1] in ("storage_options", "conf")  # may hold what must not be in a log
+            given = "" if fault["type"] == "missing" or secret else f" (given: {fault['input']!r}{allowed})"
             yield f"{path}: {fault['msg'].removeprefix('Value error, ')}{given}"
 
 

@@ -16,13 +16,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from deltalake.transaction import AddAction
 from pyarrow import fs
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema
-from pyspark.sql.types import StructType
+from pyspark.sql.types import StructField, StructType
 from typing_extensions import override
 
 from pipeline.config import SparkSettings
+from pipeline.errors import ConfigError
 from pipeline.lake import Lake
 from schemas.tables import Table
 
@@ -43,7 +44,17 @@ class SparkDelta(Protocol):
 
 
 def spark_delta(spark: SparkSession, lake: Lake, settings: SparkSettings) -> SparkDelta:
-    """The access that the configuration asks for."""
+    """The access that the configuration asks for.
+
+    Raises:
+        ConfigError: native Delta on S3 without a log store; Spark's own one loses commits there.
+    """
+    on_s3 = lake.uri.startswith(("s3://", "s3a://"))
+    if settings.delta == "native" and on_s3 and not any("logStore" in key for key in settings.conf):
+        raise ConfigError(
+            "spark.delta: native Delta on S3 needs a log store that can commit safely, such as "
+            "spark.delta.logStore.s3a.impl: io.delta.storage.S3DynamoDBLogStore; or set spark.delta: embedded"
+        )
     return NativeDelta(spark, lake) if settings.delta == "native" else EmbeddedDelta(spark, lake)
 
 
@@ -53,8 +64,16 @@ def spark_schema(table: Table) -> StructType:
 
 
 def conform(table: Table, rows: DataFrame) -> DataFrame:
-    """``rows`` with the declared columns in order and of the declared types."""
-    return rows.select(*(F.col(field.name).cast(field.dataType) for field in spark_schema(table)))
+    """``rows`` with the declared columns in order and of the declared types; writing a forbidden null fails."""
+
+    def column(field: StructField) -> Column:
+        value = F.col(field.name).cast(field.dataType)
+        if field.nullable:
+            return value
+        fault = F.raise_error(F.lit(f"{table.name}: column '{field.name}' has a null")).cast(field.dataType)
+        return F.coalesce(value, fault).alias(field.name)
+
+    return rows.select(*map(column, spark_schema(table)))
 
 
 class NativeDelta(SparkDelta):
@@ -70,7 +89,7 @@ class NativeDelta(SparkDelta):
         reader = self._spark.read.format("delta")
         if version is not None:
             reader = reader.option("versionAsOf", version)
-        frame = reader.load(_spark_uri(self._lake.table_uri(table)))
+        frame = reader.load(spark_uri(self._lake.table_uri(table)))
         return reduce(lambda f, pair: f.where(F.col(pair[0]) == pair[1]), (where or {}).items(), frame)
 
     @override
@@ -87,7 +106,7 @@ class NativeDelta(SparkDelta):
 
     def _write(self, table: Table, rows: DataFrame, mode: str, options: Mapping[str, str]) -> None:
         writer = conform(table, rows).write.format("delta").mode(mode).options(**options)
-        writer.partitionBy(*table.partition).save(_spark_uri(self._lake.table_uri(table)))
+        writer.partitionBy(*table.partition).save(spark_uri(self._lake.table_uri(table)))
 
 
 class EmbeddedDelta(SparkDelta):
@@ -106,8 +125,9 @@ class EmbeddedDelta(SparkDelta):
         in_file = StructType([field for field in schema if field.name not in table.partition])
         frames = []
         for partition in _partitions(pa.table(delta.get_add_actions(flatten=True)), table, where or {}):
-            files = self._lake.files(table, partition, delta.version())
-            frame = self._spark.read.schema(in_file).parquet(*map(_spark_uri, files))
+            root = spark_uri(self._lake.table_uri(table))
+            files = [f"{root}/{file}" for file in self._lake.files(table, partition, delta.version())]
+            frame = self._spark.read.schema(in_file).parquet(*files)
             frames.append(frame.withColumns({column: F.lit(value) for column, value in partition.items()}))
         return reduce(DataFrame.unionByName, frames).select(*schema.names) if frames else empty
 
@@ -122,23 +142,23 @@ class EmbeddedDelta(SparkDelta):
     def _commit(self, table: Table, rows: DataFrame, mode: str, where: Mapping[str, str]) -> None:
         self._lake.create(table)
         staged = f"staged-{uuid.uuid4().hex}"
+        actions: list[AddAction] = []
         try:
             writer = conform(table, rows).write.partitionBy(*table.partition)
-            writer.parquet(_spark_uri(f"{self._lake.table_uri(table)}/{staged}"))
+            writer.parquet(spark_uri(f"{self._lake.table_uri(table)}/{staged}"))
             actions = self._add_actions(table, staged)
-            if actions or mode == "overwrite":
-                self._lake.delta(table).create_write_transaction(
-                    actions,
-                    mode,
-                    table.schema,
-                    partition_by=list(table.partition) or None,
-                    partition_filters=[(column, "=", value) for column, value in where.items()] or None,
-                )
-            else:
+        finally:
+            if not actions:
                 self._lake.delete(f"{table.name}/{staged}")
-        except BaseException:
-            self._lake.delete(f"{table.name}/{staged}")
-            raise
+        # From here on nothing is deleted: a commit that seems to fail may have been made, and owns the files.
+        if actions or mode == "overwrite":
+            self._lake.delta(table).create_write_transaction(
+                actions,
+                mode,
+                table.schema,
+                partition_by=list(table.partition) or None,
+                partition_filters=[(column, "=", value) for column, value in where.items()] or None,
+            )
 
     def _add_actions(self, table: Table, staged: str) -> list[AddAction]:
         filesystem, base = self._lake.filesystem, self._lake.path(table.name)
@@ -181,5 +201,6 @@ def _partitions(actions: pa.Table, table: Table, where: Mapping[str, str]) -> li
     return [values for values in found if all(values[name] == value for name, value in where.items())]
 
 
-def _spark_uri(uri: str) -> str:
+def spark_uri(uri: str) -> str:
+    """A URI as Hadoop's connectors spell it."""
     return uri.replace("s3://", "s3a://", 1) if uri.startswith("s3://") else uri

@@ -1,13 +1,13 @@
 """Ray Data: live items that have no vector under the configured encoders get one."""
 
 import io
+import logging
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import ray
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -15,9 +15,11 @@ from pipeline.config import Encoders
 from pipeline.embedding_columns import to_column
 from pipeline.encoders import Encode, encoder_fingerprint, load_encoder
 from pipeline.live import Chunk, chunks, encoded, live_items, only, without
-from pipeline.ray_session import actor_pool, read_files
+from pipeline.ray_session import actor_device, actor_pool, read_files
 from pipeline.run import Run
 from schemas.tables import EMBEDDINGS, ITEMS
+
+logger = logging.getLogger(__name__)
 
 ROW = ["item_id", "run_id"]  # identifies a row of items: a run appends at most one an item
 
@@ -38,6 +40,7 @@ def encode(run: Run) -> str:
         for chunk in chunks(pending, settings.commit_rows):
             _encode_chunk(run, chunk, encoder)
             run.count(rows_out=chunk.rows.num_rows)
+            logger.info("encode: committed %d of %d contents", run.counts["rows_out"], pending.num_rows)
     run.wrote(EMBEDDINGS)
     return encoder
 
@@ -78,7 +81,7 @@ class EncodeItems:
     """An actor that holds both encoders and turns rows of ``items`` into rows of ``embeddings``."""
 
     def __init__(self, settings: Encoders, encoder: str) -> None:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+        device = actor_device()
         self._settings, self._encoder = settings, encoder
         self._text = load_encoder("text", settings.text, device)
         self._image = load_encoder("image", settings.image, device)

@@ -8,7 +8,7 @@ import pyarrow.dataset as ds
 from pipeline.config import Config
 from pipeline.errors import ConfigError
 from pipeline.lake import Lake
-from pipeline.releases import released, released_ids
+from pipeline.releases import Release, released, released_ids
 from schemas.tables import ITEMS, QUARANTINE, SEMANTIC_IDS
 
 NEIGHBOURS = 10
@@ -35,14 +35,12 @@ def explain(config: Config, item_id: str) -> dict[str, Any]:
         "quarantine": quarantine,
         "ids": ids.sort_by("run_id").to_pylist(),
         "released": release.tokenizer if release else None,
-        "neighbours": _neighbours(lake, item_id) if release else [],
+        "neighbours": _neighbours(lake, release, item_id) if release else [],
     }
 
 
-def _neighbours(lake: Lake, item_id: str) -> list[dict[str, Any]]:
+def _neighbours(lake: Lake, release: Release, item_id: str) -> list[dict[str, Any]]:
     """The released items that share the longest run of shared codes with this one, with their texts."""
-    release = released(lake)
-    assert release is not None
     rows = released_ids(lake, release, ["item_id", "content_hash", "sid", "shared"])
     own = rows.filter(ds.field("item_id") == item_id)
     if not own.num_rows:

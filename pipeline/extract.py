@@ -4,6 +4,8 @@ The rows stay on the executors throughout; the driver sees counts. Pictures are 
 new and changed items are written.
 """
 
+from pathlib import Path
+
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema
@@ -11,7 +13,7 @@ from pyspark.sql.types import ArrayType, BinaryType
 from pyspark.sql.window import Window
 
 from pipeline.config import Catalog
-from pipeline.delta import SparkDelta, spark_delta
+from pipeline.delta import SparkDelta, spark_delta, spark_uri
 from pipeline.errors import ConfigError, GateRefused
 from pipeline.prepare import PREPARED, Prepare, is_local
 from pipeline.run import Run
@@ -34,9 +36,11 @@ def extract(spark: SparkSession, run: Run) -> None:
     try:
         with run.phase("prepare"):
             known = live_items(tables.read(ITEMS))
-            raw = raw_items(read_source(spark, config.catalog.source, "catalog.source"), config.catalog, spark)
+            raw = raw_items(
+                read_source(spark, config.catalog.source, "catalog.source", multi_line=True), config.catalog, spark
+            )
             prepared = prepare(raw, known, config.catalog)
-            uri = f"{lake.uri}/{staging}".replace("s3://", "s3a://", 1)
+            uri = spark_uri(f"{lake.uri}/{staging}")
             prepared.write.parquet(uri)
             staged = spark.read.schema(prepared.schema).parquet(uri)
         with run.phase("compare"):
@@ -66,6 +70,7 @@ def live_items(items: DataFrame) -> DataFrame:
 def raw_items(source: DataFrame, catalog: Catalog, spark: SparkSession) -> DataFrame:
     """What :class:`Prepare` needs of the source: ``row``, ``item_id``, ``fields`` and the picture's columns."""
     template = _template(catalog)
+    _check_root(catalog)
     wanted = {"catalog.id": catalog.id} | {f"catalog.text {{{c}}}": c for c in template}
     if catalog.image is not None:
         wanted["catalog.image.column"] = catalog.image.column
@@ -88,7 +93,7 @@ def raw_items(source: DataFrame, catalog: Catalog, spark: SparkSession) -> DataF
     rows = source.select(*columns, F.trim(picture.cast("string")).alias("reference"))
     if is_local(catalog.image.root):
         return rows.withColumns({"image": F.lit(None).cast("binary"), "image_bytes": F.lit(None).cast("bigint")})
-    return _with_remote_images(rows, catalog.image.root.rstrip("/"), catalog.image.max_bytes, spark)
+    return _with_remote_images(rows, spark_uri(catalog.image.root.rstrip("/")), catalog.image.max_bytes, spark)
 
 
 def prepare(raw: DataFrame, known: DataFrame, catalog: Catalog) -> DataFrame:
@@ -172,6 +177,12 @@ def _count(run: Run, verdicts: DataFrame, known: DataFrame, deleted: DataFrame) 
     live, gone = known.count(), deleted.count()
     run.count(**(counts.asDict() if counts else {}), deleted=gone)
     limit = run.config.gates.max_delete_fraction
+    limit_degraded = run.config.gates.max_degraded_fraction
+    if run.counts["degraded"] > limit_degraded * run.counts["rows_in"]:
+        raise GateRefused(
+            f"{run.counts['degraded']} of {run.counts['rows_in']} rows lost a modality to a fault, more than "
+            f"gates.max_degraded_fraction = {limit_degraded} allows: is catalog.image.root the right folder, and whole?"
+        )
     if gone > limit * live:
         raise GateRefused(
             f"{gone} of {live} live items are absent from {run.config.catalog.source.path}, more than "
@@ -184,10 +195,22 @@ def _stamp(run: Run, time: str) -> dict[str, Column]:
 
 
 def _template(catalog: Catalog) -> list[str]:
+    if catalog.text is None:
+        return []
     try:
-        return Template(catalog.text).columns if catalog.text else []
+        columns = Template(catalog.text).columns
     except ValueError as error:
         raise ConfigError(f"catalog.text: {error}") from error
+    if not columns:
+        raise ConfigError(f"catalog.text: {catalog.text!r} names no column; the form is '{{title}}. {{brand}}'")
+    return columns
+
+
+def _check_root(catalog: Catalog) -> None:
+    """A root that is not mounted must stop the job: it would make every item lose its picture."""
+    root = catalog.image.root if catalog.image else None
+    if root is not None and is_local(root) and not Path(root.removeprefix("file://")).is_dir():
+        raise ConfigError(f"catalog.image.root: there is no folder {root}")
 
 
 def _text_column(source: DataFrame, name: str) -> Column:

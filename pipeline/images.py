@@ -3,6 +3,7 @@
 The form: first frame, upright, on white, 8-bit RGB, its longer side at most ``size`` pixels, as JPEG.
 """
 
+import errno
 import io
 import os
 import stat
@@ -10,11 +11,12 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 # Formats that Pillow decodes itself: nothing that starts another program or reads another file.
-FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "ICO", "TGA", "AVIF", "JPEG2000", "MPO")
+FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "ICO", "TGA", "AVIF", "JPEG2000")
 QUALITY = 90
+NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
 
 
 class ImageFault(Exception):
@@ -43,10 +45,10 @@ def read_image(reference: str, root: str, max_bytes: int) -> bytes:
         if found.st_size > max_bytes:
             raise ImageFault("image_too_large", f"{reference} has {found.st_size} bytes, allowed are {max_bytes}")
         return path.read_bytes()
-    except FileNotFoundError:
-        raise ImageFault("missing_image", f"there is no file {reference} under {root}") from None
     except OSError as error:
-        raise ImageFault("missing_image", f"{reference}: {error.strerror or error}") from error
+        if error.errno not in NOT_THERE:  # a failing disk or mount says nothing of the item: the job must stop
+            raise
+        raise ImageFault("missing_image", f"there is no file {reference[:200]} under {root}") from error
 
 
 def local_path(reference: str, root: str) -> Path:
@@ -56,7 +58,10 @@ def local_path(reference: str, root: str) -> Path:
         ImageFault: ``image_not_allowed`` where that is outside ``root``, or the scheme is not ``file``.
     """
     if "://" in reference or reference.startswith("file:"):
-        uri = urlsplit(reference)
+        try:
+            uri = urlsplit(reference)
+        except ValueError as error:
+            raise ImageFault("image_not_allowed", f"{reference[:200]}: {error}") from error
         if uri.scheme != "file" or uri.netloc not in ("", "localhost"):
             raise ImageFault("image_not_allowed", f"{reference}: only files under {root} are allowed")
         reference = unquote(uri.path)
@@ -65,7 +70,9 @@ def local_path(reference: str, root: str) -> Path:
     base = os.path.realpath(root.removeprefix("file://"))
     try:
         path = os.path.realpath(Path(base) / reference)
-    except OSError as error:  # a name too long, a loop of links
+    except OSError as error:
+        if error.errno not in NOT_THERE:
+            raise
         raise ImageFault("missing_image", f"{reference[:200]}: {error.strerror}") from error
     if os.path.commonpath([base, path]) != base:
         raise ImageFault("image_not_allowed", f"{reference} leads outside {root}")
@@ -95,9 +102,14 @@ def normalise(data: bytes, *, size: int, max_bytes: int, max_pixels: int) -> byt
         raise
     except Image.DecompressionBombError as error:
         raise ImageFault("image_too_large", str(error)) from error
+    except UnidentifiedImageError as error:
+        raise ImageFault("image_decode", f"no known picture format; begins with {_head(data)}") from error
     except Exception as error:  # a decoder fed hostile bytes may raise anything, and the item must go on
-        head = data[:16].decode("ascii", "replace").split("\n")[0]
-        raise ImageFault("image_decode", f"{type(error).__name__}: {error}; begins with {head!r}"[:500]) from error
+        raise ImageFault("image_decode", f"{type(error).__name__}: {error}; begins with {_head(data)}"[:500]) from error
+
+
+def _head(data: bytes) -> str:
+    return repr(data[:16].decode("ascii", "replace").split("\n")[0])
 
 
 def _rgb_on_white(image: Image.Image) -> Image.Image:

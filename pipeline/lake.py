@@ -11,8 +11,10 @@ import pyarrow.dataset as ds
 from deltalake import DeltaTable, write_deltalake
 from pyarrow import fs
 
-from pipeline.errors import JobError
+from pipeline.errors import ConfigError, JobError
 from schemas.tables import Table
+
+UNUSABLE_IN_PATHS = "%*?[]{}\\"
 
 
 class Lake:
@@ -24,6 +26,9 @@ class Lake:
     def __init__(self, uri: str, storage_options: Mapping[str, str] | None = None) -> None:
         self.storage_options = dict(storage_options or {})
         if "://" not in uri:
+            unusable = sorted(set(uri) & set(UNUSABLE_IN_PATHS))
+            if unusable:
+                raise ConfigError(f"lake: {uri} has {' '.join(unusable)} in its path, which engines take for patterns")
             Path(uri).mkdir(parents=True, exist_ok=True)
             uri = str(Path(uri).resolve())
         self.uri = uri.rstrip("/")
@@ -81,9 +86,11 @@ class Lake:
         return sum(self.delta(table).get_add_actions(flatten=True).column("num_records").to_pylist())
 
     def files(self, table: Table, where: Mapping[str, str], version: int | None = None) -> list[str]:
-        """The files of the partitions that ``where`` picks, as full paths or URIs, sorted."""
-        condition = " AND ".join(f"{column} = '{value}'" for column, value in where.items())
-        return sorted(self.delta(table, version).file_uris(file_pruning_predicate=condition or None))
+        """The files of the partitions that ``where`` picks, relative to the table, sorted."""
+        actions = pa.table(self.delta(table, version).get_add_actions(flatten=True))
+        for column, value in where.items():
+            actions = actions.filter(ds.field(f"partition.{column}") == value)
+        return sorted(actions["path"].to_pylist())
 
     def read(
         self,
@@ -136,9 +143,10 @@ class Lake:
             self.filesystem.delete_dir(self.path(relative))
 
     def upload(self, folder: Path, relative: str) -> None:
-        """Copy a local folder into the lake."""
+        """Copy the files of a local folder into the lake, the one written last at last."""
         self.filesystem.create_dir(self.path(relative), recursive=True)
-        fs.copy_files(str(folder), self.path(relative), destination_filesystem=self.filesystem)
+        for file in sorted(folder.iterdir(), key=lambda file: file.stat().st_mtime_ns):
+            fs.copy_files(str(file), self.path(f"{relative}/{file.name}"), destination_filesystem=self.filesystem)
 
     def download(self, relative: str, folder: Path) -> Path:
         """Copy a folder of the lake to a local folder."""

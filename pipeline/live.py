@@ -37,6 +37,12 @@ def only(rows: pa.Table, wanted: pa.Table, key: list[str]) -> pa.Table:
     return rows.filter(pc.is_in(row_key(rows, key), value_set=row_key(wanted, key)))
 
 
+def first_of_each(rows: pa.Table, column: str) -> pa.Table:
+    """The first row of each value: what overlapping runs wrote twice counts once."""
+    codes = rows[column].combine_chunks().dictionary_encode().indices
+    return rows.take(np.sort(np.unique(np.asarray(codes), return_index=True)[1]))
+
+
 def row_key(rows: pa.Table, columns: list[str]) -> pa.Array:
     """One string a row that two rows share only if they agree in ``columns``."""
     joined = pc.binary_join_element_wise(*(rows[column] for column in columns), "\0")
@@ -46,7 +52,7 @@ def row_key(rows: pa.Table, columns: list[str]) -> pa.Array:
 def encoded(lake: Lake, encoder: str) -> pa.Table:
     """``content_hash`` and ``file`` of everything that has a vector under ``encoder``."""
     rows = lake.read(EMBEDDINGS, ["content_hash", "__filename"], where=ds.field("encoder") == encoder)
-    return rows.rename_columns(["content_hash", "file"])
+    return first_of_each(rows.rename_columns(["content_hash", "file"]).sort_by("file"), "content_hash")
 
 
 def tokenized(lake: Lake, tokenizer: str, version: int | None = None) -> pa.Table:

@@ -47,8 +47,18 @@ class Prepare:
         """One batch of :data:`PREPARED` rows for every batch."""
         template = Template(self.catalog.text) if self.catalog.text else None
         for batch in batches:
-            rows = [self._item(row, template) for row in batch.to_pylist()]
+            rows = [self._item_or_fault(row, template) for row in batch.to_pylist()]
             yield pa.RecordBatch.from_pylist(rows, schema=PREPARED)
+
+    def _item_or_fault(self, raw: Mapping[str, Any], template: Template | None) -> dict[str, Any]:
+        """A row that trips a bug of ours is quarantined like any other; a failing disk stops the job."""
+        try:
+            return self._item(raw, template)
+        except OSError:
+            raise
+        except Exception as error:  # noqa: BLE001  (one row must not stop a night; it is quarantined as ours to mend)
+            fault = {"reason": "internal", "detail": f"{type(error).__name__}: {error}"[:500]}
+            return {"row": raw["row"], "item_id": raw["item_id"] or "", "status": "rejected", "faults": [fault]}
 
     def _item(self, raw: Mapping[str, Any], template: Template | None) -> dict[str, Any]:
         faults: list[dict[str, str]] = []

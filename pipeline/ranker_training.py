@@ -19,6 +19,7 @@ import ray
 import ray.data
 import ray.train
 import torch
+from pyarrow import fs
 from ray.data import ActorPoolStrategy, ExecutionOptions
 from ray.train.torch import TorchTrainer, get_device, prepare_model
 from ray.util.queue import Queue
@@ -65,6 +66,7 @@ def train(
     *,
     use_gpu: bool,
     storage: str | Path,
+    filesystem: fs.FileSystem | None = None,
     on_epoch: Callable[[EpochFigures], None] | None = None,
 ) -> tuple[TrainedRanker, list[EpochFigures]]:
     """Train a ranker on windows of ``sequences``.
@@ -75,7 +77,8 @@ def train(
         layout: slots and codebook size of the windows' codes.
         tokenizer: fingerprint that every window must carry.
         use_gpu: one GPU a worker.
-        storage: folder or URI where Ray Train keeps the run's checkpoint.
+        storage: folder where Ray Train keeps the run's checkpoint, which every worker can write to.
+        filesystem: that ``storage`` is a path of; default: this machine's, or the one that its URI names.
         on_epoch: called in this process after every pass.
 
     Returns:
@@ -104,7 +107,9 @@ def train(
             resources_per_worker={"CPU": _cpus_a_worker(config.workers)} | ({"GPU": 1} if use_gpu else {}),
         ),
         run_config=ray.train.RunConfig(
-            storage_path=str(storage), checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1)
+            storage_path=str(storage),
+            storage_filesystem=filesystem,
+            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1),
         ),
     )
     try:
@@ -120,7 +125,7 @@ def train(
 
 def predict(
     dataset: ray.data.Dataset,
-    model_folder: str | Path,
+    model_folder: Callable[[], Path],
     *,
     tokenizer: str,
     actors: int = 1,
@@ -130,7 +135,7 @@ def predict(
 
     Args:
         dataset: the windows, usually those of the test split.
-        model_folder: a ranker artefact that every actor can read.
+        model_folder: called in every actor, gives the ranker artefact as a folder of its machine.
         tokenizer: fingerprint that windows and ranker must carry.
         actors: processes that score.
         use_gpu: one GPU an actor.
@@ -141,7 +146,7 @@ def predict(
     """
     return dataset.select_columns(MODEL_COLUMNS + IMPRESSION_COLUMNS).map_batches(
         WindowScorer,
-        fn_constructor_args=(str(model_folder), tokenizer, actors),
+        fn_constructor_args=(model_folder, tokenizer, actors),
         batch_size=SCORED_WINDOWS,
         batch_format="pyarrow",
         compute=ActorPoolStrategy(size=actors),
@@ -153,9 +158,9 @@ def predict(
 class WindowScorer:
     """Scores windows in an actor; the artefact is read once."""
 
-    def __init__(self, folder: str, tokenizer: str, actors: int = 1) -> None:
-        self.ranker = load(Path(folder), tokenizer)
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    def __init__(self, folder: Callable[[], Path], tokenizer: str, actors: int = 1) -> None:
+        self.ranker = load(folder(), tokenizer)
+        self.device = torch.device("cuda" if ray.get_gpu_ids() else "cpu")
         self.model = self.ranker.model(self.device)
         _share_cores(actors)
 

@@ -3,12 +3,14 @@
 import tempfile
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
 import ray
 import ray.data
+from ray.train import TrainingFailedError
 
 from pipeline.artefacts import local_folder, store, tokenizer_layout
 from pipeline.errors import JobError
@@ -36,24 +38,28 @@ def train_ranker(run: Run, on_epoch: Callable[[EpochFigures], None] | None = Non
     windows = read_windows(lake, release.tokenizer, "train")
     layout = tokenizer_layout(lake, release.tokenizer)
     run.read(SEQUENCES)
-    with run.phase("train"), tempfile.TemporaryDirectory() as local:
-        # Ray Train keeps checkpoints where every worker can write: beside the lake's tables if that is a store.
-        storage = f"{lake.uri}/checkpoints/{run.run_id}" if "://" in lake.uri else local
-        trained, history = train(
-            windows,
-            config.ranker,
-            layout,
-            release.tokenizer,
-            use_gpu=gpus() > 0,
-            storage=storage,
-            on_epoch=on_epoch,
-        )
-    lake.delete(f"checkpoints/{run.run_id}")
+    checkpoints = f"checkpoints/{run.run_id}"  # in the lake, which every worker can write to
+    with run.phase("train"):
+        try:
+            trained, history = train(
+                windows,
+                config.ranker,
+                layout,
+                release.tokenizer,
+                use_gpu=gpus() > 0,
+                storage=lake.path(checkpoints),
+                filesystem=lake.filesystem,
+                on_epoch=on_epoch,
+            )
+        except TrainingFailedError as error:
+            raise JobError(f"training failed: {error}") from error
+        finally:
+            lake.delete(checkpoints)
     metrics = {"tokenizer": release.tokenizer, "epochs": [asdict(epoch) for epoch in history]}
     with run.phase("write"), tempfile.TemporaryDirectory() as folder:
         trained.save(Path(folder), metrics)
         store(lake, "rankers", Path(folder), trained.fingerprint)
-    run.count(rows_in=windows.count())
+    run.count(rows_in=history[-1].windows)
     run.metrics |= {"ranker": trained.fingerprint, "arch": config.ranker.arch, "gpus": gpus(), **metrics}
     return trained.fingerprint
 
@@ -75,7 +81,8 @@ def evaluate(run: Run, ranker: str) -> dict[str, Any]:
     actors = gpus() or 1
     with run.phase("score"):
         windows = read_windows(lake, trained.tokenizer, "test")
-        scored = predict(windows, folder, tokenizer=trained.tokenizer, actors=actors, use_gpu=gpus() > 0)
+        folder_of = partial(local_folder, lake, "rankers", ranker)
+        scored = predict(windows, folder_of, tokenizer=trained.tokenizer, actors=actors, use_gpu=gpus() > 0)
         impressions = pa.concat_tables(ray.get(scored.to_arrow_refs()))
     with run.phase("measure"):
         figures = report(impressions)
@@ -93,7 +100,7 @@ def read_windows(lake: Lake, tokenizer: str, split: Literal["train", "test"]) ->
     files = lake.files(SEQUENCES, {"tokenizer": tokenizer, "split": split})
     if not files:
         raise JobError(f"there are no {split} windows of tokenizer {tokenizer}: run sequences")
-    paths = [lake.path(uri[len(lake.uri) + 1 :]) for uri in files]
+    paths = [lake.path(f"{SEQUENCES.name}/{file}") for file in files]
     columns = [name for name in SEQUENCES.schema.names if name not in SEQUENCES.partition]
     return read_files(lake, paths, columns).map_batches(
         _with_partition, batch_format="pyarrow", fn_kwargs={"values": {"tokenizer": tokenizer, "split": split}}

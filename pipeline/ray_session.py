@@ -28,16 +28,17 @@ def ray_session(settings: RaySettings) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    local = settings.address == "local"
+    address = os.environ.get("RAY_ADDRESS") or settings.address
+    local = address == "local"
     # Ray's CPUs are counters: one more than there are cores goes to reading and writing beside the actors.
     cpus = settings.num_cpus or len(os.sched_getaffinity(0)) + 1
     size = {"num_cpus": cpus, "num_gpus": settings.num_gpus, "include_dashboard": False} if local else {}
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     try:
-        ray.init(address=settings.address, log_to_driver=False, logging_level=logging.ERROR, **size)
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **size)
     except (ConnectionError, ValueError) as error:
-        raise JobError(f"ray.address: no cluster at {settings.address}: {error}") from error
+        raise JobError(f"ray.address: no cluster at {address}: {error}") from error
     quiet_data_logs()
     try:
         yield
@@ -58,6 +59,11 @@ def gpus() -> int:
     return int(ray.cluster_resources().get("GPU", 0))
 
 
+def actor_device() -> str:
+    """Where an actor computes: on the GPU that Ray gave it, else on its cores."""
+    return "cuda" if ray.get_gpu_ids() else "cpu"
+
+
 def actor_pool(workers: int | None, batches: int) -> dict[str, Any]:
     """How many actors a map of so many batches runs on and what each takes.
 
@@ -66,7 +72,7 @@ def actor_pool(workers: int | None, batches: int) -> dict[str, Any]:
     """
     if gpus():
         return {"concurrency": min(workers or gpus(), batches), "num_gpus": 1}
-    cores = max(1, int(ray.cluster_resources()["CPU"]) - 1)
+    cores = max(1, int(ray.cluster_resources().get("CPU", 1)) - 1)
     return {"concurrency": min(workers or cores, cores, batches), "num_cpus": 1}
 
 

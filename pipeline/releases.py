@@ -6,7 +6,7 @@ appended later stay unseen until they are published themselves.
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from pipeline.artefacts import tokenizer_layout
 from pipeline.config import Gates
 from pipeline.errors import GateRefused, JobError
 from pipeline.lake import Lake
-from pipeline.live import live_items, only
+from pipeline.live import first_of_each, live_items, only
 from pipeline.run import Run
 from schemas.semantic_id import Layout
 from schemas.tables import ITEMS, RELEASES, SEMANTIC_IDS
@@ -39,15 +39,8 @@ class Release:
 
 def released(lake: Lake) -> Release | None:
     """The current release: the one place where readers learn it."""
-    rows = releases(lake)
-    return rows[-1] if rows else None
-
-
-def releases(lake: Lake) -> list[Release]:
-    """Every release so far, oldest first."""
-    columns = ["version", "tokenizer", "items_version", "semantic_ids_version"]
-    rows = lake.read(RELEASES, columns).sort_by("version").to_pylist()
-    return [Release(**row) for row in rows]
+    rows = lake.read(RELEASES, list(Release.__dataclass_fields__)).sort_by("version").to_pylist()
+    return Release(**rows[-1]) if rows else None
 
 
 def released_ids(lake: Lake, release: Release, columns: list[str]) -> pa.Table:
@@ -55,7 +48,8 @@ def released_ids(lake: Lake, release: Release, columns: list[str]) -> pa.Table:
     names = list(dict.fromkeys(["item_id", "content_hash", *columns]))
     mine = ds.field("tokenizer") == release.tokenizer
     rows = lake.read(SEMANTIC_IDS, names, where=mine, version=release.semantic_ids_version)
-    return only(rows, live_items(lake, release.items_version), ["item_id", "content_hash"]).select(columns)
+    live = only(rows, live_items(lake, release.items_version), ["item_id", "content_hash"])
+    return first_of_each(live, "item_id").select(columns)
 
 
 def publish(run: Run, tokenizer: str, *, force: bool = False) -> bool:
@@ -90,17 +84,21 @@ def publish(run: Run, tokenizer: str, *, force: bool = False) -> bool:
 
 
 def rollback(run: Run) -> Release:
-    """Release again what was released before the current release.
+    """Release again what was released before the current release; once more, and it is the one before that.
 
     Raises:
         JobError: there is no earlier release.
     """
-    history = releases(run.lake)
-    current = history[-1] if history else None
-    earlier = [r for r in history if current and _pointer(r) != _pointer(current)]
-    if current is None or not earlier:
+    rows = run.lake.read(RELEASES, [*Release.__dataclass_fields__, "action"]).sort_by("version").to_pylist()
+    standing: list[Release] = []
+    for row in rows:
+        if row.pop("action") == "publish":
+            standing.append(Release(**row))
+        else:
+            standing.pop()
+    if len(standing) < 2:
         raise JobError(f"there is no release to go back to in {run.lake.uri}")
-    again = Release(current.version + 1, *_pointer(earlier[-1]))
+    again = replace(standing[-2], version=rows[-1]["version"] + 1)
     _append(run, again, "rollback", {})
     return again
 
@@ -157,10 +155,6 @@ def _at_most(figure: float, limit: float) -> dict[str, Any]:
 
 def _at_least(figure: float, limit: float) -> dict[str, Any]:
     return {"figure": figure, "limit": limit, "ok": figure >= limit}
-
-
-def _pointer(release: Release) -> tuple[str, int, int]:
-    return release.tokenizer, release.items_version, release.semantic_ids_version
 
 
 def _append(run: Run, release: Release, action: str, gates: Mapping[str, Any]) -> None:

@@ -1,5 +1,6 @@
 """The run record: what a job did, on what, how long it took and how much memory; written even when it fails."""
 
+import logging
 import secrets
 import threading
 import time
@@ -17,6 +18,8 @@ from pipeline.config_file import config_hash
 from pipeline.errors import JobError
 from pipeline.lake import Lake
 from schemas.tables import Table
+
+logger = logging.getLogger(__name__)
 
 SAMPLE_SECONDS = 0.5
 
@@ -51,7 +54,12 @@ class Run:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._memory.stop()
-        self.lake.write_json(f"runs/{self.run_id}/{self.job}.json", self.record(error))
+        try:
+            self.lake.write_json(f"runs/{self.run_id}/{self.job}.json", self.record(error))
+        except OSError as failure:
+            if error is None:
+                raise
+            logger.error("the run record could not be written: %s", failure)  # the job's own error matters more
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -78,7 +86,7 @@ class Run:
     def record(self, error: BaseException | None = None) -> dict[str, Any]:
         """The record as JSON-able values; seconds are wall time, memory is in bytes."""
         total = time.perf_counter() - self._clock
-        rows = self.counts.get("rows_in", 0)
+        rows = self.counts.get("rows_out", 0)
         record = {
             "run_id": self.run_id,
             "job": self.job,

@@ -5,6 +5,10 @@ in the loss of exactly one window, where it has the most history. Training windo
 test windows reach back into them for history.
 """
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from pyspark.errors import ArithmeticException, DateTimeException, NumberFormatException
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
@@ -37,14 +41,14 @@ def sequences(spark: SparkSession, run: Run) -> None:
     tables = spark_delta(spark, lake, config.spark)
     run.metrics["tokenizer"] = release.tokenizer
     run.read(SEMANTIC_IDS, release.semantic_ids_version)
-    with run.phase("join"):
+    with run.phase("join"), _explained(config.interactions):
         events = read_events(spark, config.interactions)
         ids = released_tokens(
             tables.read(ITEMS, version=release.items_version),
             tables.read(SEMANTIC_IDS, where={"tokenizer": release.tokenizer}, version=release.semantic_ids_version),
             layout,
         )
-        joined = events.where(F.col("label").isNotNull()).join(ids, on="item_id", how="inner").cache()
+        joined = events.dropna().join(ids, on="item_id", how="inner").cache()
         _count(run, events, joined)
         cut = joined.agg(F.percentile("time", 1 - config.split.test_fraction)).first()
         if cut is None or cut[0] is None:
@@ -60,7 +64,7 @@ def sequences(spark: SparkSession, run: Run) -> None:
 
 
 def read_events(spark: SparkSession, settings: Interactions) -> DataFrame:
-    """``user_id``, ``item_id``, ``time`` (ms since 1970) and ``label`` (0, 1 or null) of every interaction."""
+    """``user_id``, ``item_id``, ``time`` (ms since 1970) and ``label`` (0 or 1); null where a row does not say."""
     source = read_source(spark, settings.source, "interactions.source")
     columns = {"user": settings.user, "item": settings.item, "time.column": settings.time.column}
     require_columns(source, {f"interactions.{key}": name for key, name in columns.items()})
@@ -98,29 +102,26 @@ def with_split(events: DataFrame, cut: float) -> DataFrame:
 
 def build_windows(events: DataFrame, max_items: int, slots: int) -> DataFrame:
     """The rows of ``sequences`` but for their tokenizer."""
-    train = _windows_of(events.where(~F.col("is_test")), max_items, "train", F.lit(True))
-    test = _windows_of(events, max_items, "test", F.col("e.is_test"))
+    train = _windows_of(events.where(~F.col("is_test")), max_items, "train", lambda e: F.lit(True))
+    test = _windows_of(events, max_items, "test", lambda e: e["is_test"])
     return train.unionByName(test)
 
 
-def _windows_of(events: DataFrame, max_items: int, split: str, counts: Column) -> DataFrame:
-    """Windows over each user's events; ``counts`` says which events (``e``) the loss may look at."""
+def _windows_of(events: DataFrame, max_items: int, split: str, counts: Callable[[Column], Column]) -> DataFrame:
+    """Windows over each user's events; ``counts`` says of an event whether the loss may look at it."""
     step = max(1, max_items // 2)
     event = F.struct("time", "item_id", "label", "tokens", "train_count", "is_test")
     users = events.groupBy("user_id").agg(F.sort_array(F.collect_list(event)).alias("events"))
     length = F.size("events")
     last = F.ceil(F.greatest(length - max_items, F.lit(0)) / step).cast("int")
-    cut = users.select("user_id", "events", F.explode(F.sequence(F.lit(0), last)).alias("window"))
-    start = F.col("window") * step
+    cuts = F.transform(F.sequence(F.lit(0), last), lambda w: F.slice("events", w * step + 1, F.lit(max_items)))
+    windows = users.select("user_id", F.posexplode(cuts).alias("window", "events"))
     fresh = F.when(F.col("window") == 0, 0).otherwise(max_items - step)  # events before it counted one window earlier
-    windows = cut.select(
-        "user_id", "window", F.slice("events", start + 1, max_items).alias("events"), fresh.alias("fresh")
-    )
 
     def each(field: str, kind: str) -> Column:
         return F.transform("events", lambda e: e[field]).cast(kind)
 
-    mask = F.expr("transform(events, (e, i) -> i >= fresh AND " + ("true" if split == "train" else "e.is_test") + ")")
+    mask = F.transform("events", lambda e, i: (i >= fresh) & counts(e))
     rows = windows.select(
         "user_id",
         F.col("window").cast("int").alias("window"),
@@ -138,16 +139,26 @@ def _windows_of(events: DataFrame, max_items: int, split: str, counts: Column) -
 def _milliseconds(time: Time) -> Column:
     column = F.col(f"`{time.column}`")
     if time.unit == "timestamp":
-        return F.unix_millis(column.cast("timestamp"))
-    return (column.cast("double") * (1000 if time.unit == "s" else 1)).cast("bigint")
+        return F.unix_millis(column.try_cast("timestamp"))
+    return (column.try_cast("double") * (1000 if time.unit == "s" else 1)).try_cast("bigint")
+
+
+@contextmanager
+def _explained(settings: Interactions) -> Iterator[None]:
+    """Say which expression a value of the source did not fit."""
+    try:
+        yield
+    except (ArithmeticException, DateTimeException, NumberFormatException) as error:
+        said = str(error).splitlines()[0]
+        raise JobError(
+            f"interactions.label: {settings.label!r} fails on a row: {said}. "
+            "Columns of a CSV are strings; cast them, as in try_cast(rating AS double) > 3"
+        ) from error
 
 
 def _count(run: Run, events: DataFrame, joined: DataFrame) -> None:
-    seen = events.agg(F.count("*").alias("all"), F.count("label").alias("labelled")).first()
-    assert seen is not None
-    kept = joined.count()
-    run.count(rows_in=seen["all"], unlabelled=seen["all"] - seen["labelled"], without_ids=seen["labelled"] - kept)
-    run.count(events=kept)
+    total, whole, kept = events.count(), events.dropna().count(), joined.count()
+    run.count(rows_in=total, incomplete=total - whole, without_ids=whole - kept, events=kept)
 
 
 def _measure(run: Run, windows: DataFrame) -> None:

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from pyspark.errors import AnalysisException
 from pyspark.sql import DataFrame, SparkSession
@@ -32,7 +33,8 @@ def spark_session(settings: SparkSettings, app: str) -> Iterator[SparkSession]:
 
 def start_session(settings: SparkSettings, app: str) -> SparkSession:
     """Start Spark: our defaults, then native Delta's settings, then the user's own, which win."""
-    local = settings.master.startswith("local")
+    submitted = "PYSPARK_GATEWAY_PORT" in os.environ  # by spark-submit, which has started Java with its own settings
+    local = settings.master.startswith("local") and not submitted
     if local:
         os.environ["JAVA_HOME"] = str(find_java())
         os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
@@ -41,6 +43,7 @@ def start_session(settings: SparkSettings, app: str) -> SparkSession:
         "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
         "spark.sql.files.maxRecordsPerFile": 20_000,  # a file is the least that a later job reads
         "spark.sql.execution.arrow.maxRecordsPerBatch": 256,  # rows carry pictures
+        "spark.sql.execution.arrow.maxBytesPerBatch": 64 * 2**20,
         "spark.hadoop.mapreduce.fileoutputcommitter.marksuccessfuljobs": "false",
         "spark.ui.showConsoleProgress": str(sys.stderr.isatty()).lower(),
     }
@@ -53,7 +56,9 @@ def start_session(settings: SparkSettings, app: str) -> SparkSession:
             "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
             "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
         }
-    builder = SparkSession.builder.appName(app).master(settings.master)
+    builder = SparkSession.builder.appName(app)
+    if not submitted:
+        builder = builder.master(settings.master)
     for key, value in (conf | settings.conf).items():
         builder = builder.config(key, str(value))
     try:
@@ -62,18 +67,19 @@ def start_session(settings: SparkSettings, app: str) -> SparkSession:
         raise JobError(f"Spark did not start on {settings.master}: {error}") from error
 
 
-def read_source(spark: SparkSession, source: Source, key: str) -> DataFrame:
-    """The raw table that the configuration names under ``key``.
+def read_source(spark: SparkSession, source: Source, key: str, *, multi_line: bool = False) -> DataFrame:
+    """The raw table that the configuration names under ``key``; CSV columns are strings unless its options say more.
+
+    ``multi_line`` lets a quoted CSV value hold line breaks, which makes every file the work of one task.
 
     Raises:
         ConfigError: it is not there, or ``columns`` does not name each of its columns.
     """
     try:
         reader = spark.read.format(source.format).options(**source.options)
-        if source.format in ("csv", "json"):
-            reader = reader.option("multiLine", source.options.get("multiLine", source.format == "csv"))
         if source.format == "csv":
-            reader = reader.option("escape", source.options.get("escape", '"'))
+            options: dict[str, Any] = {"multiLine": multi_line, "escape": '"'} | source.options
+            reader = reader.options(**options)
         frame = reader.load(source.path)
     except AnalysisException as error:
         said = str(error).split("\n")[0]

@@ -99,6 +99,9 @@ class _Markup(HTMLParser):
 
 def _strip_markup(value: str) -> str:
     parser = _Markup()
-    parser.feed(value)
-    parser.close()
+    try:
+        parser.feed(value)
+        parser.close()
+    except AssertionError:  # html.parser's word for a declaration that never ends
+        return value
     return "".join(parser.parts)

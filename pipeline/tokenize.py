@@ -1,7 +1,7 @@
 """Ray Data: live items that have no IDs under a tokenizer get them from their stored vectors."""
 
 import hashlib
-from pathlib import Path
+import logging
 
 import numpy as np
 import pyarrow as pa
@@ -16,11 +16,13 @@ from pipeline.encoders import encoder_fingerprint
 from pipeline.errors import JobError
 from pipeline.lake import Lake
 from pipeline.live import Chunk, chunks, encoded, live_items, tokenized, without
-from pipeline.ray_session import actor_pool, read_files
+from pipeline.ray_session import actor_device, actor_pool, read_files
 from pipeline.run import Run
 from schemas.tables import EMBEDDINGS, ITEMS, SEMANTIC_IDS
 from tokenizer import artefact
-from tokenizer.embeddings import MODALITIES
+from tokenizer.embeddings import MODALITIES, TokenizerError
+
+logger = logging.getLogger(__name__)
 
 BATCH = 4096
 
@@ -34,7 +36,7 @@ def tokenize(run: Run, tokenizer: str) -> None:
     """
     lake, settings = run.lake, run.config.encoders
     with run.phase("pending"):
-        trained = artefact.load(local_folder(lake, "tokenizers", tokenizer))
+        trained = load_tokenizer(lake, tokenizer)
         configured = encoder_fingerprint(settings)
         if trained.encoder != configured:
             raise JobError(
@@ -50,11 +52,26 @@ def tokenize(run: Run, tokenizer: str) -> None:
         run.count(rows_in=live.num_rows, skipped=live.num_rows - pending.num_rows, unencoded=unencoded)
     run.metrics |= {"tokenizer": tokenizer, "encoder": configured}
     lake.create(SEMANTIC_IDS)
+    before = lake.rows(SEMANTIC_IDS)
     with run.phase("tokenize"):
-        for chunk in chunks(located, settings.commit_rows):
+        for done, chunk in enumerate(chunks(located, settings.commit_rows), start=1):
             _tokenize_chunk(run, chunk, tokenizer)
-            run.count(rows_out=chunk.rows.num_rows)
+            logger.info("tokenize: committed chunk %d, %d items", done, chunk.rows.num_rows)
+    run.count(rows_out=lake.rows(SEMANTIC_IDS) - before)
     run.wrote(SEMANTIC_IDS)
+
+
+def load_tokenizer(lake: Lake, tokenizer: str, device: str = "cpu") -> artefact.Artefact:
+    """A tokenizer of the lake.
+
+    Raises:
+        ConfigError: the lake has no such tokenizer.
+        JobError: its files are broken.
+    """
+    try:
+        return artefact.load(local_folder(lake, "tokenizers", tokenizer), device=device)
+    except TokenizerError as error:
+        raise JobError(str(error)) from error
 
 
 def _tokenize_chunk(run: Run, chunk: Chunk, tokenizer: str) -> None:
@@ -79,10 +96,9 @@ class TokenizeItems:
     """An actor that holds the tokenizer and turns vectors into rows of ``semantic_ids``, one an item."""
 
     def __init__(self, lake: Lake, tokenizer: str, run_id: str, wanted: "ray.ObjectRef | pa.Table") -> None:
-        self._device = "cuda" if torch.cuda.is_available() else "cpu"
+        self._device = actor_device()
         self._tokenizer, self._run_id = tokenizer, run_id
-        folder: Path = local_folder(lake, "tokenizers", tokenizer)
-        self._model = artefact.load(folder, device=self._device).model
+        self._model = load_tokenizer(lake, tokenizer, self._device).model
         self._wanted = ray.get(wanted) if isinstance(wanted, ray.ObjectRef) else wanted
 
     def __call__(self, vectors: pa.Table) -> pa.Table:

@@ -56,7 +56,7 @@ def test_two_workers_train_and_score(tmp_path: Path) -> None:
     ranker.save(tmp_path / "ranker", {})
     assert load(tmp_path / "ranker", TOKENIZER).fingerprint == ranker.fingerprint
     test = taste_windows(120, seed=2)
-    scored = predict(ray.data.from_arrow(test), tmp_path / "ranker", tokenizer=TOKENIZER).to_pandas()
+    scored = predict(ray.data.from_arrow(test), lambda: tmp_path / "ranker", tokenizer=TOKENIZER).to_pandas()
     expected: dict[tuple[str, str], list[tuple[int, int]]] = {}
     for row in test.to_pylist():
         columns = (row[name] for name in ("item_ids", "labels", "train_count", "loss_mask"))

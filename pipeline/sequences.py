@@ -41,7 +41,7 @@ def sequences(spark: SparkSession, run: Run) -> None:
     tables = spark_delta(spark, lake, config.spark)
     run.metrics["tokenizer"] = release.tokenizer
     run.read(SEMANTIC_IDS, release.semantic_ids_version)
-    with run.phase("join"), _explained(config.interactions):
+    with run.phase("join"), explained(config.interactions):
         events = read_events(spark, config.interactions)
         ids = released_tokens(
             tables.read(ITEMS, version=release.items_version),
@@ -144,7 +144,7 @@ def _milliseconds(time: Time) -> Column:
 
 
 @contextmanager
-def _explained(settings: Interactions) -> Iterator[None]:
+def explained(settings: Interactions) -> Iterator[None]:
     """Say which expression a value of the source did not fit."""
     try:
         yield

@@ -41,7 +41,7 @@ def train_tokenizer(run: Run, progress: Callable[[int, int, dict[str, float]], N
         run.read(EMBEDDINGS)
         hashes, embeddings = read_embeddings(lake, encoder, config.tokenizer.max_train_items)
         run.count(rows_in=len(embeddings))
-    held_out_N = torch.from_numpy(_fraction(hashes, SPLIT_DIGITS) < HELD_OUT)
+    held_out_N = torch.from_numpy(fraction(hashes, SPLIT_DIGITS) < HELD_OUT)
     try:
         with run.phase("train"):
             model = fit(embeddings.select(~held_out_N), config.tokenizer, device=device, progress=progress)
@@ -66,7 +66,7 @@ def read_embeddings(lake: Lake, encoder: str, most: int) -> tuple[pa.Array, Embe
     """
     contents = pc.unique(live_items(lake)["content_hash"])
     share = min(1.0, most / max(1, len(contents)))
-    wanted = contents.filter(pa.array(_fraction(contents, SAMPLE_DIGITS) < share))
+    wanted = contents.filter(pa.array(fraction(contents, SAMPLE_DIGITS) < share))
     columns = ["content_hash", "text_embedding", "image_embedding"]
     chosen = (ds.field("encoder") == encoder) & ds.field("content_hash").isin(wanted)
     rows = lake.read(EMBEDDINGS, columns, where=chosen).sort_by("content_hash")
@@ -78,7 +78,7 @@ def read_embeddings(lake: Lake, encoder: str, most: int) -> tuple[pa.Array, Embe
     return rows["content_hash"].combine_chunks(), embeddings
 
 
-def _fraction(hashes: pa.Array, digits: slice) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+def fraction(hashes: pa.Array, digits: slice) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
     """A number from 0 to 1 for every content hash, uniform and fixed by some of the hash's digits alone."""
     parts = pc.utf8_slice_codeunits(hashes, digits.start, digits.stop).to_pylist()
     return np.array([int(part, 16) for part in parts], dtype=np.float64) / 16 ** (digits.stop - digits.start)

@@ -67,6 +67,10 @@ def test_overrides_are_laid_over_the_file(tmp_path: Path) -> None:
 def test_secrets_stay_out_of_the_file(tmp_path: Path) -> None:
     said = faults(tmp_path, GOOD | {"storage_options": {"AWS_SECRET_ACCESS_KEY": "abc"}})
     assert "set it in the environment" in said
+    assert "abc" not in said
+    said = faults(tmp_path, GOOD | {"spark": {"conf": {"spark.hadoop.fs.s3a.secret.key": "abc"}}})
+    assert "spark.hadoop.fs.s3a.secret.key looks like a secret" in said
+    assert "abc" not in said
 
 
 def test_a_missing_or_broken_file_is_told(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from pyspark.sql import DataFrame, SparkSession
 
 from pipeline.config import SparkSettings
 from pipeline.delta import SparkDelta, spark_delta, spark_schema
+from pipeline.errors import ConfigError
 from pipeline.lake import Lake
 from schemas.tables import ITEMS, SEQUENCES, Table
 
@@ -101,6 +102,43 @@ def test_a_failed_write_leaves_the_table_as_it_was(spark: SparkSession, lake: La
         tables.append(ITEMS, broken)
     assert read_back(lake, ITEMS)["item_id"].to_pylist() == ["a"]
     assert set(Path(lake.table_uri(ITEMS)).rglob("*.parquet")) == before
+
+
+def test_an_interrupt_after_the_commit_takes_nothing_back(
+    spark: SparkSession, lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit = DeltaTable.create_write_transaction
+
+    def interrupted(*arguments: object, **options: object) -> None:
+        commit(*arguments, **options)
+        raise KeyboardInterrupt
+
+    tables = spark_delta(spark, lake, SparkSettings(delta="embedded"))
+    monkeypatch.setattr(DeltaTable, "create_write_transaction", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        tables.append(ITEMS, items(spark, "a"))
+    assert read_back(lake, ITEMS)["item_id"].to_pylist() == ["a"]
+
+
+def test_a_null_where_none_may_be_is_not_written(spark: SparkSession, lake: Lake, tables: SparkDelta) -> None:
+    with pytest.raises(Exception, match="column 'item_id' has a null"):
+        tables.append(ITEMS, items(spark, "a").selectExpr("cast(null as string) as item_id", "* except (item_id)"))
+    assert read_back(lake, ITEMS).num_rows == 0
+
+
+def test_a_lake_may_lie_where_names_have_spaces(spark: SparkSession, tmp_path: Path) -> None:
+    lake = Lake(str(tmp_path / "my l\u00e4ke"))
+    tables = spark_delta(spark, lake, SparkSettings(delta="embedded"))
+    tables.append(SEQUENCES, windows(spark, "0012", "train", "u1"))
+    assert tables.read(SEQUENCES).count() == 1
+    with pytest.raises(ConfigError, match="has % in its path"):
+        Lake(str(tmp_path / "100%"))
+
+
+def test_native_delta_on_s3_needs_a_safe_log_store(spark: SparkSession, lake: Lake) -> None:
+    lake.uri = "s3://bucket/lake"
+    with pytest.raises(ConfigError, match="needs a log store"):
+        spark_delta(spark, lake, SparkSettings(delta="native"))
 
 
 def test_a_foreign_client_reads_the_declared_columns(spark: SparkSession, lake: Lake, tables: SparkDelta) -> None:

@@ -44,7 +44,7 @@ SETTINGS = [
 
 @pytest.fixture(scope="module")
 def shop_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("shop")
+    folder = tmp_path_factory.mktemp("my sh\u00f6p")
     generate(folder, items=220, users=40, seed=0)
     return folder
 

@@ -2,14 +2,19 @@
 
 import random
 from collections import Counter, defaultdict
+from pathlib import Path
 from typing import Any
 
 import pytest
 from pyspark.sql import SparkSession
 
-from pipeline.sequences import build_windows, with_split
+from pipeline.config import Interactions
+from pipeline.errors import ConfigError, JobError
+from pipeline.sequences import build_windows, explained, read_events, with_split
 
 pytestmark = pytest.mark.spark
+
+INTERACTIONS = {"user": "user", "item": "item", "time": {"column": "at"}, "label": "try_cast(rating AS double) > 3"}
 
 Event = tuple[str, int, str, int]  # user, time, item, label
 
@@ -85,3 +90,43 @@ def test_every_event_counts_once(spark: SparkSession) -> None:
     )
     assert counted == Counter(("train" if time < 50 else "test", user, time) for user, time, _, _ in events)
     assert all(time < 50 for row in windows if row.split == "train" for time in row.times)
+
+
+def interactions(folder: Path, text: str, **settings: object) -> Interactions:
+    (folder / "events.csv").write_text("user,item,at,rating\n" + text)
+    source = {"path": str(folder / "events.csv"), "format": "csv", "options": {"header": True}}
+    return Interactions.model_validate(INTERACTIONS | {"source": source} | settings)
+
+
+def test_rows_that_do_not_say_everything_are_null_where_they_do_not(spark: SparkSession, tmp_path: Path) -> None:
+    settings = interactions(tmp_path, "u,i,10,3.5\n,i,11,5\nu,,12,5\nu,i,soon,5\nu,i,13,\nu,i,1.5,2\n")
+    rows = [tuple(row) for row in read_events(spark, settings).toLocalIterator()]
+    assert rows == [
+        ("u", "i", 10_000, 1),
+        (None, "i", 11_000, 1),
+        ("u", None, 12_000, 1),
+        ("u", "i", None, 1),
+        ("u", "i", 13_000, None),
+        ("u", "i", 1_500, 0),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("settings", "fault"),
+    [
+        ({"label": "stars > 3"}, "interactions.label: 'stars > 3'"),
+        ({"label": "rating >"}, "interactions.label: 'rating >'"),
+        ({"user": "who"}, "interactions.user: there is no column 'who'"),
+    ],
+)
+def test_a_section_that_the_source_does_not_fit_is_refused(
+    spark: SparkSession, tmp_path: Path, settings: dict[str, object], fault: str
+) -> None:
+    with pytest.raises(ConfigError, match=fault):
+        read_events(spark, interactions(tmp_path, "u,i,1,5\n", **settings))
+
+
+def test_a_value_that_the_label_cannot_take_is_explained(spark: SparkSession, tmp_path: Path) -> None:
+    settings = interactions(tmp_path, "u,i,1,4.5\n", label="rating > 3")
+    with pytest.raises(JobError, match=r"'rating > 3' fails on a row: .*try_cast"), explained(settings):
+        read_events(spark, settings).where("label = 1").count()

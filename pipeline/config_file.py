@@ -34,7 +34,8 @@ def load_config(file: Path, overrides: Sequence[str] = ()) -> Config:
         config = Config.model_validate(raw)
     except ValidationError as error:
         faults = "\n".join(f"  {line}" for line in describe(error, Config))
-        raise ConfigError(f"{file}: {error.error_count()} faults\n{faults}") from error
+        count = error.error_count()
+        raise ConfigError(f"{file}: {count} fault{'s' if count > 1 else ''}\n{faults}") from error
     return _absolute(config, file.resolve().parent)
 
 
@@ -73,8 +74,8 @@ def _override(raw: dict[str, Any], override: str) -> None:
         section = inner
     try:
         section[last] = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--set {override}: the value is not YAML: {error}") from error
+    except yaml.YAMLError:  # a template such as {title}. {brand} is plain text
+        section[last] = text
 
 
 def _model_at(model: type[BaseModel], path: Sequence[int | str]) -> type[BaseModel]:

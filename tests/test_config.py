@@ -57,6 +57,7 @@ def test_overrides_are_laid_over_the_file(tmp_path: Path) -> None:
     file = write(tmp_path, GOOD)
     config = load_config(file, ["tokenizer.epochs=5", "catalog.image={column: picture, root: pics}"])
     assert config.tokenizer.epochs == 5
+    assert load_config(file, ["catalog.text={a}. {b}"]).catalog.text == "{a}. {b}"
     assert config.catalog.image is not None
     assert config.catalog.image.root == str(tmp_path / "pics")
     assert config_hash(config) != config_hash(load_config(file))

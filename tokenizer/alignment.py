@@ -8,11 +8,20 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
-def consensus(z_text_BD: Tensor, z_image_BD: Tensor, has_text_B: Tensor, has_image_B: Tensor) -> Tensor:
-    """The normalised sum of the projections that are there, ``c = normalise(Σ p_m z_m)``: (B, D)."""
+def consensus(
+    z_text_BD: Tensor, z_image_BD: Tensor, has_text_B: Tensor, has_image_B: Tensor, text_share: float
+) -> Tensor:
+    """The normalised weighted sum of the projections that are there, ``c = normalise(Σ p_m w_m z_m)``: (B, D).
+
+    Departure from the paper, which weighs all modalities alike: where one tells less of an item (a poster, beside a
+    plot), ``text_share`` other than a half keeps it from turning the consensus over.
+    """
+    w_text_B1 = has_text_B[:, None] * text_share
+    w_image_B1 = has_image_B[:, None] * (1 - text_share)
     zero = z_text_BD.new_zeros(())
-    total_BD = torch.where(has_text_B[:, None], z_text_BD, zero) + torch.where(has_image_B[:, None], z_image_BD, zero)
-    return F.normalize(total_BD, dim=1)
+    # An absent row may hold anything, NaN too, so it is replaced, not multiplied by zero.
+    total_BD = torch.where(has_text_B[:, None], z_text_BD, zero) * w_text_B1
+    return F.normalize(total_BD + torch.where(has_image_B[:, None], z_image_BD, zero) * w_image_B1, dim=1)
 
 
 def contrastive_loss(z_text_BD: Tensor, z_image_BD: Tensor, temperature: float) -> Tensor:

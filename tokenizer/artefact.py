@@ -13,8 +13,9 @@ from safetensors.torch import load as parse_tensors
 from safetensors.torch import save as format_tensors
 
 from tokenizer.config import TokenizerConfig
-from tokenizer.dst import DST
 from tokenizer.embeddings import TokenizerError
+from tokenizer.interface import Tokenizer
+from tokenizer.training import build
 
 CONFIG, MODEL, METRICS = "config.json", "model.safetensors", "metrics.json"
 
@@ -36,14 +37,14 @@ class Description(BaseModel):
 class Artefact:
     """A tokenizer with its identity: of its encoders (``encoder``) and of itself (``fingerprint``)."""
 
-    model: DST
+    model: Tokenizer
     config: TokenizerConfig
     encoder: str
     fingerprint: str
     metrics: dict[str, Any]
 
 
-def save(model: DST, folder: Path, metrics: dict[str, Any], encoder: str) -> str:
+def save(model: Tokenizer, folder: Path, metrics: dict[str, Any], encoder: str) -> str:
     """Write a tokenizer into ``folder`` and return its fingerprint.
 
     ``config.json`` comes last, so that a folder that has it is whole; each file appears all at once.
@@ -85,7 +86,7 @@ def load(folder: Path, device: str | torch.device = "cpu") -> Artefact:
             f"{folder / MODEL} and {folder / CONFIG} do not belong together: their fingerprint is {actual}, "
             f"the recorded one {description.fingerprint}; restore both or train again"
         )
-    model = DST(description.config, description.text_dim, description.image_dim)
+    model = build(description.config, description.text_dim, description.image_dim)
     try:
         model.load_state_dict(parse_tensors(weights))
     except (SafetensorError, RuntimeError) as error:

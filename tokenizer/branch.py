@@ -1,6 +1,6 @@
 """One modality's networks and codebooks.
 
-B items, E embedding width of the modality, D width of the code space.
+B items, E embedding width of the modality, D width of the code space, L shared levels.
 """
 
 import torch
@@ -12,40 +12,34 @@ from tokenizer.quantiser import ResidualQuantiser
 
 
 class Branch(nn.Module):
-    """Projection P onto the common sphere, features H of its own, residual network R that says what the shared codes
-    leave over, its quantiser, decoder D from shared and own codes, predictor S from the shared codes alone.
+    """Projection P onto the common sphere, features H of its own, the features that the first shared code leads to
+    expect, the quantiser of what is left, decoder D from shared and own codes, predictor S from the shared codes alone.
 
-    Embeddings in and out are standardised, except for :meth:`restore`. ``seen`` tells whether any training item had
-    the modality.
+    Embeddings in and out are standardised, but those that :meth:`restore` gives.
     """
-
-    seen: Tensor
 
     def __init__(self, width: int, dim: int, hidden: int, dropout: float, levels: int, codebook_size: int) -> None:
         super().__init__()
-        self.width = width
         self.standardise = Standardiser(width)
         self.projection = Network(width, hidden, dim, dropout)
         self.features = Network(width, hidden, dim, dropout)
-        self.residual = Network(2 * dim, hidden, dim, dropout)
         self.decoder = Network(2 * dim, hidden, width, dropout)
         self.predictor = Network(dim, hidden, width, dropout)
         self.quantiser = ResidualQuantiser(levels, codebook_size, dim)
-        self.register_buffer("seen", torch.zeros((), dtype=torch.bool))
-
-    def learn_statistics(self, e_ND: Tensor) -> None:
-        """Take mean and spread from the normalised training embeddings (N, E), of which there may be none."""
-        if len(e_ND):
-            self.standardise.learn(e_ND)
-            self.seen.fill_(True)
+        self.expected = ResidualQuantiser(1, codebook_size, dim)
 
     def align(self, x_BE: Tensor) -> Tensor:
         """z_m, the embeddings (B, E) on the common unit sphere: (B, D)."""
         return F.normalize(self.projection(x_BE), dim=1)
 
-    def left_over(self, x_BE: Tensor, q_shared_BD: Tensor) -> Tensor:
-        """u_m, what the shared codes leave over: (B, D). No gradient flows into the shared codes."""
-        return self.residual(torch.cat([self.features(x_BE), q_shared_BD.detach()], dim=1))
+    def left_over(self, h_BD: Tensor, shared_BL: Tensor) -> Tensor:
+        """u_m, what the first of the shared codes (B, L) leaves over of the features: (B, D).
+
+        Departure from the paper, whose residual is a network's: each first shared code carries the mean of its items'
+        features, and u_m is the difference to it. So the mean of u_m is the same (zero) under every one of these
+        codes, and no linear probe finds in it what they tell.
+        """
+        return h_BD - self.expected.lookup(shared_BL[:, :1])
 
     def rebuild(self, q_shared_BD: Tensor, q_own_BD: Tensor) -> Tensor:
         """D_m: the embedding (B, E) from the shared and the modality's own code vectors."""
@@ -56,5 +50,5 @@ class Branch(nn.Module):
         return self.predictor(q_shared_BD)
 
     def restore(self, x_BE: Tensor) -> Tensor:
-        """Standardised embeddings (B, E) as the encoder gives them, about unit length; zero if none was ever seen."""
-        return self.standardise.invert(x_BE) * self.seen
+        """Standardised embeddings (B, E) as the encoder gives them, about unit length."""
+        return self.standardise.invert(x_BE)

@@ -1,20 +1,25 @@
 """Configuration of the Disentangled Semantic Tokenizer: every setting with its bounds."""
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict, Field
 
 from schemas.semantic_id import MAX_CODEBOOK, Layout
 
+Method = Literal["dst", "rq_kmeans", "rq_vae"]
+
 
 class TokenizerConfig(BaseModel):
-    """Shape, training and loss weights of the tokenizer.
+    """Method, shape, training and loss weights of the tokenizer.
 
-    A small catalogue wants a small codebook: at least some 30 items a code, so 64 codes for 2,000 items and 256
-    from about 10,000 on. Where text and image agree little, raise ``self_weight`` (better reconstruction); where
-    they agree much, lower it towards zero (purer shared codes).
+    ``docs/tokenizer.md`` says how to choose: codebooks by the size of the catalogue, shared levels, ``text_share`` and
+    ``self_weight`` by how far text and image agree, which ``metrics.json`` of a first tokenizer tells. The baselines
+    ``rq_kmeans`` and ``rq_vae`` put all levels into one part, so they make IDs of as many bits.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    method: Method = "dst"
     shared_levels: int = Field(3, ge=1, le=8)
     text_levels: int = Field(2, ge=0, le=8)
     image_levels: int = Field(2, ge=0, le=8)
@@ -34,6 +39,13 @@ class TokenizerConfig(BaseModel):
     batch_size: int = Field(256, ge=8, le=1_000_000)
     learning_rate: float = Field(2e-3, gt=0, le=1)
     weight_decay: float = Field(1e-2, ge=0, le=10)
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="of the networks in training; auto: bfloat16 on a GPU that has it, else float32"
+    )
+    patience: int | None = Field(
+        None, ge=1, le=100_000, description="stop when so many epochs did not improve held-out items; none: never"
+    )
+    workers: int = Field(1, ge=1, le=1024, description="processes that train together, a GPU each where there are any")
     warmup: float = Field(
         0.12, gt=0, lt=1, description="share of the training that aligns before the codebooks are initialised"
     )
@@ -42,6 +54,9 @@ class TokenizerConfig(BaseModel):
     )
     seed: int = Field(0, ge=0, le=2**31 - 1)
 
+    text_share: float = Field(
+        0.5, gt=0, lt=1, description="weight of the text in the consensus of an item that has both modalities"
+    )
     temperature: float = Field(0.1, gt=0, le=10, description="of the contrastive alignment")
     align_weight: float = Field(0.5, ge=0, le=1000, description="contrastive alignment")
     agreement_weight: float = Field(1.0, ge=0, le=1000, description="both modalities of an item at one point")
@@ -51,8 +66,9 @@ class TokenizerConfig(BaseModel):
     self_weight: float = Field(0.0, ge=0, le=1000, description="decoding a modality from shared codes alone")
     commitment_weight: float = Field(0.25, ge=0, le=1000, description="staying close to the chosen codes")
     information_weight: float = Field(0.1, ge=0, le=1000, description="mutual information between the parts")
-    decorrelation_weight: float = Field(0.3, ge=0, le=1000, description="linear dependence between the parts")
+    decorrelation_weight: float = Field(1.0, ge=0, le=1000, description="linear dependence between the parts")
 
+    beam: int = Field(1, ge=1, le=1024, description="paths that the search for a modality's own codes keeps")
     ema_decay: float = Field(0.95, ge=0, lt=1, description="memory of the codebooks' moving averages")
     revive_below: float = Field(
         0.05, ge=0, lt=1, description="a code used less than this share of the mean is drawn anew"
@@ -60,4 +76,6 @@ class TokenizerConfig(BaseModel):
 
     def layout(self) -> Layout:
         """The slots of the semantic IDs that this configuration makes."""
-        return Layout(self.shared_levels, self.text_levels, self.image_levels, self.codebook_size)
+        if self.method == "dst":
+            return Layout(self.shared_levels, self.text_levels, self.image_levels, self.codebook_size)
+        return Layout(self.shared_levels + self.text_levels + self.image_levels, 0, 0, self.codebook_size)

@@ -3,6 +3,7 @@
 Tensor names end in their shape: N items, D embedding width of the modality.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 MODALITIES = ("text", "image")
+BLOCK = 4096  # rows worked on at a time, which bounds memory
 
 
 class TokenizerError(ValueError):
@@ -20,7 +22,9 @@ class TokenizerError(ValueError):
 class Embeddings:
     """Embeddings of N items; rows of an absent modality may hold anything.
 
-    ``text_ND`` and ``image_ND`` are float32 and need not be normalised, ``has_text_N`` and ``has_image_N`` are bool.
+    ``text_ND`` and ``image_ND`` are floats of any width and need not be normalised, ``has_text_N`` and ``has_image_N``
+    are bool. They may be memory-mapped files: nothing here reads more than a block of rows at a time, but ``to`` and
+    ``normalised``, which are for batches.
 
     Raises:
         TokenizerError: shapes that do not fit each other, or wrong dtypes.
@@ -79,18 +83,45 @@ class Embeddings:
             self.has_image_N.to(device),
         )
 
-    def normalised(self) -> "Embeddings":
+    def blocks(self) -> "Iterator[Embeddings]":
+        """The items in order, a block at a time."""
+        for start in range(0, len(self), BLOCK):
+            yield self.select(slice(start, start + BLOCK))
+
+    def normalised_blocks(
+        self, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+    ) -> "Iterator[Embeddings]":
+        """The blocks as :meth:`to` and :meth:`normalised` make them.
+
+        Raises:
+            TokenizerError: as :meth:`normalised`; the message names the row.
+        """
+        for number, block in enumerate(self.blocks()):
+            yield block.to(device, dtype).normalised(first_row=number * BLOCK)
+
+    def check_usable(self) -> None:
+        """Read every embedding once.
+
+        Raises:
+            TokenizerError: as :meth:`normalised`.
+        """
+        for _ in self.normalised_blocks():
+            pass
+
+    def normalised(self, first_row: int = 0) -> "Embeddings":
         """Present rows at unit length, absent rows zero.
 
         Raises:
             TokenizerError: a present embedding is zero, NaN or infinite, or an item has neither modality.
         """
         if not bool((self.has_text_N | self.has_image_N).all()):
-            row = int((~(self.has_text_N | self.has_image_N)).nonzero()[0])
+            row = first_row + int((~(self.has_text_N | self.has_image_N)).nonzero()[0])
             raise TokenizerError(f"item {row} has neither text nor image; leave such items out")
-        return Embeddings(self._unit("text"), self._unit("image"), self.has_text_N, self.has_image_N)
+        return Embeddings(
+            self._unit("text", first_row), self._unit("image", first_row), self.has_text_N, self.has_image_N
+        )
 
-    def _unit(self, modality: str) -> Tensor:
+    def _unit(self, modality: str, first_row: int) -> Tensor:
         has_N = self.present(modality)
         x_ND = self.vectors(modality).masked_fill(~has_N[:, None], 0.0)
         largest_N = x_ND.abs().amax(dim=1)
@@ -100,7 +131,7 @@ class Embeddings:
             what = "all zero" if float(largest_N[row]) == 0 else "NaN or infinite"
             raise TokenizerError(
                 f"{int(bad_N.sum())} of {int(has_N.sum())} {modality} embeddings are unusable; the first, in "
-                f"row {row}, is {what}. Encode these items again or mark their {modality} absent"
+                f"row {first_row + row}, is {what}. Encode these items again or mark their {modality} absent"
             )
         # The largest component goes first, so that tiny and huge vectors neither vanish nor overflow.
         return F.normalize(x_ND / largest_N.masked_fill(~has_N, 1.0)[:, None], dim=1)

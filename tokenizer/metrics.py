@@ -1,97 +1,136 @@
 """How good a tokenizer is: use of its codes, collisions, reconstruction, neighbours, and what its parts share.
 
-N items, D embedding width, S slots.
+N items, D embedding width, S slots, K codes of a level.
 """
 
-from itertools import combinations
+import hashlib
+from collections.abc import Sequence
+from itertools import chain, combinations
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from sklearn.metrics import mutual_info_score
+from sklearn.metrics.cluster import contingency_matrix, expected_mutual_information
 from torch import Tensor
 from torch.nn import functional as F
 
-from tokenizer.dst import DST
-from tokenizer.embeddings import MODALITIES, Embeddings
+from schemas.semantic_id import PARTS, Layout
+from tokenizer.consensus import Pairs, consensus, encode, pairs
+from tokenizer.embeddings import MODALITIES, Embeddings, TokenizerError
+from tokenizer.interface import Tokenizer
 
-BLOCK = 8192
-NEIGHBOUR_SAMPLE = 5_000
+FIDELITY_SAMPLE = 5_000
 INFORMATION_SAMPLE = 20_000
+PAIR_SAMPLE = 10_000
 NEIGHBOURS = 10
-SHUFFLES = 4
+LEAST_ROOM = 0.05  # share of the entropy that chance must leave for a dependence to show
 
 
-def evaluate(model: DST, embeddings: Embeddings, held_out: Embeddings | None = None) -> dict[str, Any]:
-    """Measures of a trained tokenizer, ready for JSON; ``None`` where the items do not allow a measure.
+def evaluate(model: Tokenizer, embeddings: Embeddings, held_out: Embeddings | None = None) -> dict[str, Any]:
+    """Measures of a trained tokenizer, ready for JSON; ``None`` where the items or the method do not allow a measure.
 
-    ``levels`` (codes used, perplexity, by slot) and ``collisions`` are over all of ``embeddings``, the rest over a
-    fixed sample of them, and once more over ``held_out``. Collisions are the share of items that are not the first with
-    their codes; ``from_identical_content`` is the part of them that equal embeddings force.
+    ``items``, ``levels`` and ``collisions`` are over the whole catalogue, training and held-out items, which is read
+    once and a block at a time (the embeddings may be memory-mapped); ``information`` is over a fixed sample of it.
+    ``train`` and ``held_out`` hold what :func:`fidelity` finds on fixed samples of either, equally large since more
+    items are nearer to each other, and what :func:`agreement` finds on items with both modalities.
+
+    Raises:
+        TokenizerError: there are no ``embeddings``, or ones that the tokenizer cannot encode.
     """
-    codes_NS = _encode(model, embeddings)
-    sample = _sample(len(embeddings), INFORMATION_SAMPLE)
-    found: dict[str, Any] = {
-        "items": len(embeddings),
-        "levels": code_use(model, codes_NS),
-        "collisions": collisions(codes_NS, embeddings),
-        "information": information(model, codes_NS[sample]),
-        "train": _quality(model, embeddings),
-    }
+    if not len(embeddings):
+        raise TokenizerError("there are no items to measure the tokenizer on")
+    splits = {"train": embeddings}
     if held_out is not None and len(held_out):
-        found["held_out"] = _quality(model, held_out)
+        splits["held_out"] = held_out
+    found = survey(model, list(splits.values()))
+    drawn = {name: _pairs(model, items) for name, items in splits.items()}
+    size = min(FIDELITY_SAMPLE, *map(len, splits.values()))
+    for name, items in splits.items():
+        more = drawn["train"] if name == "held_out" else None
+        found[name] = fidelity(model, items, size) | agreement(drawn[name], model.layout, more)
     return found
 
 
-def code_use(model: DST, codes_NS: Tensor) -> list[dict[str, Any]]:
-    """By slot: codes used, their share of the codebook, and the perplexity of the present codes."""
-    size, levels = model.layout.codebook_size, []
-    for name, codes_N in zip(model.layout.slot_names(), codes_NS.T, strict=True):
-        counts_K = torch.bincount(codes_N[codes_N != model.layout.absent].long(), minlength=size).double()
+def survey(model: Tokenizer, catalogue: Sequence[Embeddings]) -> dict[str, Any]:
+    """``items``, ``levels``, ``collisions`` and ``information`` of a catalogue in several pieces.
+
+    ``collisions``: the share of items that are not the first with their codes (``rate``), before any disambiguation,
+    and the part of it that equal embeddings force (``from_identical_content``). Items are told apart by 64-bit hashes.
+    """
+    layout, total, done = model.layout, sum(map(len, catalogue)), 0
+    counts_SK = torch.zeros(layout.slots, layout.codebook_size + 1, dtype=torch.int64)
+    code_keys_N, content_keys_N = np.empty(total, np.uint64), np.empty(total, np.uint64)
+    chosen_N = torch.zeros(total, dtype=torch.bool)
+    chosen_N[_sample(total, INFORMATION_SAMPLE)] = True
+    chosen: list[Tensor] = []
+    for block in chain.from_iterable(items.blocks() for items in catalogue):
+        codes_BS, rows = encode(model, block), slice(done, done + len(block))
+        counts_SK += torch.stack([torch.bincount(codes_B, minlength=counts_SK.shape[1]) for codes_B in codes_BS.T])
+        code_keys_N[rows] = [_key(row) for row in codes_BS.numpy()]
+        content_keys_N[rows] = _content_keys(block)
+        chosen.append(codes_BS[chosen_N[rows]])
+        done = rows.stop
+    return {
+        "items": total,
+        "levels": code_use(layout, counts_SK),
+        "collisions": {
+            "rate": 1 - len(np.unique(code_keys_N)) / total,
+            "from_identical_content": 1 - len(np.unique(content_keys_N)) / total,
+        },
+        "information": information(layout, torch.cat(chosen)),
+    }
+
+
+def code_use(layout: Layout, counts_SK: Tensor) -> list[dict[str, Any]]:
+    """By slot, from how often each code was given: codes used, their share of the codebook, and perplexity."""
+    levels = []
+    for name, counts_K in zip(layout.slot_names(), counts_SK[:, : layout.absent].double(), strict=True):
         used = int((counts_K > 0).sum())
-        perplexity = float(torch.special.entr(counts_K / counts_K.sum().clamp(min=1)).sum().exp()) if used else 0.0
-        levels.append({"slot": name, "used": used, "used_share": used / size, "perplexity": perplexity})
+        perplexity = float(torch.special.entr(counts_K / counts_K.sum()).sum().exp()) if used else 0.0
+        levels.append({"slot": name, "used": used, "used_share": used / layout.codebook_size, "perplexity": perplexity})
     return levels
 
 
-def collisions(codes_NS: Tensor, embeddings: Embeddings) -> dict[str, float]:
-    """Shares of items that repeat an earlier item's codes, and that repeat its very embeddings."""
-    distinct_codes = len(torch.unique(codes_NS, dim=0))
-    distinct_items = len(np.unique(_content_keys(embeddings), axis=0))
-    return {
-        "rate": 1 - distinct_codes / len(codes_NS),
-        "from_identical_content": 1 - distinct_items / len(codes_NS),
-    }
-
-
-def information(model: DST, codes_NS: Tensor) -> dict[str, float | None]:
-    """Mutual information between the parts' first codes, as a share of the smaller entropy, 0 to 1.
-
-    Finite samples make independent codes look dependent; what a shuffled code tells is taken off both the
-    information and the entropy it is compared with, so that independent codes give 0 and equal ones 1.
-    """
-    spans = model.layout.spans()
-    firsts = {part: codes_NS[:, span.start].numpy() for part, span in spans.items() if span.stop > span.start}
+def information(layout: Layout, codes_NS: Tensor) -> dict[str, float | None]:
+    """What the first codes of two parts tell of each other, see :func:`shared_information`, over items with both."""
+    spans = layout.spans()
     found: dict[str, float | None] = {}
-    for a, b in combinations(firsts, 2):
-        both_N = (firsts[a] != model.layout.absent) & (firsts[b] != model.layout.absent)
-        found[f"{a}_{b}"] = shared_information(firsts[a][both_N], firsts[b][both_N]) if both_N.sum() > 1 else None
+    for a, b in combinations(PARTS, 2):
+        found[f"{a}_{b}"] = None
+        if spans[a].start < spans[a].stop and spans[b].start < spans[b].stop:
+            first_N2 = codes_NS[:, [spans[a].start, spans[b].start]]
+            both_N2 = first_N2[(first_N2 != layout.absent).all(dim=1)].numpy()
+            found[f"{a}_{b}"] = shared_information(both_N2[:, 0], both_N2[:, 1]) if len(both_N2) else None
     return found
 
 
-def shared_information(a_N: np.ndarray, b_N: np.ndarray) -> float:
-    """Bias-corrected mutual information of two labellings as a share of the smaller entropy."""
-    rng = np.random.default_rng(0)
-    floor = float(np.mean([mutual_info_score(a_N, rng.permutation(b_N)) for _ in range(SHUFFLES)]))
+def shared_information(a_N: NDArray[Any], b_N: NDArray[Any]) -> float | None:
+    """Mutual information of two labellings as a share of the smaller entropy, corrected for chance.
+
+    Finite samples make independent codes look dependent, the more so the more cells are empty; what chance is expected
+    to show is taken off both the information and the entropy it is compared with. So independent codes give about 0
+    and equal ones 1, whatever the sample; in between the share errs on the small side. ``None`` if a labelling is
+    constant, or so fine for the sample that chance alone shows nearly all there is.
+    """
     entropy = min(mutual_info_score(a_N, a_N), mutual_info_score(b_N, b_N))
-    return float((mutual_info_score(a_N, b_N) - floor) / max(entropy - floor, 1e-9))
+    chance = expected_mutual_information(contingency_matrix(a_N, b_N, sparse=True), len(a_N))
+    if entropy - chance <= LEAST_ROOM * entropy:
+        return None
+    return float((mutual_info_score(a_N, b_N) - chance) / (entropy - chance))
 
 
-def _quality(model: DST, embeddings: Embeddings) -> dict[str, Any]:
-    """Reconstruction, neighbours, agreement and consensus on (a sample of) some items."""
-    items = embeddings.select(_sample(len(embeddings), NEIGHBOUR_SAMPLE)).to("cpu").normalised()
-    codes_NS = _encode(model, items)
-    rebuilt = dict(zip(MODALITIES, (x_ND.cpu() for x_ND in model.decode(codes_NS)), strict=True))
+@torch.no_grad()
+def fidelity(model: Tokenizer, embeddings: Embeddings, size: int = FIDELITY_SAMPLE) -> dict[str, Any]:
+    """Likeness of at most ``size`` items, drawn at random, to what decoding makes of them, by modality.
+
+    ``reconstruction`` is the mean cosine; for ``neighbour_overlap`` see :func:`neighbour_overlap`, which is also taken
+    of both modalities side by side (``joint``).
+    """
+    raw = embeddings.select(_sample(len(embeddings), size)).to("cpu")
+    rebuilt = dict(zip(MODALITIES, (x_ND.cpu() for x_ND in model.decode(encode(model, raw))), strict=True))
+    items = raw.normalised()
     found: dict[str, Any] = {"items": len(items), "reconstruction": {}, "neighbour_overlap": {}}
     for m in MODALITIES:
         has_N = items.present(m)
@@ -99,11 +138,10 @@ def _quality(model: DST, embeddings: Embeddings) -> dict[str, Any]:
         cosine_N = F.cosine_similarity(original_ND, rebuilt_ND, dim=1)
         found["reconstruction"][m] = float(cosine_N.mean()) if len(cosine_N) else None
         found["neighbour_overlap"][m] = neighbour_overlap(original_ND, rebuilt_ND)
-    unit = {m: F.normalize(rebuilt[m], dim=1) * items.present(m)[:, None] for m in MODALITIES}
     original_ND = torch.cat([items.vectors(m) for m in MODALITIES], dim=1)
-    rebuilt_ND = torch.cat([unit[m] for m in MODALITIES], dim=1)
-    found["neighbour_overlap"]["joint"] = neighbour_overlap(original_ND, rebuilt_ND)
-    return found | _agreement(model, items, codes_NS)
+    unit = [F.normalize(rebuilt[m], dim=1) * items.present(m)[:, None] for m in MODALITIES]
+    found["neighbour_overlap"]["joint"] = neighbour_overlap(original_ND, torch.cat(unit, dim=1))
+    return found
 
 
 def neighbour_overlap(original_ND: Tensor, rebuilt_ND: Tensor, k: int = NEIGHBOURS) -> float | None:
@@ -115,58 +153,46 @@ def neighbour_overlap(original_ND: Tensor, rebuilt_ND: Tensor, k: int = NEIGHBOU
     return float((nearest[0][:, :, None] == nearest[1][:, None, :]).any(dim=2).float().mean())
 
 
-def _agreement(model: DST, items: Embeddings, codes_NS: Tensor) -> dict[str, Any]:
-    """What becomes of the shared codes of items with both modalities when one is withheld.
+def agreement(found: Pairs | None, layout: Layout, more: Pairs | None) -> dict[str, Any]:
+    """What becomes of the shared codes when a modality is withheld, and how much both modalities know.
 
-    ``first_code_kept``: share whose first shared code stays. ``consensus``: how much of a catalogue's content both
-    modalities know: ``first_code_agreement`` of the two modalities alone, its ``chance``, and
-    ``explained`` of a modality's variance by the shared codes of the other (0: nothing, 1: all).
+    ``codes_kept``: by the modality left alone, the share of items that keep the first one, two, … shared codes, and
+    ``first_code_kept`` the first of these; ``consensus``: see :func:`tokenizer.consensus.consensus`, learning from
+    ``more`` pairs too.
     """
-    both_N = items.has_both_N
-    if not bool(both_N.any()):
-        return {"first_code_kept": None, "consensus": None}
-    pairs, whole_N = items.select(both_N), codes_NS[both_N, 0]
-    alone = {m: _encode(model, pairs.only(m)) for m in MODALITIES}
-    explained = {}
-    for m, other in zip(MODALITIES, reversed(MODALITIES), strict=True):
-        predicted_ND = model.decode(alone[other])[MODALITIES.index(m)].cpu()
-        original_ND = pairs.vectors(m)
-        unexplained = (original_ND - predicted_ND).square().sum() / (
-            (original_ND - original_ND.mean(dim=0)).square().sum().clamp(min=1e-12)
-        )
-        explained[m] = float(1 - unexplained)
-    first = {m: alone[m][:, 0] for m in MODALITIES}
-    shares = [torch.bincount(f.long(), minlength=model.layout.codebook_size) / len(f) for f in first.values()]
+    if found is None:
+        return {"first_code_kept": None, "codes_kept": None, "consensus": None}
+    kept = found.kept()
     return {
-        "first_code_kept": {f"{m}_alone": float((first[m] == whole_N).float().mean()) for m in MODALITIES},
-        "consensus": {
-            "first_code_agreement": float((first["text"] == first["image"]).float().mean()),
-            "chance": float((shares[0] * shares[1]).sum()),
-            "explained": explained,
-        },
+        "first_code_kept": {name: shares[0] for name, shares in kept.items()},
+        "codes_kept": kept,
+        "consensus": consensus(found, layout, more),
     }
 
 
-def _encode(model: DST, items: Embeddings) -> Tensor:
-    return model.encode(items.text_ND, items.image_ND, items.has_text_N, items.has_image_N).cpu()
+def _pairs(model: Tokenizer, embeddings: Embeddings) -> Pairs | None:
+    both_P = embeddings.has_both_N.nonzero()[:, 0]
+    return pairs(model, embeddings, both_P[_sample(len(both_P), PAIR_SAMPLE)]) if len(both_P) else None
 
 
-def _sample(count: int, size: int) -> Tensor:
-    return torch.randperm(count, generator=torch.Generator().manual_seed(0))[:size].sort().values
+def _sample(count: int, most: int) -> Tensor:
+    """Positions of at most ``most`` of ``count`` items, in order, the same ones every time."""
+    return torch.randperm(count, generator=torch.Generator().manual_seed(0))[:most].sort().values
 
 
-def _content_keys(embeddings: Embeddings) -> np.ndarray:
-    """Two 64-bit hashes (N, 2) of each item's embeddings, exact integer arithmetic on their bits, a block at a time."""
-    generator = torch.Generator().manual_seed(0)
-    keys = torch.zeros(len(embeddings), 2, dtype=torch.int64)
-    for m in MODALITIES:
-        width = embeddings.vectors(m).shape[1]
-        weights_D2 = torch.randint(-(2**62), 2**62, (width + 1, 2), generator=generator)
-        for start in range(0, len(embeddings), BLOCK):
-            rows = slice(start, start + BLOCK)
-            has_N = embeddings.present(m)[rows].cpu()
-            bits_ND = embeddings.vectors(m)[rows].cpu().float().contiguous().view(torch.int32).long()
-            bits_ND = torch.cat([bits_ND, torch.ones(len(bits_ND), 1, dtype=torch.int64)], dim=1) * has_N[:, None]
-            for i in range(2):
-                keys[rows, i] += (bits_ND * weights_D2[:, i]).sum(dim=1)
-    return keys.numpy()
+def _content_keys(block: Embeddings) -> list[int]:
+    """Of each item what is there and the very bits of it."""
+    bits = {m: block.vectors(m).cpu().contiguous().view(torch.uint8).numpy() for m in MODALITIES}
+    has_B2 = torch.stack([block.present(m).cpu() for m in MODALITIES], dim=1)
+    return [
+        _key(flags_2, *(bits[m][i] for m, has in zip(MODALITIES, flags_2, strict=True) if has))
+        for i, flags_2 in enumerate(has_B2.numpy())
+    ]
+
+
+def _key(*pieces: NDArray[Any]) -> int:
+    """64 bits that name the bytes of the pieces."""
+    digest = hashlib.blake2b(digest_size=8)
+    for piece in pieces:
+        digest.update(piece.tobytes())
+    return int.from_bytes(digest.digest())

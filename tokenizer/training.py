@@ -1,63 +1,93 @@
-"""Training of the tokenizer: align first, then initialise the codebooks, then train all of it together.
+"""Training of a tokenizer: align first, then initialise the codebooks, then train all of it together.
 
-N training items, B items of a batch.
+N training items, B items of a batch (of all workers together).
 """
 
+import hashlib
+import json
 import math
 from collections.abc import Callable, Iterator
 
+import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from tokenizer.checkpoint import nested, optimiser_tensors, pack, restore_optimiser, unpack
 from tokenizer.codebooks import CodebookLearner
-from tokenizer.config import TokenizerConfig
+from tokenizer.config import Method, TokenizerConfig
+from tokenizer.distributed import agree, average_gradients, rank_and_size, total
 from tokenizer.dst import DST
 from tokenizer.embeddings import MODALITIES, Embeddings, TokenizerError
-from tokenizer.objective import Objective
-from tokenizer.quantiser import ResidualQuantiser
-
-Progress = Callable[[int, int, dict[str, float]], None]
+from tokenizer.interface import Tokenizer
+from tokenizer.objective import DSTObjective
+from tokenizer.rq_kmeans import RQKMeans
+from tokenizer.rq_vae import RQVAE, RQVAEObjective
 
 GRADIENT_NORM = 1.0
 VCLUB_LEARNING_RATE = 1e-3
 KMEANS_ITEMS_PER_CODE = 256
+SETTLED_ITEMS = 200_000
+VALIDATION_ITEMS = 5_000
+IDENTITY_ITEMS = 1_000
 LEARNING_RATE_RISE = 0.1  # share of the training until the learning rate is at its peak
-WORSE_THAN_NOTHING = 1.5  # unexplained variance by modality; the mean item alone would leave 1
+WORSE_THAN_NOTHING = 1.5  # unexplained variance; the mean item alone would leave 1
+
+OnEpoch = Callable[["Training"], None]
+
+
+def build(config: TokenizerConfig, text_dim: int, image_dim: int) -> Tokenizer:
+    """An untrained tokenizer of the configured method."""
+    methods: dict[Method, type[Tokenizer]] = {"dst": DST, "rq_kmeans": RQKMeans, "rq_vae": RQVAE}
+    return methods[config.method](config, text_dim, image_dim)
 
 
 def fit(
     embeddings: Embeddings,
     config: TokenizerConfig,
     *,
+    validation: Embeddings | None = None,
     device: str | torch.device = "cpu",
-    progress: Progress | None = None,
-) -> DST:
-    """Train a tokenizer; the seed, the data and the library versions fix the result.
+    on_epoch: OnEpoch | None = None,
+    resume: bytes | None = None,
+) -> Tokenizer:
+    """Train a tokenizer; the seed, the data, the number of workers and the library versions fix the result.
 
     Args:
-        embeddings: of the training items, which need not be normalised. A modality that no item has is left out.
-        config: shape and training settings.
+        embeddings: of the training items, which need not be normalised; they may be memory-mapped, a batch at a time is
+            read. A modality that no item has is left out. Every worker is given all of them.
+        config: method, shape and training settings.
+        validation: items that early stopping watches, if ``config.patience`` asks for it.
         device: where to train; the embeddings stay where they are, batches travel.
-        progress: called after each epoch with its number from 1, the number of epochs, and the mean of each loss term.
+        on_epoch: called after each epoch with the training, whose ``state()`` can be kept.
+        resume: such a state of a training that did not come to its end, to go on from; the result is the same.
 
     Returns:
         The tokenizer in eval mode on ``device``.
 
     Raises:
-        TokenizerError: too few items for the codebooks, unusable embeddings, or a training that diverged.
+        TokenizerError: too few items for the codebooks, unusable embeddings, a training that diverged, or a state of
+            another training.
     """
-    embeddings = _sample(embeddings, config)
     check_size(embeddings, config)
-    embeddings = embeddings.to("cpu").normalised()
+    embeddings.check_usable()
     device = torch.device(device)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(config.seed)
-        model = DST(config, embeddings.text_ND.shape[1], embeddings.image_ND.shape[1])
-        for m in MODALITIES:
-            model.branch(m).learn_statistics(embeddings.vectors(m)[embeddings.present(m)])
-        model = model.to(device)
-        _train(model, Objective(config).to(device), embeddings, progress)
-    return model.eval()
+        model = build(config, embeddings.text_ND.shape[1], embeddings.image_ND.shape[1])
+        model.seen_2.copy_(torch.stack([embeddings.present(m).any() for m in MODALITIES]))
+        chosen_N = _sample(len(embeddings), config.max_train_items, config.seed)
+        if isinstance(model, RQKMeans):
+            model.learn(embeddings.select(chosen_N).to("cpu").normalised())
+            return model.to(device).eval()
+        assert isinstance(model, DST | RQVAE)
+        training = Training(model.to(device), embeddings, chosen_N, validation)
+        if resume is not None:
+            training.restore(resume)
+        while not training.finished:
+            training.run_epoch()
+            if on_epoch is not None:
+                on_epoch(training)
+        return training.result()
 
 
 def check_size(embeddings: Embeddings, config: TokenizerConfig) -> None:
@@ -76,42 +106,205 @@ def check_size(embeddings: Embeddings, config: TokenizerConfig) -> None:
         )
 
 
-def _train(model: DST, objective: Objective, embeddings: Embeddings, progress: Progress | None) -> None:
-    config, device = model.config, model.device
-    batches = math.ceil(len(embeddings) / config.batch_size)
-    epochs = max(config.epochs, math.ceil(config.min_steps / batches))
-    warmup = min(max(1, round(config.warmup * epochs)), epochs - 1)
-    learners = {
-        q: CodebookLearner(q, decay=config.ema_decay, revive_below=config.revive_below, seed=config.seed)
-        for q in (model.shared, model.text.quantiser, model.image.quantiser)
-    }
-    optimiser = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _rate(step, epochs * batches))
-    bound_optimiser = torch.optim.Adam(objective.parameters(), lr=VCLUB_LEARNING_RATE)
-    for epoch in range(epochs):
-        if epoch == warmup:
-            _initialise_codebooks(model, learners, embeddings)
-        model.train()
-        ramp = min(1.0, max(0.0, (epoch - warmup) / max(1, warmup)))
-        means: dict[str, float] = {}
-        for batch in _batches(embeddings, batches, device):
-            outcome = objective(model, batch, ramp)
-            optimiser.zero_grad(set_to_none=True)
+class Training:
+    """A training under way: the model with all that teaches it, and how far it has come.
+
+    ``epoch`` counts finished epochs of ``epochs``; ``means`` holds the last one's mean of each loss term, and
+    ``validation`` (unexplained variance of held-out items) where they are watched.
+    """
+
+    def __init__(
+        self, model: DST | RQVAE, embeddings: Embeddings, chosen_N: Tensor, validation: Embeddings | None
+    ) -> None:
+        config = model.config
+        self.model, self.config, self.embeddings, self.chosen_N = model, config, embeddings, chosen_N
+        self.held_out = _watched(validation) if validation and config.patience else None
+        for m in model.known():
+            model.standardiser(m).learn(_present(self._some(SETTLED_ITEMS), m))
+        self.objective, self.learners = _teaching(model)
+        agree([*model.state_dict().values(), *self.objective.state_dict().values()])
+        self.optimiser = torch.optim.AdamW(
+            model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
+        )
+        bounds = list(self.objective.parameters())
+        self.bound_optimiser = torch.optim.Adam(bounds, lr=VCLUB_LEARNING_RATE, fused=True) if bounds else None
+        self.batches = math.ceil(len(chosen_N) / config.batch_size)
+        self.epochs = max(config.epochs, math.ceil(config.min_steps / self.batches))
+        self.warmup = min(max(1, round(config.warmup * self.epochs)), self.epochs - 1)
+        self.epoch, self.stale, self.best = 0, 0, math.inf
+        self.best_model: dict[str, Tensor] = {}
+        self.means: dict[str, float] = {}
+        self.identity = self._identity()
+
+    @property
+    def finished(self) -> bool:
+        """Whether all epochs are done, or ``patience`` epochs brought nothing."""
+        return self.epoch >= self.epochs or self.stale >= (self.config.patience or math.inf)
+
+    def run_epoch(self) -> None:
+        """One pass over the items.
+
+        Raises:
+            TokenizerError: the training diverged.
+        """
+        rank, size = rank_and_size()
+        torch.manual_seed(int(np.random.SeedSequence([self.config.seed, self.epoch, rank]).generate_state(1)[0]))
+        if self.epoch == self.warmup:
+            self._with_items(self.objective.initialise, KMEANS_ITEMS_PER_CODE * self.config.codebook_size)
+        self.model.train()
+        ramp = min(1.0, max(0.0, (self.epoch - self.warmup) / self.warmup))
+        sums: dict[str, Tensor] = {}
+        for number, index_B in enumerate(self._order()):
+            batch = self.embeddings.select(index_B[rank::size]).to(self.model.device).normalised()
+            for name, value in self._step(batch, ramp, self.epoch * self.batches + number).items():
+                sums[name] = sums.get(name, torch.zeros_like(value)) + value
+        mean = total(torch.stack(list(sums.values()))) / (self.batches * size)
+        self.means = dict(zip(sums, mean.tolist(), strict=True))
+        self._refuse_divergence()
+        self.epoch += 1
+        self._watch()
+
+    def state(self) -> bytes:
+        """All that the rest of the training depends on, as a safetensors file."""
+        progress = {"epoch": self.epoch, "stale": self.stale, "best": self.best, "identity": self.identity}
+        return pack(self._tensors(), progress)
+
+    def restore(self, state: bytes) -> None:
+        """Go on from what :meth:`state` gave.
+
+        Raises:
+            TokenizerError: it is broken, or of a training with other settings or other items.
+        """
+        tensors, progress = unpack(state)
+        if progress.get("identity") != self.identity:
+            raise TokenizerError(
+                f"the checkpoint is of another training ({progress.get('identity')}, this one is {self.identity}); "
+                "remove it to begin anew"
+            )
+        self.epoch, self.stale, self.best = progress["epoch"], progress["stale"], progress["best"]
+        self.best_model = nested(tensors, "best")
+        self.model.load_state_dict(nested(tensors, "model"))
+        self.objective.load_state_dict(nested(tensors, "objective"))
+        for name, learner in self.learners.items():
+            learner.shares_LK.copy_(tensors[f"learner/{name}/shares"])
+            learner.sums_LKD.copy_(tensors[f"learner/{name}/sums"])
+        for name, optimiser in self._optimisers().items():
+            restore_optimiser(optimiser, nested(tensors, name))
+
+    def _tensors(self) -> dict[str, Tensor]:
+        named = {"model": self.model.state_dict(), "objective": self.objective.state_dict(), "best": self.best_model}
+        for name, optimiser in self._optimisers().items():
+            named[name] = optimiser_tensors(optimiser)
+        for name, learner in self.learners.items():
+            named[f"learner/{name}"] = {"shares": learner.shares_LK, "sums": learner.sums_LKD}
+        return {f"{group}/{name}": tensor for group, tensors in named.items() for name, tensor in tensors.items()}
+
+    def _optimisers(self) -> dict[str, torch.optim.Optimizer]:
+        found = {"optimiser": self.optimiser, "bound_optimiser": self.bound_optimiser}
+        return {name: optimiser for name, optimiser in found.items() if optimiser is not None}
+
+    def _identity(self) -> str:
+        """Names the settings, what is trained and, by a sample of their embeddings, the items."""
+        parts = {name: list(tensor.shape) for name, tensor in self._tensors().items()}
+        digest = hashlib.sha256((self.config.model_dump_json() + json.dumps(parts)).encode())
+        some = self.embeddings.select(self.chosen_N[_sample(len(self.chosen_N), IDENTITY_ITEMS, 0)]).to("cpu")
+        for m in MODALITIES:
+            digest.update(some.vectors(m).masked_fill(~some.present(m)[:, None], 0.0).numpy().tobytes())
+        return f"{digest.hexdigest()[:8]} on {len(self.embeddings)} items"
+
+    def result(self) -> Tokenizer:
+        """The finished tokenizer in eval mode: the best one where held-out items were watched."""
+        if self.best_model:
+            self.model.load_state_dict(self.best_model)
+        self._with_items(self.objective.settle, SETTLED_ITEMS)
+        return self.model.eval()
+
+    def _step(self, batch: Embeddings, ramp: float, step: int) -> dict[str, Tensor]:
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.config.learning_rate * _rate(step, self.epochs * self.batches)
+        with self._autocast():
+            outcome = self.objective(self.model, batch, ramp)
+        self.optimiser.zero_grad(set_to_none=True)
+        if outcome.loss.requires_grad:  # not where a worker's share of a small batch is empty
             outcome.loss.backward()
-            nn.utils.clip_grad_norm_(model.parameters(), GRADIENT_NORM)
-            optimiser.step()
-            schedule.step()
-            bound_optimiser.zero_grad(set_to_none=True)
-            objective.mismatch(outcome).backward()
-            bound_optimiser.step()
-            if epoch >= warmup:
-                for quantiser, quantised in outcome.quantised:
-                    learners[quantiser].update(quantised)
-            for name, term in outcome.terms.items():
-                means[name] = means.get(name, 0.0) + float(term.detach()) / batches
-        _refuse_divergence(means, epoch, model)
-        if progress is not None:
-            progress(epoch + 1, epochs, means)
+        average_gradients(self.model.parameters())
+        nn.utils.clip_grad_norm_(self.model.parameters(), GRADIENT_NORM)
+        self.optimiser.step()
+        if self.bound_optimiser is not None:
+            self.bound_optimiser.zero_grad(set_to_none=True)
+            mismatch = self.objective.mismatch(outcome)
+            if mismatch is not None:
+                mismatch.backward()
+            average_gradients(self.objective.parameters())
+            self.bound_optimiser.step()
+        if self.epoch >= self.warmup:
+            for name, learner in self.learners.items():
+                learner.update(outcome.quantised[name])
+        return {name: term.detach() for name, term in outcome.terms.items()} | {"unexplained": outcome.unexplained}
+
+    def _order(self) -> Iterator[Tensor]:
+        """All items in a new order, the same for every worker, in batches of nearly equal size."""
+        seed = int(np.random.SeedSequence([self.config.seed, self.epoch]).generate_state(1)[0])
+        order_N = torch.randperm(len(self.chosen_N), generator=torch.Generator().manual_seed(seed))
+        yield from self.chosen_N[order_N].tensor_split(self.batches)
+
+    def _with_items(self, work: Callable[..., None], count: int) -> None:
+        """Let the objective look at many items at once; worker 0's outcome holds for all."""
+        self.model.eval()
+        work(self.model, self.learners, self._some(count).to(self.model.device))
+        agree(self.model.state_dict().values())
+        agree(t for learner in self.learners.values() for t in (learner.shares_LK, learner.sums_LKD))
+
+    def _some(self, count: int) -> Embeddings:
+        return self.embeddings.select(self.chosen_N[_sample(len(self.chosen_N), count, 0)]).to("cpu").normalised()
+
+    def _autocast(self) -> torch.autocast:
+        device, wanted = self.model.device.type, self.config.precision
+        if wanted == "auto":
+            wanted = "bfloat16" if device == "cuda" and torch.cuda.is_bf16_supported() else "float32"
+        return torch.autocast(device, torch.bfloat16, enabled=wanted == "bfloat16")
+
+    @torch.no_grad()
+    def _watch(self) -> None:
+        if self.held_out is None or self.epoch <= self.warmup:
+            return
+        self.model.eval()
+        items = self.held_out.to(self.model.device)
+        rebuilt = self.model.restore(self.model.assign(items))
+        errors = [
+            ((x_ND - items.vectors(m)) / self.model.standardiser(m).spread)[items.present(m)].square().mean()
+            for m, x_ND in zip(MODALITIES, rebuilt, strict=True)
+            if bool(items.present(m).any())
+        ]
+        loss = float(torch.stack(errors).mean())
+        self.means["validation"] = loss
+        self.stale = 0 if loss < self.best else self.stale + 1
+        if loss < self.best:
+            self.best = loss
+            self.best_model = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
+
+    def _refuse_divergence(self) -> None:
+        config, epoch = self.config, self.epoch + 1
+        advice = (
+            f"lower learning_rate (now {config.learning_rate:g}) "
+            f"or information_weight (now {config.information_weight:g})"
+        )
+        broken = [name for name, value in self.means.items() if not math.isfinite(value)]
+        if broken:
+            raise TokenizerError(f"training diverged in epoch {epoch}: loss term {broken[0]} is not finite; {advice}")
+        if self.means["unexplained"] > WORSE_THAN_NOTHING:
+            raise TokenizerError(
+                f"training diverged in epoch {epoch}: decoding leaves {self.means['unexplained']:.2f} of the variance, "
+                f"worse than no codes at all; {advice}"
+            )
+
+
+def _teaching(model: DST | RQVAE) -> tuple[DSTObjective | RQVAEObjective, dict[str, CodebookLearner]]:
+    if isinstance(model, DST):
+        objective = DSTObjective(model).to(model.device)
+        return objective, objective.learners(model)
+    baseline = RQVAEObjective(model).to(model.device)
+    return baseline, baseline.learners(model)
 
 
 def _rate(step: int, steps: int) -> float:
@@ -122,53 +315,16 @@ def _rate(step: int, steps: int) -> float:
     return (1 + math.cos(math.pi * (step - rise) / max(1, steps - rise))) / 2
 
 
-def _sample(embeddings: Embeddings, config: TokenizerConfig) -> Embeddings:
-    if len(embeddings) <= config.max_train_items:
-        return embeddings
-    generator = torch.Generator().manual_seed(config.seed)
-    chosen_N = torch.randperm(len(embeddings), generator=generator)[: config.max_train_items]
-    return embeddings.select(chosen_N.sort().values)
+def _sample(count: int, most: int, seed: int) -> Tensor:
+    """Positions of at most ``most`` of ``count`` items, in order."""
+    if count <= most:
+        return torch.arange(count)
+    return torch.randperm(count, generator=torch.Generator().manual_seed(seed))[:most].sort().values
 
 
-def _batches(embeddings: Embeddings, count: int, device: torch.device) -> Iterator[Embeddings]:
-    """All items in a new order, in ``count`` batches of nearly equal size."""
-    for index_B in torch.randperm(len(embeddings)).tensor_split(count):
-        yield embeddings.select(index_B).to(device)
+def _watched(items: Embeddings) -> Embeddings:
+    return items.select(_sample(len(items), VALIDATION_ITEMS, 0)).to("cpu").normalised()
 
 
-@torch.no_grad()
-def _initialise_codebooks(
-    model: DST, learners: dict[ResidualQuantiser, CodebookLearner], embeddings: Embeddings
-) -> None:
-    """k-means for each level on what the warmed-up networks make of (a sample of) the training items."""
-    model.eval()
-    limit = KMEANS_ITEMS_PER_CODE * model.config.codebook_size
-    items = embeddings.select(torch.randperm(len(embeddings))[:limit]).to(model.device)
-    x = {m: model.branch(m).standardise(items.vectors(m)) for m in MODALITIES}
-    z = {m: model.branch(m).align(x[m]) for m in MODALITIES}
-    merged_ND = model.merge(z["text"], z["image"], items.has_text_N, items.has_image_N)
-    learners[model.shared].initialise(merged_ND)
-    q_shared_ND = model.shared.lookup(model.shared.encode(merged_ND))
-    for m in MODALITIES:
-        has_N = items.present(m)
-        if bool(has_N.any()):
-            branch = model.branch(m)
-            learners[branch.quantiser].initialise(branch.left_over(x[m][has_N], q_shared_ND[has_N]))
-
-
-def _refuse_divergence(means: dict[str, float], epoch: int, model: DST) -> None:
-    config = model.config
-    advice = (
-        f"lower learning_rate (now {config.learning_rate:g}) or information_weight (now {config.information_weight:g})"
-    )
-    broken = [name for name, value in means.items() if not math.isfinite(value)]
-    if broken:
-        raise TokenizerError(f"training diverged in epoch {epoch + 1}: loss term {broken[0]} is not finite; {advice}")
-    unexplained = (
-        means["rebuild"] / max(config.rebuild_weight, 1e-12) / sum(bool(model.branch(m).seen) for m in MODALITIES)
-    )
-    if config.rebuild_weight and unexplained > WORSE_THAN_NOTHING:
-        raise TokenizerError(
-            f"training diverged in epoch {epoch + 1}: decoding leaves {unexplained:.2f} of the variance, worse than "
-            f"no codes at all; {advice}"
-        )
+def _present(items: Embeddings, modality: str) -> Tensor:
+    return items.vectors(modality)[items.present(modality)]

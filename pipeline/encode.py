@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import ray
 from numpy.typing import NDArray
 from PIL import Image
@@ -14,7 +13,7 @@ from PIL import Image
 from pipeline.config import Encoders
 from pipeline.embedding_columns import to_column
 from pipeline.encoders import Encode, encoder_fingerprint, load_encoder
-from pipeline.live import Chunk, chunks, encoded, live_items, only, without
+from pipeline.live import Chunk, chunks, encoded, first_of_each, live_items, only, without
 from pipeline.ray_session import actor_device, actor_pool, read_files
 from pipeline.run import Run
 from schemas.tables import EMBEDDINGS, ITEMS
@@ -31,7 +30,9 @@ def encode(run: Run) -> str:
         encoder = encoder_fingerprint(settings)
         run.read(ITEMS)
         live = live_items(lake)
-        contents = _one_row_a_content(live)
+        # Items of equal content are encoded once, from the row that sorts first.
+        by_content = live.sort_by([("content_hash", "ascending"), ("item_id", "ascending")])
+        contents = first_of_each(by_content, "content_hash")
         pending = without(contents, encoded(lake, encoder), ["content_hash"])
         run.count(rows_in=contents.num_rows, skipped=contents.num_rows - pending.num_rows)
     run.metrics["encoder"] = encoder
@@ -43,14 +44,6 @@ def encode(run: Run) -> str:
             logger.info("encode: committed %d of %d contents", run.counts["rows_out"], pending.num_rows)
     run.wrote(EMBEDDINGS)
     return encoder
-
-
-def _one_row_a_content(live: pa.Table) -> pa.Table:
-    """Items of equal content are encoded once, from the row that sorts first."""
-    first = live.sort_by([("content_hash", "ascending"), ("item_id", "ascending")]).combine_chunks()
-    hashes = first["content_hash"]
-    distinct = np.append(True, np.asarray(pc.not_equal(hashes[1:], hashes[:-1])))[: first.num_rows]
-    return first.filter(pa.array(distinct))
 
 
 def _encode_chunk(run: Run, chunk: Chunk, encoder: str) -> None:

@@ -17,7 +17,7 @@ from pipeline.errors import JobError
 from pipeline.lake import Lake
 from pipeline.ranker_training import predict, train
 from pipeline.ray_session import gpus, read_files
-from pipeline.releases import released
+from pipeline.releases import require_release
 from pipeline.run import Run
 from ranker.artefact import ArtefactError, load
 from ranker.evaluation import report
@@ -32,9 +32,7 @@ def train_ranker(run: Run, on_epoch: Callable[[EpochFigures], None] | None = Non
         JobError: nothing is released, or there are no sequences of it.
     """
     config, lake = run.config, run.lake
-    release = released(lake)
-    if release is None:
-        raise JobError(f"nothing is released in {lake.uri}: run publish first")
+    release = require_release(lake)
     windows = read_windows(lake, release.tokenizer, "train")
     layout = tokenizer_layout(lake, release.tokenizer)
     run.read(SEQUENCES)

@@ -43,6 +43,18 @@ def released(lake: Lake) -> Release | None:
     return Release(**rows[-1]) if rows else None
 
 
+def require_release(lake: Lake) -> Release:
+    """The current release.
+
+    Raises:
+        JobError: nothing is released.
+    """
+    release = released(lake)
+    if release is None:
+        raise JobError(f"nothing is released in {lake.uri}: run publish first")
+    return release
+
+
 def released_ids(lake: Lake, release: Release, columns: list[str]) -> pa.Table:
     """``columns`` of the released IDs: those of the items that were live, in their live version."""
     names = list(dict.fromkeys(["item_id", "content_hash", *columns]))
@@ -177,9 +189,7 @@ def export(run: Run, folder: Path) -> Path:
     Raises:
         JobError: nothing is released.
     """
-    release = released(run.lake)
-    if release is None:
-        raise JobError(f"nothing is released in {run.lake.uri}: run publish first")
+    release = require_release(run.lake)
     run.read(SEMANTIC_IDS, release.semantic_ids_version)
     columns = ["item_id", "sid", "shared", "text", "image", "disambiguator", "has_text", "has_image"]
     rows = released_ids(run.lake, release, columns).sort_by("item_id")

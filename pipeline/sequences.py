@@ -17,7 +17,7 @@ from pipeline.config import Interactions, Time
 from pipeline.delta import spark_delta
 from pipeline.errors import ConfigError, JobError
 from pipeline.extract import live_items
-from pipeline.releases import released
+from pipeline.releases import require_release
 from pipeline.run import Run
 from pipeline.spark import read_source, require_columns
 from schemas.semantic_id import PARTS, Layout
@@ -34,9 +34,7 @@ def sequences(spark: SparkSession, run: Run) -> None:
     config, lake = run.config, run.lake
     if config.interactions is None:
         raise ConfigError("interactions: the configuration has no such section, and sequences need it")
-    release = released(lake)
-    if release is None:
-        raise JobError(f"nothing is released in {lake.uri}: run publish first")
+    release = require_release(lake)
     layout = tokenizer_layout(lake, release.tokenizer)
     tables = spark_delta(spark, lake, config.spark)
     run.metrics["tokenizer"] = release.tokenizer

@@ -76,11 +76,8 @@ def read_source(spark: SparkSession, source: Source, key: str, *, multi_line: bo
         ConfigError: it is not there, or ``columns`` does not name each of its columns.
     """
     try:
-        reader = spark.read.format(source.format).options(**source.options)
-        if source.format == "csv":
-            options: dict[str, Any] = {"multiLine": multi_line, "escape": '"'} | source.options
-            reader = reader.options(**options)
-        frame = reader.load(source.path)
+        quoting: dict[str, Any] = {"multiLine": multi_line, "escape": '"'} if source.format == "csv" else {}
+        frame = spark.read.format(source.format).options(**quoting | source.options).load(source.path)
     except AnalysisException as error:
         said = str(error).split("\n")[0]
         raise ConfigError(f"{key}.path: {source.path} cannot be read as {source.format}: {said}") from error

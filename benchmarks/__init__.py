@@ -1,0 +1,1 @@
+"""Comparisons that print a table: two things in one run, means and intervals."""

@@ -1,0 +1,77 @@
+"""Rankers on windows of the ``sequences`` table in one process: the same windows under other codes, train, score."""
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+from numpy.typing import NDArray
+
+from pipeline.config_file import load_config
+from pipeline.lake import Lake
+from pipeline.ranker_training import WindowScorer
+from pipeline.releases import require_release
+from ranker.architectures import build
+from ranker.artefact import TrainedRanker
+from ranker.config import RankerConfig
+from ranker.data import shuffled_batches
+from ranker.training import Progress, optimiser_for, train_epoch
+from schemas.semantic_id import Layout
+from schemas.tables import SEQUENCES
+
+NAME = "benchmark"  # stands for a tokenizer's fingerprint
+
+
+def load_windows(config_file: Path) -> tuple[pa.Table, pa.Table]:
+    """Training and test windows of a lake in which ``hisam sequences`` has run."""
+    config = load_config(config_file, [])
+    lake = Lake(config.lake, config.storage_options)
+    release = require_release(lake)
+    windows = lake.read(SEQUENCES, SEQUENCES.schema.names).filter(pc.field("tokenizer") == release.tokenizer)
+    windows = windows.sort_by([("user_id", "ascending"), ("window", "ascending")])
+    train, test = (windows.filter(pc.field("split") == split) for split in ("train", "test"))
+    return train, test
+
+
+def under_codes(windows: pa.Table, item_N: NDArray[np.int64], codes_NS: NDArray[np.int16]) -> pa.Table:
+    """The windows with the codes (N, S) of the items (N,) in place of their own."""
+    order = np.argsort(item_N)
+    asked = pc.list_flatten(windows["item_ids"]).cast(pa.int64()).to_numpy()
+    rows = order[np.searchsorted(item_N, asked, sorter=order)]
+    ends = np.cumsum(pc.list_value_length(windows["item_ids"]).to_numpy())
+    offsets = np.concatenate([[0], ends]) * codes_NS.shape[1]
+    tokens = pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(codes_NS[rows].ravel()))
+    windows = windows.set_column(windows.schema.get_field_index("tokens"), "tokens", tokens)
+    named = pa.array([NAME] * windows.num_rows, pa.string())
+    return windows.set_column(windows.schema.get_field_index("tokenizer"), "tokenizer", named)
+
+
+def train_and_score(train: pa.Table, test: pa.Table, layout: Layout, config: RankerConfig) -> pa.Table:
+    """A ranker trained on ``train``, and the impressions of ``test`` that it scored."""
+    torch.manual_seed(config.seed + 1)
+    model = build(config, layout)
+    optimiser, progress = optimiser_for(model, config), Progress()
+    for epoch in range(config.epochs):
+        starts = range(0, train.num_rows, config.shuffle_windows)
+        blocks = (train.slice(start, config.shuffle_windows) for start in starts)
+        rng = np.random.default_rng([config.seed, epoch, 0])
+        train_epoch(
+            model,
+            optimiser,
+            shuffled_batches(blocks, layout, config.batch_items, rng),
+            progress,
+            epoch=epoch,
+            total_windows=train.num_rows * config.epochs,
+            config=config,
+            layout=layout,
+            device=torch.device("cpu"),
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        TrainedRanker(config, layout, NAME, model.state_dict()).save(Path(folder), {})
+        threads = torch.get_num_threads()
+        scorer = WindowScorer(lambda: Path(folder), NAME)
+        torch.set_num_threads(threads)
+    starts = range(0, test.num_rows, 256)
+    return pa.concat_tables([scorer(test.slice(start, 256)) for start in starts])

@@ -26,7 +26,8 @@ OTHERS = {"shared": ("shared", "text", "image"), "text": ("shared", "text"), "im
 
 
 def measure(model: Tokenizer, train: Catalogue, held_out: Catalogue) -> dict[str, float]:
-    """All figures of one tokenizer: those of ``held_out`` items, use of codes and collisions of ``train``.
+    """All figures of one tokenizer: those of ``held_out`` items, use of codes and collisions of ``train``. Catalogues
+    whose factors nobody knows have none, and get no figure about them.
 
     ``PART:FACTOR`` is a linear probe's accuracy for a factor from a part's code vectors, ``chance:FACTOR`` the share of
     the factor's largest class, ``first:FACTOR`` the share of its entropy that the first code tells.
@@ -34,7 +35,8 @@ def measure(model: Tokenizer, train: Catalogue, held_out: Catalogue) -> dict[str
     items = held_out.embeddings.normalised()
     codes_NS, train_NS = encode(model, items), encode(model, train.embeddings)
     figures = _reconstruction(model, items, codes_NS)
-    figures |= _probes(model, train, train_NS[:PROBE_ITEMS], held_out, codes_NS)
+    if held_out.factors:
+        figures |= _probes(model, train, train_NS[:PROBE_ITEMS], held_out, codes_NS)
     for factor, labels_N in held_out.factors.items():
         figures[f"first:{factor}"] = explained(labels_N, codes_NS[:, 0].numpy())
         figures[f"chance:{factor}"] = float(np.bincount(labels_N).max() / len(labels_N))
@@ -75,9 +77,7 @@ def _probes(
     for part, factors in OTHERS.items():
         a_ND, b_ND = (getattr(parts, f"{part}_ND").numpy() for parts in (fitted, tested))
         a_N, b_N = (_has(c.embeddings, part)[: len(x)] for c, x in ((train, a_ND), (held_out, b_ND)))
-        if not a_ND.any():
-            continue
-        for factor in factors:
+        for factor in factors if a_ND.any() else ():
             known_N, asked_N = train.factors[factor][: len(a_ND)][a_N], held_out.factors[factor][b_N]
             probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.3, max_iter=60))
             with warnings.catch_warnings():

@@ -50,7 +50,12 @@ def run_trials(
     with ProcessPoolExecutor(processes, mp_context=context, initializer=_one_thread) as pool, file.open("a") as results:
         running = {pool.submit(_timed, measure, trial): trial for trial in waiting}
         for number, future in enumerate(as_completed(running), start=1):
-            trial, figures = running[future], future.result()
+            trial = running[future]
+            try:
+                figures = future.result()
+            except Exception:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
             done[trial.key] = figures
             results.write(json.dumps({"trial": trial.key, "figures": figures}) + "\n")
             results.flush()

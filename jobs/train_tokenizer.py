@@ -1,4 +1,4 @@
-"""The DST on ``embeddings`` → a tokenizer artefact."""
+"""Ray Train: a tokenizer from ``embeddings`` → a tokenizer artefact."""
 
 from typing import TYPE_CHECKING
 
@@ -14,10 +14,15 @@ def run_train_tokenizer(config: "Config", run_id: str | None = None) -> str:
     """The job, as demo runs it too; returns the tokenizer's fingerprint."""
     from jobs.progress import epochs
     from jobs.tables import show_tokenizer
+    from pipeline.ray_session import ray_session
     from pipeline.run import Run
     from pipeline.tokenizer_training import train_tokenizer
 
-    with Run("train-tokenizer", config, run_id=run_id) as run, epochs("train-tokenizer") as progress:
+    with (
+        Run("train-tokenizer", config, run_id=run_id) as run,
+        ray_session(config.ray),
+        epochs("train-tokenizer") as progress,
+    ):
         fingerprint = train_tokenizer(run, progress)
     tell(run)
     typer.echo(f"  tokenizer {fingerprint}")
@@ -26,7 +31,7 @@ def run_train_tokenizer(config: "Config", run_id: str | None = None) -> str:
 
 
 def command(config: ConfigFile = DEFAULT_CONFIG, overrides: Overrides = None) -> None:
-    """Train the tokenizer on the stored vectors."""
+    """Train the tokenizer on the stored vectors (Ray Train)."""
     run_train_tokenizer(read_config(config, overrides))
 
 

@@ -20,7 +20,7 @@ from pipeline.ray_session import actor_device, actor_pool, read_files
 from pipeline.run import Run
 from schemas.tables import EMBEDDINGS, ITEMS, SEMANTIC_IDS
 from tokenizer import artefact
-from tokenizer.embeddings import MODALITIES, TokenizerError
+from tokenizer.embeddings import TokenizerError
 
 logger = logging.getLogger(__name__)
 
@@ -107,7 +107,7 @@ class TokenizeItems:
         A modality that the tokenizer never saw in training counts as absent; an item that has no other gets no ID.
         """
         rows = vectors.filter(pc.is_in(vectors["content_hash"], value_set=self._wanted["content_hash"]))
-        known = [modality for modality in MODALITIES if bool(self._model.branch(modality).seen)]
+        known = self._model.known()
         usable = [pc.is_valid(rows[f"{modality}_embedding"]) for modality in known]
         rows = rows.filter(pc.or_(*usable) if len(usable) == 2 else usable[0])
         text_ND, has_text_N = self._vectors(rows, "text", known)
@@ -132,7 +132,7 @@ class TokenizeItems:
     def _vectors(
         self, rows: pa.Table, modality: str, known: list[str]
     ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        width: int = self._model.branch(modality).width
+        width = self._model.text_dim if modality == "text" else self._model.image_dim
         if modality not in known:
             return np.zeros((rows.num_rows, width), np.float32), np.zeros(rows.num_rows, bool)
         return to_matrix(rows[f"{modality}_embedding"], f"{modality}_embedding", width)

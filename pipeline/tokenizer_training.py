@@ -1,84 +1,91 @@
 """Train the tokenizer on the vectors of the live items, and leave it in the lake with its metrics."""
 
+import hashlib
+import logging
 import tempfile
-from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.dataset as ds
 import torch
 
 from pipeline.artefacts import store
-from pipeline.embedding_columns import to_matrix
 from pipeline.encoders import encoder_fingerprint
 from pipeline.errors import JobError
-from pipeline.lake import Lake
-from pipeline.live import live_items
 from pipeline.run import Run
+from pipeline.spool import Vectors, live_vectors, splits
+from pipeline.tokenizer_workers import Progress, train
 from schemas.tables import EMBEDDINGS, ITEMS
 from tokenizer import artefact
-from tokenizer.embeddings import Embeddings, TokenizerError
+from tokenizer.config import TokenizerConfig
+from tokenizer.embeddings import MODALITIES, Embeddings, TokenizerError
 from tokenizer.metrics import evaluate
-from tokenizer.training import fit
+from tokenizer.training import build
 
-HELD_OUT = 1 / 20  # of the items, for the metrics; chosen by content, so the same ones in every run
-SAMPLE_DIGITS, SPLIT_DIGITS = slice(0, 12), slice(12, 24)  # of the content hash: two independent draws
+logger = logging.getLogger(__name__)
 
 
-def train_tokenizer(run: Run, progress: Callable[[int, int, dict[str, float]], None] | None = None) -> str:
-    """Fit the configured tokenizer and return its fingerprint.
+def train_tokenizer(run: Run, progress: Progress | None = None) -> str:
+    """Fit the configured tokenizer on Ray and return its fingerprint.
+
+    A run whose configuration and data are those of one that was killed goes on from its last checkpoint.
 
     Raises:
-        JobError: there are no vectors under the configured encoders, or they cannot train this tokenizer.
+        JobError: there are no vectors under the configured encoders, they cannot train this tokenizer, or the workers
+            died again and again.
     """
-    config, lake = run.config, run.lake
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    config, lake = run.config.tokenizer, run.lake
     with run.phase("read"):
-        encoder = encoder_fingerprint(config.encoders)
+        encoder = encoder_fingerprint(run.config.encoders)
         run.read(ITEMS)
         run.read(EMBEDDINGS)
-        hashes, embeddings = read_embeddings(lake, encoder, config.tokenizer.max_train_items)
+        versions = run.versions["read"]
+        vectors = live_vectors(lake, encoder, versions[ITEMS.name], versions[EMBEDDINGS.name])
+        embeddings = vectors.spool()
         run.count(rows_in=len(embeddings))
-    held_out_N = torch.from_numpy(fraction(hashes, SPLIT_DIGITS) < HELD_OUT)
+    _say_what_is_absent(embeddings)
+    checkpoints = f"checkpoints/{training_name(config, vectors)}"
     try:
         with run.phase("train"):
-            model = fit(embeddings.select(~held_out_N), config.tokenizer, device=device, progress=progress)
+            trained = train(config, vectors, checkpoints, progress)
         with run.phase("measure"):
-            metrics = evaluate(model, embeddings.select(~held_out_N), embeddings.select(held_out_N))
+            model = build(config, embeddings.text_ND.shape[1], embeddings.image_ND.shape[1])
+            model.load_state_dict(trained.weights)
+            model = model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+            held_out = splits(vectors.keys_N, watched=False).held_out
+            rest = slice(held_out.stop, len(embeddings))
+            metrics = evaluate(model, embeddings.select(rest), embeddings.select(held_out))
+        with run.phase("write"), tempfile.TemporaryDirectory() as folder:
+            fingerprint = artefact.save(model, Path(folder), metrics, encoder)
+            store(lake, "tokenizers", Path(folder), fingerprint)
     except TokenizerError as error:
+        lake.delete(checkpoints)  # going on from them would end the same way
         raise JobError(f"tokenizer: {error}") from error
-    with run.phase("write"), tempfile.TemporaryDirectory() as folder:
-        fingerprint = artefact.save(model, Path(folder), metrics, encoder)
-        store(lake, "tokenizers", Path(folder), fingerprint)
-    run.metrics |= {"tokenizer": fingerprint, "encoder": encoder, "device": device, **metrics}
+    lake.delete(checkpoints)
+    run.metrics |= {
+        "tokenizer": fingerprint,
+        "encoder": encoder,
+        "method": config.method,
+        "modalities": model.known(),
+        "device": trained.device,
+        "workers": config.workers,
+        "epochs": trained.epochs,
+        "seconds": round(trained.seconds, 3),
+        **metrics,
+    }
     return fingerprint
 
 
-def read_embeddings(lake: Lake, encoder: str, most: int) -> tuple[pa.Array, Embeddings]:
-    """The content hashes and vectors of the live items, each content once, at most about ``most`` of them.
-
-    A sample is drawn by hash, so it does not depend on the order of rows.
-
-    Raises:
-        JobError: no live item has a vector under ``encoder``.
-    """
-    contents = pc.unique(live_items(lake)["content_hash"])
-    share = min(1.0, most / max(1, len(contents)))
-    wanted = contents.filter(pa.array(fraction(contents, SAMPLE_DIGITS) < share))
-    columns = ["content_hash", "text_embedding", "image_embedding"]
-    chosen = (ds.field("encoder") == encoder) & ds.field("content_hash").isin(wanted)
-    rows = lake.read(EMBEDDINGS, columns, where=chosen).sort_by("content_hash")
-    if not rows.num_rows:
-        raise JobError(f"no live item has a vector under the configured encoders ({encoder}): run encode first")
-    text_ND, has_text_N = to_matrix(rows["text_embedding"], "text_embedding")
-    image_ND, has_image_N = to_matrix(rows["image_embedding"], "image_embedding")
-    embeddings = Embeddings(*map(torch.from_numpy, (text_ND, image_ND, has_text_N, has_image_N)))
-    return rows["content_hash"].combine_chunks(), embeddings
+def training_name(config: TokenizerConfig, vectors: Vectors) -> str:
+    """What tells a training's checkpoints from others': its settings, its data, and the software."""
+    digest = hashlib.sha256(vectors.keys_N.tobytes())
+    for part in (config.model_dump_json(), vectors.encoder, *map(version, ("hi-sam", "torch", "ray"))):
+        digest.update(f"\0{part}".encode())
+    return f"tokenizer-{digest.hexdigest()[:16]}"
 
 
-def fraction(hashes: pa.Array, digits: slice) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    """A number from 0 to 1 for every content hash, uniform and fixed by some of the hash's digits alone."""
-    parts = pc.utf8_slice_codeunits(hashes, digits.start, digits.stop).to_pylist()
-    return np.array([int(part, 16) for part in parts], dtype=np.float64) / 16 ** (digits.stop - digits.start)
+def _say_what_is_absent(embeddings: Embeddings) -> None:
+    there = [m for m in MODALITIES if bool(embeddings.present(m).any())]
+    if there == ["text"]:
+        logger.warning("no item has an image: the tokenizer learns from text alone")
+    elif there == ["image"]:
+        logger.warning("no item has a text: the tokenizer learns from images alone")

@@ -110,7 +110,8 @@ class Training:
     """A training under way: the model with all that teaches it, and how far it has come.
 
     ``epoch`` counts finished epochs of ``epochs``; ``means`` holds the last one's mean of each loss term, and
-    ``validation`` (unexplained variance of held-out items) where they are watched.
+    ``validation`` (unexplained variance of held-out items) where they are watched. Only a state of the same
+    ``identity`` can be gone on from.
     """
 
     def __init__(
@@ -152,7 +153,7 @@ class Training:
         if self.epoch == self.warmup:
             self._with_items(self.objective.initialise, KMEANS_ITEMS_PER_CODE * self.config.codebook_size)
         self.model.train()
-        ramp = min(1.0, max(0.0, (self.epoch - self.warmup) / self.warmup))
+        ramp = min(1.0, max(0.0, (self.epoch - self.warmup) / max(1, self.warmup)))
         sums: dict[str, Tensor] = {}
         for number, index_B in enumerate(self._order()):
             batch = self.embeddings.select(index_B[rank::size]).to(self.model.device).normalised()

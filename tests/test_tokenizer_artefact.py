@@ -1,16 +1,18 @@
-"""Tokenizers on disk, and their metrics."""
+"""Tokenizers on disk."""
 
 import json
 from pathlib import Path
 
 import pytest
 import torch
+from known_factors import encode
 from safetensors.torch import load_file, save_file
 
 from tokenizer import artefact
 from tokenizer.config import TokenizerConfig
 from tokenizer.dst import DST
 from tokenizer.embeddings import Embeddings, TokenizerError
+from tokenizer.interface import Tokenizer
 from tokenizer.training import fit
 
 CONFIG = TokenizerConfig(codebook_size=8, dim=16, hidden=32, epochs=1, min_steps=40, batch_size=64)
@@ -24,15 +26,11 @@ def items(count: int = 300) -> Embeddings:
 
 
 @pytest.fixture(scope="module")
-def model() -> DST:
+def model() -> Tokenizer:
     return fit(items(), CONFIG)
 
 
-def encode(model: DST, x: Embeddings) -> torch.Tensor:
-    return model.encode(x.text_ND, x.image_ND, x.has_text_N, x.has_image_N)
-
-
-def test_a_saved_tokenizer_comes_back_the_same(model: DST, tmp_path: Path):
+def test_a_saved_tokenizer_comes_back_the_same(model: Tokenizer, tmp_path: Path) -> None:
     fingerprint = artefact.save(model, tmp_path / "a", {"items": 3}, "enc-1")
     loaded = artefact.load(tmp_path / "a")
     assert (loaded.fingerprint, loaded.encoder, loaded.metrics) == (fingerprint, "enc-1", {"items": 3})
@@ -44,7 +42,7 @@ def test_a_saved_tokenizer_comes_back_the_same(model: DST, tmp_path: Path):
     assert sorted(p.name for p in (tmp_path / "a").iterdir()) == ["config.json", "metrics.json", "model.safetensors"]
 
 
-def test_fingerprint_names_weights_configuration_and_encoder_but_not_metrics(model: DST, tmp_path: Path):
+def test_fingerprint_names_weights_configuration_and_encoder_but_not_metrics(model: Tokenizer, tmp_path: Path) -> None:
     first = artefact.save(model, tmp_path / "a", {"x": 1}, "enc-1")
     assert len(first) == 16
     assert artefact.save(model, tmp_path / "b", {"x": 2}, "enc-1") == first
@@ -54,7 +52,7 @@ def test_fingerprint_names_weights_configuration_and_encoder_but_not_metrics(mod
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors", "metrics.json"])
-def test_a_missing_or_broken_file_is_named(model: DST, tmp_path: Path, name: str):
+def test_a_missing_or_broken_file_is_named(model: Tokenizer, tmp_path: Path, name: str) -> None:
     artefact.save(model, tmp_path, {}, "enc")
     (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:-20] if name != "metrics.json" else b"{")
     with pytest.raises(TokenizerError, match=name):
@@ -64,7 +62,7 @@ def test_a_missing_or_broken_file_is_named(model: DST, tmp_path: Path, name: str
         artefact.load(tmp_path)
 
 
-def test_tampering_is_noticed(model: DST, tmp_path: Path):
+def test_tampering_is_noticed(model: Tokenizer, tmp_path: Path) -> None:
     artefact.save(model, tmp_path, {}, "enc")
     weights = load_file(tmp_path / "model.safetensors")
     weights["shared.codebooks_LKD"][0, 0, 0] += 1
@@ -79,7 +77,7 @@ def test_tampering_is_noticed(model: DST, tmp_path: Path):
         artefact.load(tmp_path)
 
 
-def test_a_broken_tokenizer_is_not_saved(tmp_path: Path):
+def test_a_broken_tokenizer_is_not_saved(tmp_path: Path) -> None:
     broken = DST(CONFIG, 12, 10)
     broken.shared.codebooks_LKD[0, 0, 0] = float("nan")
     with pytest.raises(TokenizerError, match="not saved"):

@@ -60,7 +60,7 @@ def test_codes_depend_on_nothing_but_the_row(method: str, seed: int, size: int) 
 @pytest.mark.parametrize("method", BASELINES)
 def test_decoding_is_nearer_than_the_mean_item(method: str) -> None:
     found = unexplained(trained(method), HELD_OUT, ITEMS)
-    assert max(found.values()) < 0.7, found
+    assert max(found.values()) < 0.3, found
 
 
 @pytest.mark.parametrize("method", BASELINES)
@@ -71,7 +71,7 @@ def test_an_absent_modality_leaves_codes_that_tell_of_the_other(method: str, jun
     codes = encode(model, text)
     spoilt = Embeddings(text.text_ND, torch.full_like(text.image_ND, junk), text.has_text_N, text.has_image_N)
     assert torch.equal(encode(model, spoilt), codes)
-    assert unexplained(model, text, ITEMS)["text"] < 0.9
+    assert unexplained(model, text, ITEMS)["text"] < 0.5
 
 
 @pytest.mark.parametrize("method", BASELINES)

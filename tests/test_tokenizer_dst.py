@@ -72,11 +72,11 @@ def test_what_is_left_over_has_mean_zero_under_every_first_shared_code() -> None
 def test_decoding_rebuilds_held_out_items_and_predicts_absent_ones() -> None:
     model, items, _ = trained()
     seen, held_out = items.select(TRAINED), items.select(slice(1000, None)).normalised()
-    assert max(unexplained(model, held_out, seen).values()) < 0.5
+    assert max(unexplained(model, held_out, seen).values()) < 0.1
     pairs = held_out.select(held_out.has_both_N)
     predicted = model.decode(encode(model, pairs.only("text")))[1]
     centre = model.branch("image").standardise.centre_D
-    assert (predicted - pairs.image_ND).square().sum() < 0.85 * (pairs.image_ND - centre).square().sum()
+    assert (predicted - pairs.image_ND).square().sum() < 0.7 * (pairs.image_ND - centre).square().sum()
 
 
 @settings(max_examples=15, deadline=None)

@@ -37,6 +37,12 @@ def test_every_epoch_is_reported() -> None:
     assert len(seen) == 6
 
 
+@pytest.mark.parametrize("method", ["dst", "rq_vae"])
+def test_a_single_epoch_makes_a_tokenizer(method: str) -> None:
+    model = fit(ITEMS, BRIEF.model_copy(update={"method": method, "epochs": 1, "batch_size": 8}))
+    assert max(unexplained(model, HELD_OUT, ITEMS).values()) < 1
+
+
 @pytest.mark.parametrize("method", ["dst", "rq_vae", "rq_kmeans"])
 def test_same_seed_same_bytes_other_seed_others(method: str) -> None:
     config = BRIEF.model_copy(update={"method": method})
@@ -207,7 +213,7 @@ def test_bfloat16_trains_as_well_and_codes_stay_exact() -> None:
     assert weights(half) != weights(full)
     expected = unexplained(full, HELD_OUT, ITEMS)
     for m, share in unexplained(half, HELD_OUT, ITEMS).items():
-        assert share == pytest.approx(expected[m], rel=0.15)
+        assert share == pytest.approx(expected[m], rel=0.1)
     codes = encode(half, HELD_OUT)
     assert torch.equal(codes, encode(half, HELD_OUT.to("cpu", torch.float64)))
     assert torch.equal(codes, torch.cat([encode(half, HELD_OUT.select(slice(i, i + 1))) for i in range(100)]))

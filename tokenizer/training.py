@@ -277,7 +277,9 @@ class Training:
             for m, x_ND in zip(MODALITIES, rebuilt, strict=True)
             if bool(items.present(m).any())
         ]
-        loss = float(torch.stack(errors).mean())
+        shared_loss = torch.stack(errors).mean()
+        agree([shared_loss])  # unlike hardware must not stop at unlike epochs
+        loss = float(shared_loss)
         self.means["validation"] = loss
         self.stale = 0 if loss < self.best else self.stale + 1
         if loss < self.best:

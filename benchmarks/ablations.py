@@ -13,6 +13,7 @@ from tokenizer.objective import DSTObjective
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "dst": {},
+    "dst, 64 codes": {"codebook_size": 64},
     "rq_kmeans": {"method": "rq_kmeans", "beam": 5},  # as faiss searches by default
     "rq_vae": {"method": "rq_vae", "beam": 5},
     "without alignment": {"align_weight": 0.0, "agreement_weight": 0.0},

@@ -64,7 +64,7 @@ def run_trials(
 
 
 def summary(
-    results: Mapping[str, Figures], data: str, variants: Sequence[str], columns: Sequence[str], seeds: Sequence[int]
+    results: Mapping[str, Figures], data: str, variants: Iterable[str], columns: Sequence[str], seeds: Sequence[int]
 ) -> Table:
     """Means over the seeds with half the width of their 95 % interval (Student's t), a row a variant."""
     table = Table("variant", *columns, title=f"{data}, {len(seeds)} seeds")

@@ -1,6 +1,5 @@
 """Training and scoring on Ray: two workers, uneven data, the way back through an artefact."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,14 +14,7 @@ from ranker.artefact import load
 from ranker.config import RankerConfig
 from ranker.evaluation import report
 
-pytestmark = pytest.mark.ray
-
-
-@pytest.fixture(scope="module", autouse=True)
-def ray_session() -> Iterator[None]:
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, ignore_reinit_error=True)
-    yield
-    ray.shutdown()
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray")]
 
 
 def test_two_workers_train_and_score(tmp_path: Path) -> None:

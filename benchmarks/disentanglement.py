@@ -6,7 +6,6 @@ N items, D width of a part, S slots.
 import warnings
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
@@ -16,10 +15,10 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from benchmarks.known_factors import Catalogue
-from tokenizer.consensus import encode
+from tokenizer.consensus import encode, pairs
 from tokenizer.embeddings import MODALITIES, Embeddings
 from tokenizer.interface import Tokenizer
-from tokenizer.metrics import neighbour_overlap, survey
+from tokenizer.metrics import fidelity, survey
 
 PROBE_ITEMS = 6_000
 OTHERS = {"shared": ("shared", "text", "image"), "text": ("shared", "text"), "image": ("shared", "image")}
@@ -34,16 +33,16 @@ def measure(model: Tokenizer, train: Catalogue, held_out: Catalogue) -> dict[str
     """
     items = held_out.embeddings.normalised()
     codes_NS, train_NS = encode(model, items), encode(model, train.embeddings)
-    figures = _reconstruction(model, items, codes_NS)
+    alike = fidelity(model, items, len(items))
+    figures = {f"rebuilt:{m}": cosine for m, cosine in alike["reconstruction"].items()}
+    figures |= {f"overlap:{m}": alike["neighbour_overlap"][m] for m in MODALITIES}
     if held_out.factors:
         figures |= _probes(model, train, train_NS[:PROBE_ITEMS], held_out, codes_NS)
     for factor, labels_N in held_out.factors.items():
         figures[f"first:{factor}"] = explained(labels_N, codes_NS[:, 0].numpy())
         figures[f"chance:{factor}"] = float(np.bincount(labels_N).max() / len(labels_N))
-    pairs = items.has_both_N
-    for m in MODALITIES:
-        alone_N = encode(model, items.select(pairs).only(m))[:, 0]
-        figures[f"kept:{m}_alone"] = float((alone_N == codes_NS[pairs, 0]).float().mean())
+    kept = pairs(model, items, items.has_both_N.nonzero()[:, 0]).kept()
+    figures |= {f"kept:{alone}": shares[0] for alone, shares in kept.items()}
     size, use = model.layout.codebook_size, survey(model, [train.embeddings])
     figures["used"] = min(level["used_share"] for level in use["levels"])
     figures["perplexity"] = min(level["perplexity"] for level in use["levels"]) / size
@@ -57,16 +56,6 @@ def explained(factor_N: NDArray[np.int64], code_N: NDArray[np.int64]) -> float:
     floor = mutual_info_score(factor_N, np.random.default_rng(0).permutation(code_N))
     entropy = mutual_info_score(factor_N, factor_N)
     return float((mutual_info_score(factor_N, code_N) - floor) / (entropy - floor))
-
-
-def _reconstruction(model: Tokenizer, items: Embeddings, codes_NS: Tensor) -> dict[str, float]:
-    figures = {}
-    for m, rebuilt_NE in zip(MODALITIES, model.decode(codes_NS), strict=True):
-        has_N = items.present(m)
-        original_NE, rebuilt_NE = items.vectors(m)[has_N], rebuilt_NE[has_N]
-        figures[f"rebuilt:{m}"] = float(torch.cosine_similarity(original_NE, rebuilt_NE, dim=1).mean())
-        figures[f"overlap:{m}"] = neighbour_overlap(original_NE, rebuilt_NE) or 0.0
-    return figures
 
 
 def _probes(

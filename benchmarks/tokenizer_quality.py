@@ -29,9 +29,9 @@ from tokenizer.config import TokenizerConfig
 from tokenizer.consensus import encode
 from tokenizer.dst import DST
 from tokenizer.embeddings import MODALITIES
+from tokenizer.fitting import fit
 from tokenizer.interface import Tokenizer
 from tokenizer.quantiser import ResidualQuantiser
-from tokenizer.training import fit
 
 RESULTS = Path(__file__).parent / "results"
 ITEMS, HELD_OUT = 20_000, 4_000

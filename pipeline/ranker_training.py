@@ -4,7 +4,6 @@ Training is data-parallel (Ray Train, DistributedDataParallel; gloo on CPU). The
 in one fixed order, so a run is a function of configuration, data and number of workers.
 """
 
-import os
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -26,6 +25,7 @@ from ray.util.queue import Queue
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from pipeline.ray_session import share_of_cores
 from ranker.architectures import build
 from ranker.artefact import TrainedRanker, load
 from ranker.config import RankerConfig
@@ -162,7 +162,7 @@ class WindowScorer:
         self.ranker = load(folder(), tokenizer)
         self.device = torch.device("cuda" if ray.get_gpu_ids() else "cpu")
         self.model = self.ranker.model(self.device)
-        _share_cores(actors)
+        torch.set_num_threads(share_of_cores(actors))
 
     def __call__(self, windows: pa.Table) -> pa.Table:
         """Impressions of ``windows``, in their order within batches of similar length."""
@@ -195,7 +195,7 @@ def _train_worker(told: dict[str, Any]) -> None:
     config, context = job.config, ray.train.get_context()
     rank, device = context.get_world_rank(), get_device()
     if device.type == "cpu":
-        _share_cores(context.get_local_world_size())
+        torch.set_num_threads(share_of_cores(context.get_local_world_size()))
     torch.manual_seed(config.seed + 1 + rank)  # dropout differs between workers, the weights do not
     model = prepare_model(build(config, job.layout))
     optimiser, progress = optimiser_for(model, config), Progress()
@@ -261,11 +261,6 @@ def _cpus_a_worker(workers: int) -> float:
     """What a worker reserves of Ray's CPUs: one, but less where that would leave none to the ingest."""
     free = ray.cluster_resources().get("CPU", 1) - 1
     return min(1.0, max(0.0, free / workers))
-
-
-def _share_cores(processes: int) -> None:
-    """Let torch use this process's share of the machine; Ray would give it the one core it reserved."""
-    torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // processes))
 
 
 def _listen(figures: Queue, history: list[EpochFigures], on_epoch: Callable[[EpochFigures], None] | None) -> None:

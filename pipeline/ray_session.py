@@ -59,6 +59,11 @@ def gpus() -> int:
     return int(ray.cluster_resources().get("GPU", 0))
 
 
+def share_of_cores(processes: int) -> int:
+    """Threads for one of so many processes on this machine; Ray would give each the one core that it reserved."""
+    return max(1, len(os.sched_getaffinity(0)) // processes)
+
+
 def actor_device() -> str:
     """Where an actor computes: on the GPU that Ray gave it, else on its cores."""
     return "cuda" if ray.get_gpu_ids() else "cpu"

@@ -18,8 +18,8 @@ from schemas.tables import EMBEDDINGS, ITEMS
 from tokenizer import artefact
 from tokenizer.config import TokenizerConfig
 from tokenizer.embeddings import MODALITIES, Embeddings, TokenizerError
+from tokenizer.methods import build
 from tokenizer.metrics import evaluate
-from tokenizer.training import build
 
 logger = logging.getLogger(__name__)
 

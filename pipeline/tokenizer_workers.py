@@ -5,7 +5,6 @@ died: Ray Train keeps the list of a run's checkpoints beside them.
 """
 
 import logging
-import os
 import tempfile
 import time
 from collections.abc import Callable
@@ -25,12 +24,13 @@ from ray.util.queue import Queue
 from safetensors.torch import load, save
 
 from pipeline.errors import JobError
-from pipeline.ray_session import gpus
+from pipeline.ray_session import gpus, share_of_cores
 from pipeline.spool import Vectors, splits
 from tokenizer.config import TokenizerConfig
 from tokenizer.distributed import total
 from tokenizer.embeddings import TokenizerError
-from tokenizer.training import Training, fit
+from tokenizer.fitting import fit
+from tokenizer.training import Training
 
 logger = logging.getLogger(__name__)
 
@@ -86,7 +86,7 @@ def train(config: TokenizerConfig, vectors: Vectors, checkpoints: str, progress:
         progress: called in this process after every epoch.
 
     Raises:
-        TokenizerError: as :func:`tokenizer.training.fit`.
+        TokenizerError: as :func:`tokenizer.fitting.fit`.
         JobError: Ray lacks the GPUs, or workers died again and again.
     """
     if 0 < gpus() < config.workers:
@@ -158,7 +158,9 @@ def _train_worker(told: dict[str, Any]) -> _Outcome:
     job: _Job = ray.get(told["job"])
     context, device = ray.train.get_context(), get_device()
     rank = context.get_world_rank()
-    _share_cores(context.get_local_world_size())
+    threads = share_of_cores(context.get_local_world_size())
+    torch.set_num_threads(threads)
+    faiss.omp_set_num_threads(threads)
     vectors = job.vectors.spool()
     rows = splits(job.vectors.keys_N, watched=job.config.patience is not None)
     validation = vectors.select(rows.validation)
@@ -210,13 +212,6 @@ def _last_checkpoint() -> bytes | None:
         return None
     with checkpoint.as_directory() as folder:
         return (Path(folder) / STATE).read_bytes()
-
-
-def _share_cores(processes: int) -> None:
-    """Let torch and faiss use this process's share of the machine; Ray would give them the one core it reserved."""
-    threads = max(1, len(os.sched_getaffinity(0)) // processes)
-    torch.set_num_threads(threads)
-    faiss.omp_set_num_threads(threads)
 
 
 def _cause(error: TrainingFailedError) -> str:

@@ -12,8 +12,8 @@ from tokenizer import artefact
 from tokenizer.config import TokenizerConfig
 from tokenizer.dst import DST
 from tokenizer.embeddings import Embeddings, TokenizerError
+from tokenizer.fitting import fit
 from tokenizer.interface import Tokenizer
-from tokenizer.training import fit
 
 CONFIG = TokenizerConfig(codebook_size=8, dim=16, hidden=32, epochs=1, min_steps=40, batch_size=64)
 

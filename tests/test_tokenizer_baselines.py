@@ -12,8 +12,9 @@ from known_factors import CONFIG, IMAGE_DIM, TEXT_DIM, encode, known_factors, un
 
 from tokenizer import artefact
 from tokenizer.embeddings import MODALITIES, Embeddings, TokenizerError
+from tokenizer.fitting import fit
 from tokenizer.interface import Tokenizer
-from tokenizer.training import build, fit
+from tokenizer.methods import build
 
 BASELINES = ("rq_kmeans", "rq_vae")
 METHODS = ("dst", *BASELINES)

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from tokenizer.dst import DST
 from tokenizer.embeddings import BLOCK, MODALITIES, Embeddings, TokenizerError
-from tokenizer.training import Training, fit
+from tokenizer.fitting import fit
+from tokenizer.training import Training
 
 ITEMS, TRAINED = 1200, slice(0, 1000)
 CHANCE = 1 / FACTORS

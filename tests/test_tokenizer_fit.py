@@ -16,8 +16,9 @@ from torch.multiprocessing.spawn import spawn
 from tokenizer import objective, training
 from tokenizer.config import TokenizerConfig
 from tokenizer.embeddings import Embeddings, TokenizerError
+from tokenizer.fitting import fit
 from tokenizer.interface import Tokenizer
-from tokenizer.training import Training, fit
+from tokenizer.training import Training
 
 ITEMS, HELD_OUT = (known_factors(400)[0].select(part) for part in (slice(0, 300), slice(300, None)))
 WATCHED = BRIEF.model_copy(update={"epochs": 6, "warmup": 0.34, "patience": 3})  # codebooks start after two epochs

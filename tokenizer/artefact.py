@@ -15,7 +15,7 @@ from safetensors.torch import save as format_tensors
 from tokenizer.config import TokenizerConfig
 from tokenizer.embeddings import TokenizerError
 from tokenizer.interface import Tokenizer
-from tokenizer.training import build
+from tokenizer.methods import build
 
 CONFIG, MODEL, METRICS = "config.json", "model.safetensors", "metrics.json"
 

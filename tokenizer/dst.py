@@ -38,12 +38,18 @@ class DST(Tokenizer):
         c_BD = consensus(z_text_BD, z_image_BD, has_text_B, has_image_B, self.config.text_share)
         return c_BD * self.config.dim**0.5
 
+    def read(self, items: Embeddings) -> tuple[dict[str, Tensor], Tensor]:
+        """Standardised embeddings by modality, (N, E) each, and what the shared quantiser reads, (N, D), of normalised
+        embeddings."""
+        x = {m: self.branch(m).standardise(items.vectors(m)) for m in MODALITIES}
+        z = {m: self.branch(m).align(x[m]) for m in MODALITIES}
+        return x, self.merge(z["text"], z["image"], items.has_text_N, items.has_image_N)
+
     def assign(self, items: Embeddings) -> Tensor:
         """See :class:`Tokenizer`. Shared codes are the nearest level by level, which is what keeps the first of them
         when a modality is withheld; a modality's own codes are the best sum that a beam search finds."""
-        x = {m: self.branch(m).standardise(items.vectors(m)) for m in MODALITIES}
-        z = {m: self.branch(m).align(x[m]) for m in MODALITIES}
-        shared_NL = self.shared.encode(self.merge(z["text"], z["image"], items.has_text_N, items.has_image_N))
+        x, merged_ND = self.read(items)
+        shared_NL = self.shared.encode(merged_ND)
         codes = [shared_NL]
         for m in MODALITIES:
             branch = self.branch(m)

@@ -135,3 +135,10 @@ class Embeddings:
             )
         # The largest component goes first, so that tiny and huge vectors neither vanish nor overflow.
         return F.normalize(x_ND / largest_N.masked_fill(~has_N, 1.0)[:, None], dim=1)
+
+
+def sample(count: int, most: int, seed: int = 0) -> Tensor:
+    """Positions of at most ``most`` of ``count`` items, in order; equal arguments give the same ones."""
+    if count <= most:
+        return torch.arange(count)
+    return torch.randperm(count, generator=torch.Generator().manual_seed(seed))[:most].sort().values

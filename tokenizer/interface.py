@@ -23,11 +23,16 @@ class Parts:
     text_ND: Tensor
     image_ND: Tensor
 
+    @classmethod
+    def shared_alone(cls, shared_ND: Tensor) -> "Parts":
+        """Of a method that has no parts but the shared one."""
+        return cls(shared_ND, torch.zeros_like(shared_ND), torch.zeros_like(shared_ND))
+
 
 class Tokenizer(nn.Module, ABC):
     """Codes of items from their text and image embeddings, and embeddings from codes.
 
-    A new tokenizer knows nothing: :func:`tokenizer.training.fit` makes a useful one. ``text_dim`` and ``image_dim``
+    A new tokenizer knows nothing: :func:`tokenizer.fitting.fit` makes a useful one. ``text_dim`` and ``image_dim``
     are the widths of the embeddings; ``seen_2`` tells which of ``MODALITIES`` any training item had.
     """
 

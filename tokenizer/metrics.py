@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from schemas.semantic_id import PARTS, Layout
 from tokenizer.consensus import Pairs, consensus, encode, pairs
-from tokenizer.embeddings import MODALITIES, Embeddings, TokenizerError
+from tokenizer.embeddings import MODALITIES, Embeddings, TokenizerError, sample
 from tokenizer.interface import Tokenizer
 
 FIDELITY_SAMPLE = 5_000
@@ -63,7 +63,7 @@ def survey(model: Tokenizer, catalogue: Sequence[Embeddings]) -> dict[str, Any]:
     counts_SK = torch.zeros(layout.slots, layout.codebook_size + 1, dtype=torch.int64)
     code_keys_N, content_keys_N = np.empty(total, np.uint64), np.empty(total, np.uint64)
     chosen_N = torch.zeros(total, dtype=torch.bool)
-    chosen_N[_sample(total, INFORMATION_SAMPLE)] = True
+    chosen_N[sample(total, INFORMATION_SAMPLE)] = True
     chosen: list[Tensor] = []
     for block in chain.from_iterable(items.blocks() for items in catalogue):
         codes_BS, rows = encode(model, block), slice(done, done + len(block))
@@ -128,7 +128,7 @@ def fidelity(model: Tokenizer, embeddings: Embeddings, size: int = FIDELITY_SAMP
     ``reconstruction`` is the mean cosine; for ``neighbour_overlap`` see :func:`neighbour_overlap`, which is also taken
     of both modalities side by side (``joint``).
     """
-    raw = embeddings.select(_sample(len(embeddings), size)).to("cpu")
+    raw = embeddings.select(sample(len(embeddings), size)).to("cpu")
     rebuilt = dict(zip(MODALITIES, (x_ND.cpu() for x_ND in model.decode(encode(model, raw))), strict=True))
     items = raw.normalised()
     found: dict[str, Any] = {"items": len(items), "reconstruction": {}, "neighbour_overlap": {}}
@@ -172,12 +172,7 @@ def agreement(found: Pairs | None, layout: Layout, more: Pairs | None) -> dict[s
 
 def _pairs(model: Tokenizer, embeddings: Embeddings) -> Pairs | None:
     both_P = embeddings.has_both_N.nonzero()[:, 0]
-    return pairs(model, embeddings, both_P[_sample(len(both_P), PAIR_SAMPLE)]) if len(both_P) else None
-
-
-def _sample(count: int, most: int) -> Tensor:
-    """Positions of at most ``most`` of ``count`` items, in order, the same ones every time."""
-    return torch.randperm(count, generator=torch.Generator().manual_seed(0))[:most].sort().values
+    return pairs(model, embeddings, both_P[sample(len(both_P), PAIR_SAMPLE)]) if len(both_P) else None
 
 
 def _content_keys(block: Embeddings) -> list[int]:

@@ -149,7 +149,7 @@ class DSTObjective(nn.Module):
     @torch.no_grad()
     def initialise(self, model: DST, learners: dict[str, CodebookLearner], items: Embeddings) -> None:
         """k-means, level after level, on what the warmed-up networks make of normalised embeddings."""
-        x, shared_ND = self._consensus(model, items)
+        x, shared_ND = model.read(items)
         learners["shared"].initialise(shared_ND)
         shared_NL = model.shared.encode(shared_ND)
         for m in model.known():
@@ -161,17 +161,11 @@ class DSTObjective(nn.Module):
     @torch.no_grad()
     def settle(self, model: DST, learners: dict[str, CodebookLearner], items: Embeddings) -> None:
         """Once the networks stand still, replace the expected features' moving averages by the very means."""
-        x, shared_ND = self._consensus(model, items)
+        x, shared_ND = model.read(items)
         shared_NL = model.shared.encode(shared_ND)
         for m in model.known():
             has_N = items.present(m)
             learners[f"expected_{m}"].settle(model.branch(m).features(x[m][has_N]), shared_NL[has_N, :1])
-
-    @staticmethod
-    def _consensus(model: DST, items: Embeddings) -> tuple[dict[str, Tensor], Tensor]:
-        x = {m: model.branch(m).standardise(items.vectors(m)) for m in MODALITIES}
-        z = {m: model.branch(m).align(x[m]) for m in MODALITIES}
-        return x, model.merge(z["text"], z["image"], items.has_text_N, items.has_image_N)
 
     def _network(self, pair: tuple[str, str]) -> VCLUB:
         return cast(VCLUB, self.bounds["_".join(pair)])

@@ -56,5 +56,4 @@ class RQKMeans(Tokenizer):
 
     def look_up(self, codes_NS: Tensor) -> Parts:
         """See :class:`Tokenizer`; all codes are shared ones."""
-        shared_NE = self.quantiser.lookup(codes_NS)
-        return Parts(shared_NE, torch.zeros_like(shared_NE), torch.zeros_like(shared_NE))
+        return Parts.shared_alone(self.quantiser.lookup(codes_NS))

@@ -54,8 +54,7 @@ class RQVAE(Tokenizer):
 
     def look_up(self, codes_NS: Tensor) -> Parts:
         """See :class:`Tokenizer`; all codes are shared ones."""
-        shared_ND = self.quantiser.lookup(codes_NS)
-        return Parts(shared_ND, torch.zeros_like(shared_ND), torch.zeros_like(shared_ND))
+        return Parts.shared_alone(self.quantiser.lookup(codes_NS))
 
 
 class RQVAEObjective(nn.Module):

@@ -14,13 +14,11 @@ from torch import Tensor, nn
 
 from tokenizer.checkpoint import nested, optimiser_tensors, pack, restore_optimiser, unpack
 from tokenizer.codebooks import CodebookLearner
-from tokenizer.config import Method, TokenizerConfig
 from tokenizer.distributed import agree, average_gradients, rank_and_size, total
 from tokenizer.dst import DST
-from tokenizer.embeddings import MODALITIES, Embeddings, TokenizerError
+from tokenizer.embeddings import MODALITIES, Embeddings, TokenizerError, sample
 from tokenizer.interface import Tokenizer
 from tokenizer.objective import DSTObjective
-from tokenizer.rq_kmeans import RQKMeans
 from tokenizer.rq_vae import RQVAE, RQVAEObjective
 
 GRADIENT_NORM = 1.0
@@ -33,77 +31,6 @@ LEARNING_RATE_RISE = 0.1  # share of the training until the learning rate is at 
 WORSE_THAN_NOTHING = 1.5  # unexplained variance; the mean item alone would leave 1
 
 OnEpoch = Callable[["Training"], None]
-
-
-def build(config: TokenizerConfig, text_dim: int, image_dim: int) -> Tokenizer:
-    """An untrained tokenizer of the configured method."""
-    methods: dict[Method, type[Tokenizer]] = {"dst": DST, "rq_kmeans": RQKMeans, "rq_vae": RQVAE}
-    return methods[config.method](config, text_dim, image_dim)
-
-
-def fit(
-    embeddings: Embeddings,
-    config: TokenizerConfig,
-    *,
-    validation: Embeddings | None = None,
-    device: str | torch.device = "cpu",
-    on_epoch: OnEpoch | None = None,
-    resume: bytes | None = None,
-) -> Tokenizer:
-    """Train a tokenizer; the seed, the data, the number of workers and the library versions fix the result.
-
-    Args:
-        embeddings: of the training items, which need not be normalised; they may be memory-mapped, a batch at a time is
-            read. A modality that no item has is left out. Every worker is given all of them.
-        config: method, shape and training settings.
-        validation: items that early stopping watches, if ``config.patience`` asks for it.
-        device: where to train; the embeddings stay where they are, batches travel.
-        on_epoch: called after each epoch with the training, whose ``state()`` can be kept.
-        resume: such a state of a training that did not come to its end, to go on from; the result is the same.
-
-    Returns:
-        The tokenizer in eval mode on ``device``.
-
-    Raises:
-        TokenizerError: too few items for the codebooks, unusable embeddings, a training that diverged, or a state of
-            another training.
-    """
-    check_size(embeddings, config)
-    embeddings.check_usable()
-    device = torch.device(device)
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(config.seed)
-        model = build(config, embeddings.text_ND.shape[1], embeddings.image_ND.shape[1])
-        model.seen_2.copy_(torch.stack([embeddings.present(m).any() for m in MODALITIES]))
-        chosen_N = _sample(len(embeddings), config.max_train_items, config.seed)
-        if isinstance(model, RQKMeans):
-            model.learn(embeddings.select(chosen_N).to("cpu").normalised())
-            return model.to(device).eval()
-        assert isinstance(model, DST | RQVAE)
-        training = Training(model.to(device), embeddings, chosen_N, validation)
-        if resume is not None:
-            training.restore(resume)
-        while not training.finished:
-            training.run_epoch()
-            if on_epoch is not None:
-                on_epoch(training)
-        return training.result()
-
-
-def check_size(embeddings: Embeddings, config: TokenizerConfig) -> None:
-    """Refuse a catalogue that cannot fill the codebooks.
-
-    Raises:
-        TokenizerError: fewer items, or items with a modality that some have, than a codebook has codes.
-    """
-    counts = {"": len(embeddings)}
-    counts |= {f" with {m}": n for m in MODALITIES if (n := int(embeddings.present(m).sum()))}
-    what, fewest = min(counts.items(), key=lambda count: count[1])
-    if fewest < config.codebook_size:
-        raise TokenizerError(
-            f"{fewest} items{what} cannot fill codebooks of {config.codebook_size} codes; lower codebook_size "
-            f"(about {2 ** max(1, int(math.log2(max(fewest, 2) / 30)))} would suit), or give the tokenizer more items"
-        )
 
 
 class Training:
@@ -120,8 +47,9 @@ class Training:
         config = model.config
         self.model, self.config, self.embeddings, self.chosen_N = model, config, embeddings, chosen_N
         self.held_out = _watched(validation) if validation and config.patience else None
+        some = self._some(SETTLED_ITEMS)
         for m in model.known():
-            model.standardiser(m).learn(_present(self._some(SETTLED_ITEMS), m))
+            model.standardiser(m).learn(some.vectors(m)[some.present(m)])
         self.objective, self.learners = _teaching(model)
         agree([*model.state_dict().values(), *self.objective.state_dict().values()])
         self.optimiser = torch.optim.AdamW(
@@ -208,7 +136,7 @@ class Training:
         """Names the settings, what is trained and, by a sample of their embeddings, the items."""
         parts = {name: list(tensor.shape) for name, tensor in self._tensors().items()}
         digest = hashlib.sha256((self.config.model_dump_json() + json.dumps(parts)).encode())
-        some = self.embeddings.select(self.chosen_N[_sample(len(self.chosen_N), IDENTITY_ITEMS, 0)]).to("cpu")
+        some = self.embeddings.select(self.chosen_N[sample(len(self.chosen_N), IDENTITY_ITEMS)]).to("cpu")
         for m in MODALITIES:
             digest.update(some.vectors(m).masked_fill(~some.present(m)[:, None], 0.0).numpy().tobytes())
         return f"{digest.hexdigest()[:8]} on {len(self.embeddings)} items"
@@ -257,7 +185,7 @@ class Training:
         agree(t for learner in self.learners.values() for t in (learner.shares_LK, learner.sums_LKD))
 
     def _some(self, count: int) -> Embeddings:
-        return self.embeddings.select(self.chosen_N[_sample(len(self.chosen_N), count, 0)]).to("cpu").normalised()
+        return self.embeddings.select(self.chosen_N[sample(len(self.chosen_N), count)]).to("cpu").normalised()
 
     def _autocast(self) -> torch.autocast:
         device, wanted = self.model.device.type, self.config.precision
@@ -318,16 +246,5 @@ def _rate(step: int, steps: int) -> float:
     return (1 + math.cos(math.pi * (step - rise) / max(1, steps - rise))) / 2
 
 
-def _sample(count: int, most: int, seed: int) -> Tensor:
-    """Positions of at most ``most`` of ``count`` items, in order."""
-    if count <= most:
-        return torch.arange(count)
-    return torch.randperm(count, generator=torch.Generator().manual_seed(seed))[:most].sort().values
-
-
 def _watched(items: Embeddings) -> Embeddings:
-    return items.select(_sample(len(items), VALIDATION_ITEMS, 0)).to("cpu").normalised()
-
-
-def _present(items: Embeddings, modality: str) -> Tensor:
-    return items.vectors(modality)[items.present(modality)]
+    return items.select(sample(len(items), VALIDATION_ITEMS)).to("cpu").normalised()

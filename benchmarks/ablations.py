@@ -11,6 +11,7 @@ from torch import Tensor
 from tokenizer.branch import Branch
 from tokenizer.objective import DSTObjective
 
+RANDOM_START = "dst, random start"
 SETTINGS: dict[str, dict[str, Any]] = {
     "dst": {},
     "dst, 64 codes": {"codebook_size": 64},
@@ -24,6 +25,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "without withholding": {},
     "without teaching across": {},
     "without expected features": {},
+    RANDOM_START: {"linear_start": False},
 }
 METHODS = ("dst", "rq_kmeans", "rq_vae")
 ABLATIONS = tuple(name for name in SETTINGS if name.startswith("without"))

@@ -67,11 +67,11 @@ def summary(
     results: Mapping[str, Figures], data: str, variants: Iterable[str], columns: Sequence[str], seeds: Sequence[int]
 ) -> Table:
     """Means over the seeds with half the width of their 95 % interval (Student's t), a row a variant."""
-    table = Table("variant", *columns, title=f"{data}, {len(seeds)} seeds")
+    table = Table("variant", "seeds", *columns, title=data)
     for variant in variants:
         runs = [results[key] for seed in seeds if (key := Trial(data, variant, seed).key) in results]
         if runs:
-            table.add_row(variant, *(_interval([run[c] for run in runs if c in run]) for c in columns))
+            table.add_row(variant, str(len(runs)), *(_interval([run[c] for run in runs if c in run]) for c in columns))
     return table
 
 

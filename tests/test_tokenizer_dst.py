@@ -10,6 +10,7 @@ from known_factors import CONFIG, FACTORS, IMAGE_DIM, TEXT_DIM, encode, known_fa
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
+from tokenizer.branch import Branch
 from tokenizer.dst import DST
 from tokenizer.embeddings import BLOCK, MODALITIES, Embeddings, TokenizerError
 from tokenizer.fitting import fit
@@ -68,6 +69,19 @@ def test_what_is_left_over_has_mean_zero_under_every_first_shared_code() -> None
         for code in shared[has, 0].unique():
             mean = u[shared[has, 0] == code].mean(dim=0)
             assert mean.square().mean() < 1e-4 * u.square().mean()
+
+
+@pytest.mark.parametrize("width", [40, 6])
+def test_a_linear_start_is_the_best_linear_code(width: int) -> None:
+    dim = 16
+    x = torch.randn(500, width, generator=torch.Generator().manual_seed(0)) * torch.linspace(1, 3, width)
+    branch = Branch(width, dim, hidden=8, dropout=0.1, levels=1, codebook_size=4).eval()
+    branch.start_from_components(x)
+    with torch.no_grad():
+        rebuilt = branch.rebuild(torch.zeros(500, dim), branch.features(x))
+    left, strength, right = torch.linalg.svd(x, full_matrices=False)
+    best = (left[:, :dim] * strength[:dim]) @ right[:dim]
+    torch.testing.assert_close(rebuilt, best, atol=1e-3, rtol=1e-3)
 
 
 def test_decoding_rebuilds_held_out_items_and_predicts_absent_ones() -> None:

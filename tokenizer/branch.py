@@ -28,6 +28,21 @@ class Branch(nn.Module):
         self.quantiser = ResidualQuantiser(levels, codebook_size, dim)
         self.expected = ResidualQuantiser(1, codebook_size, dim)
 
+    @torch.no_grad()
+    def start_from_components(self, x_NE: Tensor) -> None:
+        """Let the features begin as the principal components of standardised embeddings (N, E), at unit spread, and the
+        decoder as the way back from them. Our departure: on catalogues of some thousand items, networks that begin at
+        random learn less than these components already tell."""
+        dim = self.quantiser.codebooks_LKD.shape[2]
+        variances_E, axes_EE = torch.linalg.eigh(x_NE.T @ x_NE / len(x_NE))
+        axes_EC, spread = axes_EE[:, -dim:], variances_E[-dim:].mean().sqrt()
+        components = axes_EC.shape[1]
+        self.features.linear.weight[:components].copy_(axes_EC.T / spread)
+        self.decoder.linear.weight[:, dim:].zero_()
+        self.decoder.linear.weight[:, dim : dim + components].copy_(axes_EC * spread)
+        for network in (self.features, self.decoder):
+            network.start_linear()
+
     def align(self, x_BE: Tensor) -> Tensor:
         """z_m, the embeddings (B, E) on the common unit sphere: (B, D)."""
         return F.normalize(self.projection(x_BE), dim=1)

@@ -31,6 +31,10 @@ class TokenizerConfig(BaseModel):
     input_noise: float = Field(
         0.3, ge=0, le=100, description="Gaussian noise on training inputs, as a share of their spread"
     )
+    linear_start: bool = Field(
+        False,
+        description="own features and decoders begin as principal components: for a small catalogue",
+    )
 
     epochs: int = Field(30, ge=1, le=100_000)
     min_steps: int = Field(
@@ -66,7 +70,7 @@ class TokenizerConfig(BaseModel):
     self_weight: float = Field(0.0, ge=0, le=1000, description="decoding a modality from shared codes alone")
     commitment_weight: float = Field(0.25, ge=0, le=1000, description="staying close to the chosen codes")
     information_weight: float = Field(0.1, ge=0, le=1000, description="mutual information between the parts")
-    decorrelation_weight: float = Field(1.0, ge=0, le=1000, description="linear dependence between the parts")
+    decorrelation_weight: float = Field(3.0, ge=0, le=1000, description="linear dependence between the parts")
 
     beam: int = Field(1, ge=1, le=1024, description="paths that the search for a modality's own codes keeps")
     ema_decay: float = Field(0.95, ge=0, lt=1, description="memory of the codebooks' moving averages")

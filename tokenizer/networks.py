@@ -14,13 +14,18 @@ class Network(nn.Module):
     def __init__(self, width_in: int, hidden: int, width_out: int, dropout: float) -> None:
         super().__init__()
         self.linear = nn.Linear(width_in, width_out)
-        self.mlp = nn.Sequential(
-            nn.Linear(width_in, hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, width_out, bias=False)
-        )
+        self.hidden = nn.Sequential(nn.Linear(width_in, hidden), nn.GELU(), nn.Dropout(dropout))
+        self.last = nn.Linear(hidden, width_out, bias=False)
+
+    @torch.no_grad()
+    def start_linear(self) -> None:
+        """Begin as the linear path alone, without an offset."""
+        self.linear.bias.zero_()
+        self.last.weight.zero_()
 
     def forward(self, x_BI: Tensor) -> Tensor:
         """(B, width_in) to (B, width_out)."""
-        return self.linear(x_BI) + self.mlp(x_BI)
+        return self.linear(x_BI) + self.last(self.hidden(x_BI))
 
 
 class Standardiser(nn.Module):

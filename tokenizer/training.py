@@ -49,7 +49,10 @@ class Training:
         self.held_out = _watched(validation) if validation and config.patience else None
         some = self._some(SETTLED_ITEMS)
         for m in model.known():
-            model.standardiser(m).learn(some.vectors(m)[some.present(m)])
+            x_NE = some.vectors(m)[some.present(m)]
+            model.standardiser(m).learn(x_NE)
+            if isinstance(model, DST) and config.linear_start:
+                model.branch(m).start_from_components(model.standardiser(m)(x_NE))
         self.objective, self.learners = _teaching(model)
         agree([*model.state_dict().values(), *self.objective.state_dict().values()])
         self.optimiser = torch.optim.AdamW(

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from pipeline.config_file import load_config
 from pipeline.lake import Lake
-from pipeline.ranker_training import WindowScorer
+from pipeline.ranker_scoring import WindowScorer
 from pipeline.releases import require_release
 from ranker.architectures import build
 from ranker.artefact import TrainedRanker

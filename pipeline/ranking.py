@@ -15,7 +15,8 @@ from ray.train import TrainingFailedError
 from pipeline.artefacts import local_folder, store, tokenizer_layout
 from pipeline.errors import JobError
 from pipeline.lake import Lake
-from pipeline.ranker_training import predict, train
+from pipeline.ranker_scoring import predict
+from pipeline.ranker_training import train
 from pipeline.ray_session import gpus, read_files
 from pipeline.releases import require_release
 from pipeline.run import Run

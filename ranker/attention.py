@@ -24,7 +24,7 @@ def shift_memory(null_HD: Tensor, memory_BHND: Tensor) -> Tensor:
     return torch.cat([null_BH1D, memory_BHND[:, :, :-1]], 2)
 
 
-def memory_anchor_attention(
+def dense_attention(
     q_BHNQD: Tensor, k_BHNSD: Tensor, v_BHNSD: Tensor, past_k_BHND: Tensor, past_v_BHND: Tensor
 ) -> Tensor:
     """What each query reads, ``(B, H, N, Q, D)``; scores are (N+S) a query instead of N·S.

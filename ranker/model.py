@@ -12,15 +12,16 @@ H heads, D head, E = H·D width.
 import torch
 from torch import Tensor, nn
 
-from ranker.attention import memory_anchor_attention, shift_memory
+from ranker.attention import shift_memory
 from ranker.config import RankerConfig
+from ranker.flash import memory_anchor_attention
 from ranker.layers import EMBEDDING_STD, ClickHead, CodeEmbedding, FeedbackEmbedding, FeedForward
 from ranker.rotary import hierarchical_rotation, rotate
 from schemas.semantic_id import Layout
 
 
 class MemoryAnchorAttention(nn.Module):
-    """Projections around :func:`ranker.attention.memory_anchor_attention`, with the null memory."""
+    """Projections around :func:`ranker.flash.memory_anchor_attention`, with the null memory."""
 
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()

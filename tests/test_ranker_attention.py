@@ -5,10 +5,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
+from ranker import flash
 from ranker.architectures import build
-from ranker.attention import memory_anchor_attention, shift_memory
+from ranker.attention import dense_attention, shift_memory
 from ranker.config import RankerConfig
+from ranker.flash import memory_anchor_attention
 from ranker.rotary import hierarchical_rotation, plain_rotation, rotate
 from schemas.semantic_id import Layout
 
@@ -16,7 +19,7 @@ LAYOUT = Layout(2, 1, 1, 6)
 CPU = torch.device("cpu")
 
 
-def dense_attention(q: Tensor, k: Tensor, v: Tensor, memory_k: Tensor, memory_v: Tensor, null: Tensor) -> Tensor:
+def one_softmax(q: Tensor, k: Tensor, v: Tensor, memory_k: Tensor, memory_v: Tensor, null: Tensor) -> Tensor:
     """One masked softmax over null memory, the N memories and all N·S tokens."""
     batch, heads, items, slots, head = q.shape
     item = torch.arange(items).repeat_interleave(slots)
@@ -32,7 +35,7 @@ def dense_attention(q: Tensor, k: Tensor, v: Tensor, memory_k: Tensor, memory_v:
     return (weights @ values).unflatten(2, (items, slots))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(st.integers(1, 3), st.integers(1, 3), st.integers(1, 9), st.integers(1, 5), st.sampled_from([4, 8]), st.data())
 def test_equals_the_dense_mask_in_values_and_gradients(
     batch: int, heads: int, items: int, slots: int, head: int, data: st.DataObject
@@ -43,8 +46,9 @@ def test_equals_the_dense_mask_in_values_and_gradients(
     inputs = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
     q, k, v, memory_k, memory_v, null = inputs
     past = (shift_memory(null[:, 0], memory) for memory in (memory_k, memory_v))
-    fast = memory_anchor_attention(q[..., slots - queries :, :], k, v, *past)
-    slow = dense_attention(*inputs)[..., slots - queries :, :]
+    attend = data.draw(st.sampled_from([dense_attention, memory_anchor_attention]))
+    fast = attend(q[..., slots - queries :, :], k, v, *past)
+    slow = one_softmax(*inputs)[..., slots - queries :, :]
     torch.testing.assert_close(fast, slow)
     weight = torch.randn_like(fast)
     # With one item its memory is seen by nobody.
@@ -52,6 +56,40 @@ def test_equals_the_dense_mask_in_values_and_gradients(
     for quick, reference in zip(*gradients, strict=True):
         zero = torch.zeros_like(reference)
         torch.testing.assert_close(zero if quick is None else quick, reference)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(1, 2), st.integers(1, 80), st.integers(2, 8), st.sampled_from([torch.float32, torch.bfloat16]))
+def test_flash_equals_the_reference_in_lower_precision(batch: int, items: int, slots: int, dtype: torch.dtype) -> None:
+    torch.manual_seed(items)
+    heads, head = 2, 32
+    shapes = [(batch, heads, items, slots, head)] * 3 + [(batch, heads, items, head)] * 2
+    inputs = [torch.randn(shape, dtype=dtype, requires_grad=True) for shape in shapes]
+    precise = [x.detach().double().requires_grad_() for x in inputs]
+    weight = torch.randn(shapes[0], dtype=dtype)
+    flash, reference = memory_anchor_attention(*inputs), dense_attention(*precise)
+    (flash * weight).sum().backward()
+    (reference * weight.double()).sum().backward()
+    near = 1e-4 if dtype == torch.float32 else 0.03
+    for quick, slow in [(flash, reference), *((a.grad, b.grad) for a, b in zip(inputs, precise, strict=True))]:
+        assert quick is not None
+        assert slow is not None
+        assert quick.dtype == dtype
+        difference = torch.linalg.vector_norm(quick.detach().double() - slow.detach())
+        assert difference <= near * max(1.0, torch.linalg.vector_norm(slow.detach()))
+
+
+def test_cudas_flash_takes_and_gives_the_same_shapes() -> None:
+    """The signatures of CUDA's operators, without a GPU: fake tensors have shapes and no numbers."""
+    with FakeTensorMode():
+        q, gradient, k, v = (
+            torch.empty(s, dtype=torch.bfloat16, device="cuda") for s in [(4, 8, 9, 32)] * 2 + [(2, 2, 9, 32)] * 2
+        )
+        past = flash.read_past(q, k, v)
+        assert (past.read_RQND.shape, past.read_RQND.dtype) == (q.shape, q.dtype)
+        assert (past.log_RQN.shape, past.log_RQN.dtype) == (q.shape[:3], torch.float32)
+        to_q, to_k, to_v = flash.past_backward(gradient, q, k, v, past)
+    assert (to_q.shape, to_k.shape, to_v.shape) == (q.shape, q.shape, q.shape)
 
 
 def test_a_score_depends_on_distances_in_items_and_in_slots() -> None:

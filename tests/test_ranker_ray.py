@@ -9,7 +9,8 @@ import ray
 import ray.data
 from test_ranker_data import LAYOUT, TOKENIZER, taste_windows
 
-from pipeline.ranker_training import predict, train
+from pipeline.ranker_scoring import predict
+from pipeline.ranker_training import train
 from ranker.artefact import load
 from ranker.config import RankerConfig
 from ranker.evaluation import report

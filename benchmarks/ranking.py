@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from pipeline.config_file import load_config
 from pipeline.lake import Lake
@@ -35,6 +36,22 @@ def load_windows(config_file: Path) -> tuple[pa.Table, pa.Table]:
     return train, test
 
 
+def without_history_of(windows: pa.Table, hidden_N: NDArray[np.int64], cut: int) -> pa.Table:
+    """The windows without what happened with some items before ``cut`` (ms), as if the items were new then."""
+    items_R, lengths = pc.list_flatten(windows["item_ids"]).cast(pa.int64()), pc.list_value_length(windows["item_ids"])
+    hidden_R = pc.is_in(items_R, value_set=pa.array(hidden_N)).to_numpy()
+    keep_R = ~hidden_R | (pc.list_flatten(windows["times"]).to_numpy() >= cut)
+    window_R = np.repeat(np.arange(windows.num_rows), lengths.to_numpy())
+    offsets = pa.array(np.append(0, np.cumsum(np.bincount(window_R[keep_R], minlength=windows.num_rows))), pa.int32())
+    for name in ("item_ids", "labels", "times", "loss_mask", "train_count"):
+        values = pc.list_flatten(windows[name]).combine_chunks()
+        if name == "train_count":
+            values = pc.if_else(pa.array(hidden_R), pa.scalar(0, values.type), values)
+        lists = pa.ListArray.from_arrays(offsets, values.filter(pa.array(keep_R)))
+        windows = windows.set_column(windows.schema.get_field_index(name), name, lists)
+    return windows.filter(pc.greater(pc.list_value_length(windows["item_ids"]), 0))
+
+
 def under_codes(windows: pa.Table, item_N: NDArray[np.int64], codes_NS: NDArray[np.int16]) -> pa.Table:
     """The windows with the codes (N, S) of the items (N,) in place of their own."""
     order = np.argsort(item_N)
@@ -48,10 +65,12 @@ def under_codes(windows: pa.Table, item_N: NDArray[np.int64], codes_NS: NDArray[
     return windows.set_column(windows.schema.get_field_index("tokenizer"), "tokenizer", named)
 
 
-def train_and_score(train: pa.Table, test: pa.Table, layout: Layout, config: RankerConfig) -> pa.Table:
+def train_and_score(
+    train: pa.Table, test: pa.Table, layout: Layout, config: RankerConfig, decoded_CV: Tensor | None = None
+) -> pa.Table:
     """A ranker trained on ``train``, and the impressions of ``test`` that it scored."""
     torch.manual_seed(config.seed + 1)
-    model = build(config, layout)
+    model = build(config, layout, decoded_CV)
     optimiser, progress = optimiser_for(model, config), Progress()
     for epoch in range(config.epochs):
         starts = range(0, train.num_rows, config.shuffle_windows)

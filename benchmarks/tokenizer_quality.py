@@ -73,7 +73,8 @@ def generated(
     trials = [Trial(g, v, s) for s in range(seeds) for g in grades for v in METHODS]
     # What text and image of the easy grade have in common fills 64 codes, no more: see docs/tokenizer.md.
     trials += [Trial("easy", "dst, 64 codes", s) for s in range(seeds) if "easy" in grades]
-    trials += [Trial("hard", v, s) for s in range(ablation_seeds) for v in ABLATIONS if "hard" in grades]
+    ablated_on = [g for g in ("easy", "hard") if g in grades]
+    trials += [Trial(g, v, s) for s in range(ablation_seeds) for g in ablated_on for v in ABLATIONS]
     results = run_trials(trials, _generated, RESULTS / "tokenizer_generated.jsonl", processes)
     columns = (
         ("rebuilt:text", "rebuilt:image", "kept:text_alone", "kept:image_alone", "collisions", "used", "perplexity"),

@@ -77,8 +77,7 @@ def summary(
 
 def paired(results: Mapping[str, Figures], data: str, a: str, b: str, column: str, seeds: Sequence[int]) -> str:
     """Mean of ``a`` less ``b`` by seed, with half the width of its 95 % interval."""
-    pairs = [(results[Trial(data, v, s).key][column] for v in (a, b)) for s in seeds]
-    return _interval([x - y for x, y in pairs])
+    return _interval([results[Trial(data, a, s).key][column] - results[Trial(data, b, s).key][column] for s in seeds])
 
 
 def _interval(values: Sequence[float]) -> str:

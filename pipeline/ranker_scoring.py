@@ -63,7 +63,7 @@ class WindowScorer:
 
     def __init__(self, folder: Callable[[], Path], tokenizer: str, actors: int = 1) -> None:
         self.ranker = load(folder(), tokenizer)
-        self.device = torch.device("cuda" if ray.get_gpu_ids() else "cpu")
+        self.device = torch.device("cuda" if ray.is_initialized() and ray.get_gpu_ids() else "cpu")
         self.model = self.ranker.model(self.device)
         torch.set_num_threads(share_of_cores(actors))
 
@@ -78,7 +78,8 @@ class WindowScorer:
         batch = collate(windows, self.ranker.layout)
         counted = batch.loss_mask.numpy()[real_positions(windows)]
         with torch.inference_mode():
-            logits = self.model(batch.tokens.to(self.device), batch.labels.to(self.device)).cpu()
+            there = batch.to(self.device)
+            logits = self.model(there.tokens, there.items, there.labels).cpu()
         window_of = np.repeat(np.arange(len(windows)), window_lengths(windows))[counted]
         keep = pa.array(counted)
         return pa.table(

@@ -1,6 +1,5 @@
 """Ray Data: live items that have no IDs under a tokenizer get them from their stored vectors."""
 
-import hashlib
 import logging
 
 import numpy as np
@@ -18,6 +17,7 @@ from pipeline.lake import Lake
 from pipeline.live import Chunk, chunks, encoded, live_items, tokenized, without
 from pipeline.ray_session import actor_device, actor_pool, read_files
 from pipeline.run import Run
+from schemas.semantic_id import disambiguator
 from schemas.tables import EMBEDDINGS, ITEMS, SEMANTIC_IDS
 from tokenizer import artefact
 from tokenizer.embeddings import TokenizerError
@@ -149,12 +149,3 @@ class TokenizeItems:
             rows = rows.append_column(name, pa.array([value] * items.num_rows, pa.string()))
         numbers = pa.array(map(disambiguator, items["item_id"].to_pylist()), pa.int64())
         return SEMANTIC_IDS.conform(rows.append_column("disambiguator", numbers))
-
-
-def disambiguator(item_id: str) -> int:
-    """What tells items of equal codes apart: 63 bits of a hash of the item's id.
-
-    A function of the id alone, it cannot move, whatever neighbours an item has and whenever they came. Two ids
-    of one tuple of codes agree with a chance of about 10⁻¹⁹ a pair; ``publish`` would refuse them.
-    """
-    return int.from_bytes(hashlib.sha256(item_id.encode()).digest()[:8], "big") >> 1

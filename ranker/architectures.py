@@ -1,7 +1,7 @@
 """Which model a configuration names."""
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ranker.config import RankerConfig
 from ranker.flat import FlatTransformer
@@ -11,8 +11,22 @@ from schemas.semantic_id import Layout
 ARCHITECTURES: dict[str, type[HMAT] | type[FlatTransformer]] = {"hmat": HMAT, "flat": FlatTransformer}
 
 
-def build(config: RankerConfig, layout: Layout) -> nn.Module:
-    """A new model, its weights a function of ``config.seed`` alone."""
+def build(config: RankerConfig, layout: Layout, decoded_CV: Tensor | None = None) -> nn.Module:
+    """A new model, its weights a function of ``config.seed`` alone.
+
+    Args:
+        config: the model.
+        layout: slots and codebook size of the codes that it reads.
+        decoded_CV: if ``config.decoded``, the vectors that the codes stand for, float32, a row a code: those of slot 0,
+            the absent one last, then those of slot 1, and so on.
+
+    Raises:
+        ValueError: ``decoded_CV`` is missing, not asked for, or has not a row a code.
+    """
+    rows = layout.slots * (layout.codebook_size + 1)
+    if config.decoded != (decoded_CV is not None) or (decoded_CV is not None and len(decoded_CV) != rows):
+        given = "none" if decoded_CV is None else f"{len(decoded_CV)} rows"
+        raise ValueError(f"ranker.decoded wants vectors of {rows * config.decoded} codes, not {given}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        return ARCHITECTURES[config.arch](config, layout)
+        return ARCHITECTURES[config.arch](config, layout, decoded_CV)

@@ -22,6 +22,7 @@ from schemas.semantic_id import Layout
 
 FORMAT = 1
 CONFIG, WEIGHTS, METRICS = "config.json", "model.safetensors", "metrics.json"
+DECODED = "items.decoded.decoded_CV"  # in the weights, if the ranker has any
 
 
 class ArtefactError(ValueError):
@@ -52,10 +53,10 @@ class TrainedRanker:
         Raises:
             ArtefactError: the weights are not those of the configured architecture.
         """
-        model = build(self.config, self.layout)
         try:
+            model = build(self.config, self.layout, self.state.get(DECODED))
             model.load_state_dict(self.state)
-        except RuntimeError as error:
+        except (RuntimeError, ValueError) as error:
             raise ArtefactError(f"the weights do not fit arch {self.config.arch!r}: {error}") from error
         return model.to(device).eval()
 

@@ -6,41 +6,50 @@ A query in item ``i`` sees, under one softmax,
 - the memory of each earlier item ``j < i``: its anchor's key and value with its feedback;
 - one null memory, so that the first item has a past too.
 
-Details of the past are never visible. ``shift_memory`` puts the null memory first and drops the last item's, so
-that item ``i`` sees exactly rows ``0 … i``: what the items see is then plain causal attention, one a slot.
+Details of the past are never visible. The null memory comes first, so that item ``i`` sees exactly rows ``0 … i`` of
+the memory: what the items see is then plain causal attention, one a slot.
 
 Letters: B windows, H heads, N items, S slots of an item (its anchor is the last), Q the last Q slots, which
-query (S, or 1 for the anchor alone), D head.
+query (S, or 1 for the anchor alone), D head, M rows of memory (N+1 with the last item's).
 """
 
 import torch
 from torch import Tensor
 
 
-def shift_memory(null_HD: Tensor, memory_BHND: Tensor) -> Tensor:
-    """Rows as the items see them, ``(B, H, N, D)``: row 0 is the null memory, row m the memory of item m-1."""
+def with_null(null_HD: Tensor, memory_BHND: Tensor) -> Tensor:
+    """Rows of memory, ``(B, H, M, D)``: row 0 is the null memory, row m the memory of item m-1."""
     batch, heads, _, head = memory_BHND.shape
     null_BH1D = null_HD[None, :, None].expand(batch, heads, 1, head).to(memory_BHND.dtype)
-    return torch.cat([null_BH1D, memory_BHND[:, :, :-1]], 2)
+    return torch.cat([null_BH1D, memory_BHND], 2)
 
 
 def dense_attention(
-    q_BHNQD: Tensor, k_BHNSD: Tensor, v_BHNSD: Tensor, past_k_BHND: Tensor, past_v_BHND: Tensor
+    q_BHNQD: Tensor,
+    k_BHNSD: Tensor,
+    v_BHNSD: Tensor,
+    past_k_BHMD: Tensor,
+    past_v_BHMD: Tensor,
+    *,
+    causal: bool = True,
 ) -> Tensor:
-    """What each query reads, ``(B, H, N, Q, D)``; scores are (N+S) a query instead of N·S.
+    """What each query reads, ``(B, H, N, Q, D)``; scores are (M+S) a query instead of N·S.
 
-    ``past_k``, ``past_v`` are shifted memories: item ``i`` sees their rows ``0 … i``. Queries and keys are rotated.
+    Queries and keys are rotated. Item ``i`` sees rows ``0 … i`` of the past; unless ``causal``, all of them, as
+    candidates for one place do.
     """
     items, queries, head = q_BHNQD.shape[2:]
+    rows = past_k_BHMD.shape[2]
     q_BHNQD = q_BHNQD * head**-0.5
-    past_BHNQN = _by_item(q_BHNQD, past_k_BHND.transpose(-1, -2))
+    past_BHNQM = _by_item(q_BHNQD, past_k_BHMD.transpose(-1, -2))
     own_BHNQS = q_BHNQD @ k_BHNSD.transpose(-1, -2)
-    future_NN = ~torch.ones(items, items, dtype=torch.bool, device=q_BHNQD.device).tril()
-    past_BHNQN = past_BHNQN.masked_fill(future_NN[:, None], -torch.inf)
+    if causal:
+        future_NM = ~torch.ones(items, rows, dtype=torch.bool, device=q_BHNQD.device).tril()
+        past_BHNQM = past_BHNQM.masked_fill(future_NM[:, None], -torch.inf)
     own_BHNQS = own_BHNQS.masked_fill(~own_item_mask(k_BHNSD.shape[3], queries, q_BHNQD.device), -torch.inf)
-    weights = torch.cat([past_BHNQN, own_BHNQS], -1).softmax(-1)
-    past_BHNQN, own_BHNQS = weights.split([items, weights.shape[-1] - items], -1)
-    return _by_item(past_BHNQN, past_v_BHND) + own_BHNQS @ v_BHNSD
+    weights = torch.cat([past_BHNQM, own_BHNQS], -1).softmax(-1)
+    past_BHNQM, own_BHNQS = weights.split([rows, weights.shape[-1] - rows], -1)
+    return _by_item(past_BHNQM, past_v_BHMD) + own_BHNQS @ v_BHNSD
 
 
 def own_item_mask(slots: int, queries: int, device: torch.device) -> Tensor:

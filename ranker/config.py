@@ -5,12 +5,22 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
+class ItemIdConfig(BaseModel):
+    """A learned vector of every item's own, found by a hash of its ID."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    buckets: int = Field(default=2**16, ge=2, le=2**27, description="rows of the table; items of one row share it")
+    dropout: float = Field(default=0.0, ge=0, lt=1, description="chance that an item's ID is hidden in training")
+
+
 class RankerConfig(BaseModel):
     """Size, positions and training of a ranker; ``arch`` chooses HMAT or the flat baseline of the same size.
 
     Raises:
         pydantic.ValidationError: a value out of bounds, an unknown key, or heads that do not divide ``dim``
-            into multiples of four (a head's halves are rotated apart, each in pairs).
+            into multiples of four (a head's halves are rotated apart, each in pairs), a ranker that would know nothing
+            of an item, or one that would hide all it knows.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -21,6 +31,14 @@ class RankerConfig(BaseModel):
     heads: int = Field(default=2, ge=1, le=64)
     max_items: int = Field(default=300, ge=2, le=100_000, description="items a window may hold")
     dropout: float = Field(default=0.1, ge=0, lt=1, description="on what each sub-layer adds to the residual stream")
+    codes: bool = Field(default=True, description="a learned vector a code; without, an item has no tokens")
+    item_id: ItemIdConfig | None = Field(default=None, description="a learned vector an item beside its codes'")
+    decoded: bool = Field(
+        default=False, description="what the tokenizer's decoders make of an item's codes, beside them"
+    )
+    free_dropout: float = Field(
+        default=0.0, ge=0, lt=1, description="chance that code vectors and ID of an item are hidden in training"
+    )
     rope_base: float = Field(default=10_000.0, gt=1, description="longest wavelength of the rotary positions / 2π")
 
     epochs: int = Field(default=3, ge=1, le=1000, description="passes over the training windows")
@@ -37,4 +55,12 @@ class RankerConfig(BaseModel):
     def _heads_fit(self) -> Self:
         if self.dim % (4 * self.heads):
             raise ValueError(f"dim {self.dim} is not a multiple of 4 · heads = {4 * self.heads}")
+        return self
+
+    @model_validator(mode="after")
+    def _knows_items(self) -> Self:
+        if not (self.codes or self.item_id or self.decoded):
+            raise ValueError("codes, item_id and decoded are all off: nothing would be known of an item")
+        if self.free_dropout and not self.decoded:
+            raise ValueError("free_dropout hides all but the decoded vectors: set decoded, too")
         return self

@@ -14,19 +14,21 @@ import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
-from schemas.semantic_id import Layout
+from schemas.semantic_id import Layout, disambiguator
 
-MODEL_COLUMNS = ["tokens", "labels", "loss_mask", "tokenizer"]
-IMPRESSION_COLUMNS = ["user_id", "item_ids", "train_count"]
+MODEL_COLUMNS = ["tokens", "item_ids", "labels", "loss_mask", "tokenizer"]
+IMPRESSION_COLUMNS = ["user_id", "train_count"]
 
 Indices = np.ndarray[tuple[int], np.dtype[np.int64]]
 
 
 @dataclass(frozen=True)
 class WindowBatch:
-    """Padded windows: int64 ``tokens`` (B, N, T) and ``labels`` (B, N), bool ``loss_mask`` (B, N), false in padding."""
+    """Padded windows: int64 ``tokens`` (B, N, T), ``items`` (B, N), hashes of the IDs, and ``labels`` (B, N); bool
+    ``loss_mask`` (B, N), false in padding."""
 
     tokens: Tensor
+    items: Tensor
     labels: Tensor
     loss_mask: Tensor
 
@@ -42,7 +44,7 @@ class WindowBatch:
 
     def to(self, device: torch.device) -> "WindowBatch":
         """The batch on ``device``."""
-        return WindowBatch(self.tokens.to(device), self.labels.to(device), self.loss_mask.to(device))
+        return WindowBatch(*(x.to(device) for x in (self.tokens, self.items, self.labels, self.loss_mask)))
 
 
 class WindowError(ValueError):
@@ -60,7 +62,7 @@ def check_windows(windows: pa.Table, layout: Layout, tokenizer: str, max_items: 
     lengths = window_lengths(windows)
     if len(lengths) and lengths.max() > max_items:
         raise WindowError(f"a window holds {lengths.max()} items where ranker.max_items is {max_items}")
-    for column, per_item in (("tokens", layout.slots), ("loss_mask", 1)):
+    for column, per_item in (("tokens", layout.slots), ("item_ids", 1), ("loss_mask", 1)):
         wrong = np.flatnonzero(_list_lengths(windows[column]) != lengths * per_item)
         if len(wrong):
             raise WindowError(
@@ -82,17 +84,20 @@ def collate(windows: pa.Table, layout: Layout) -> WindowBatch:
     real_BN = real_positions(windows)
     tokens_BNT = np.full((*real_BN.shape, layout.slots), layout.absent, np.int64)
     tokens_BNT[real_BN] = _flat(windows["tokens"]).reshape(-1, layout.slots)
+    items_BN = np.zeros(real_BN.shape, np.int64)
+    items_BN[real_BN] = _hashes(windows["item_ids"])
     labels_BN = np.zeros(real_BN.shape, np.int64)
     labels_BN[real_BN] = _flat(windows["labels"])
     loss_mask_BN = np.zeros(real_BN.shape, bool)
     loss_mask_BN[real_BN] = _flat(windows["loss_mask"])
-    return WindowBatch(*map(torch.from_numpy, (tokens_BNT, labels_BN, loss_mask_BN)))
+    return WindowBatch(*map(torch.from_numpy, (tokens_BNT, items_BN, labels_BN, loss_mask_BN)))
 
 
 def blank_batch(layout: Layout) -> WindowBatch:
     """One window of one position that counts for nothing: what a worker out of data steps with."""
     return WindowBatch(
         torch.full((1, 1, layout.slots), layout.absent),
+        torch.zeros(1, 1, dtype=torch.int64),
         torch.zeros(1, 1, dtype=torch.int64),
         torch.zeros(1, 1, dtype=torch.bool),
     )
@@ -139,3 +144,9 @@ def _list_lengths(column: pa.ChunkedArray) -> Indices:
 
 def _flat(column: pa.ChunkedArray) -> np.ndarray:
     return pc.list_flatten(column).to_numpy(zero_copy_only=False)
+
+
+def _hashes(item_ids: pa.ChunkedArray) -> Indices:
+    ids = pc.dictionary_encode(pc.list_flatten(item_ids).combine_chunks())
+    hashes = np.array([disambiguator(item) for item in ids.dictionary.to_pylist()], np.int64)
+    return hashes[ids.indices.to_numpy()]

@@ -66,7 +66,7 @@ def train_step(
     model: nn.Module, optimiser: torch.optim.Optimizer, batch: WindowBatch, impressions: int, config: RankerConfig
 ) -> float:
     """One update on the mean loss over ``impressions`` of all workers; returns this worker's summed loss."""
-    loss = loss_sum(model(batch.tokens, batch.labels), batch)
+    loss = loss_sum(model(batch.tokens, batch.items, batch.labels), batch)
     optimiser.zero_grad(set_to_none=True)
     (loss * _world_size() / max(1, impressions)).backward()  # DDP averages over the workers
     nn.utils.clip_grad_norm_(model.parameters(), config.max_gradient_norm)

@@ -27,7 +27,8 @@ from pipeline.releases import export, publish, released, released_ids, rollback
 from pipeline.run import Run
 from pipeline.sequences import sequences
 from pipeline.status import status
-from pipeline.tokenize import disambiguator, tokenize
+from pipeline.tokenize import tokenize
+from schemas.semantic_id import disambiguator
 from pipeline.tokenizer_training import train_tokenizer
 from schemas.tables import SEMANTIC_IDS, TABLES
 

@@ -9,7 +9,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from ranker import flash
 from ranker.architectures import build
-from ranker.attention import dense_attention, shift_memory
+from ranker.attention import dense_attention, with_null
 from ranker.config import RankerConfig
 from ranker.flash import memory_anchor_attention
 from ranker.rotary import hierarchical_rotation, plain_rotation, rotate
@@ -45,7 +45,7 @@ def test_equals_the_dense_mask_in_values_and_gradients(
     shapes = [(batch, heads, items, slots, head)] * 3 + [(batch, heads, items, head)] * 2 + [(heads, 1, head)]
     inputs = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
     q, k, v, memory_k, memory_v, null = inputs
-    past = (shift_memory(null[:, 0], memory) for memory in (memory_k, memory_v))
+    past = (with_null(null[:, 0], memory)[:, :, :items] for memory in (memory_k, memory_v))
     attend = data.draw(st.sampled_from([dense_attention, memory_anchor_attention]))
     fast = attend(q[..., slots - queries :, :], k, v, *past)
     slow = one_softmax(*inputs)[..., slots - queries :, :]
@@ -124,54 +124,111 @@ def test_the_plain_rotation_is_the_textbook_one() -> None:
             torch.testing.assert_close(turned[position, 0, 2 * pair : 2 * pair + 2], expected)
 
 
-@pytest.fixture(params=["hmat", "flat"])
+DECODED_CV = torch.randn(LAYOUT.slots * (LAYOUT.codebook_size + 1), 5, generator=torch.Generator().manual_seed(0))
+KNOWN = {  # what a ranker may know of an item
+    "codes": {},
+    "item_id": {"codes": False, "item_id": {"buckets": 50}},
+    "all": {"item_id": {"buckets": 50, "dropout": 0.2}, "decoded": True, "free_dropout": 0.3},
+}
+
+
+@pytest.fixture(params=[(arch, known) for arch in ("hmat", "flat") for known in KNOWN], ids=" ".join)
 def model(request: pytest.FixtureRequest) -> nn.Module:
-    config = RankerConfig(arch=request.param, dim=16, layers=3, heads=2, seed=1)
-    model = build(config, LAYOUT).eval()
+    arch, known = request.param
+    config = RankerConfig.model_validate({"arch": arch, "dim": 16, "layers": 3, "heads": 2, "seed": 1} | KNOWN[known])
+    model = build(config, LAYOUT, DECODED_CV if config.decoded else None).eval()
     for parameter in model.parameters():  # nothing may be hidden by a zero
         nn.init.normal_(parameter, std=0.3)
     return model
 
 
-def windows(batch: int, items: int) -> tuple[Tensor, Tensor]:
+def windows(batch: int, items: int) -> tuple[Tensor, Tensor, Tensor]:
     generator = torch.Generator().manual_seed(batch * 100 + items)
     tokens = torch.randint(0, LAYOUT.absent + 1, (batch, items, LAYOUT.slots), generator=generator)
-    return tokens, torch.randint(0, 2, (batch, items), generator=generator)
+    ids = torch.randint(0, 2**62, (batch, items), generator=generator)
+    return tokens, ids, torch.randint(0, 2, (batch, items), generator=generator)
 
 
 def test_a_label_reaches_later_logits_only(model: nn.Module) -> None:
-    tokens, labels = windows(2, 9)
-    logits = model(tokens, labels)
+    tokens, ids, labels = windows(2, 9)
+    logits = model(tokens, ids, labels)
     for item in range(9):
         flipped = labels.clone()
         flipped[:, item] ^= 1
-        change = (model(tokens, flipped) - logits).abs()
+        change = (model(tokens, ids, flipped) - logits).abs()
         assert torch.equal(change[:, : item + 1], torch.zeros(2, item + 1))
         assert (change[:, item + 1 :] > 0).all()
 
 
 def test_an_item_reaches_its_own_and_later_logits_only(model: nn.Module) -> None:
-    tokens, labels = windows(1, 8)
-    logits = model(tokens, labels)
-    other = tokens.clone()
-    other[:, 4] = (other[:, 4] + 1) % LAYOUT.absent
-    change = (model(other, labels) - logits).abs()
+    tokens, ids, labels = windows(1, 8)
+    logits = model(tokens, ids, labels)
+    tokens[:, 4] = (tokens[:, 4] + 1) % LAYOUT.absent
+    ids[:, 4] += 1
+    change = (model(tokens, ids, labels) - logits).abs()
     assert torch.equal(change[:, :4], torch.zeros(1, 4))
     assert (change[:, 4:] > 0).all()
 
 
 def test_padding_and_other_windows_never_change_a_logit(model: nn.Module) -> None:
-    tokens, labels = windows(3, 10)
-    together = model(tokens, labels)
+    together = model(*windows(3, 10))
     for window, length in enumerate((3, 7, 10)):
-        alone = model(tokens[window : window + 1, :length], labels[window : window + 1, :length])
+        alone = model(*(x[window : window + 1, :length] for x in windows(3, 10)))
         torch.testing.assert_close(together[window : window + 1, :length], alone, atol=1e-5, rtol=1e-5)
 
 
 def test_every_parameter_learns(model: nn.Module) -> None:
-    model(*windows(4, 6)).square().sum().backward()
+    model.train()(*windows(4, 6)).square().sum().backward()
     idle = [name for name, parameter in model.named_parameters() if not (parameter.grad.abs() > 0).any()]
     assert idle == []
+
+
+@pytest.mark.parametrize("known", KNOWN)
+def test_candidates_against_a_memory_score_as_the_full_pass(known: str) -> None:
+    config = RankerConfig.model_validate({"dim": 16, "layers": 3, "heads": 2} | KNOWN[known])
+    model = build(config, LAYOUT, DECODED_CV if config.decoded else None).eval()
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    history, candidates = windows(2, 9), windows(2, 5)
+    memory = model.remember(*history)
+    assert (memory.items, memory.nbytes) == (9, 3 * 2 * 2 * 10 * 16 * 4)  # layers, keys and values, B, M, E, bytes
+    scored = model.score(memory, *candidates[:2])
+    for candidate in range(5):
+        pairs = zip(history, candidates, strict=True)
+        whole = (torch.cat([past, new[:, candidate : candidate + 1]], 1) for past, new in pairs)
+        torch.testing.assert_close(scored[:, candidate], model(*whole)[:, -1], atol=1e-5, rtol=1e-5)
+
+
+def test_the_flat_last_layer_reads_what_a_whole_layer_would() -> None:
+    config = RankerConfig(arch="flat", dim=16, layers=1, heads=2)
+    model = build(config, LAYOUT).eval()
+    stream, rotation = torch.randn(2, 20, 16), plain_rotation(20, 8, config.rope_base, CPU)
+    read = torch.arange(3, 20, 5)
+    (block,) = model.blocks
+    torch.testing.assert_close(block(stream, rotation, read), block(stream, rotation)[:, read])
+
+
+@pytest.mark.parametrize("arch", ["hmat", "flat"])
+def test_an_item_that_training_never_met_stands_on_its_decoded_vectors(arch: str) -> None:
+    config = RankerConfig.model_validate({"arch": arch, "dim": 16, "heads": 2} | KNOWN["all"])
+    model = build(config, LAYOUT, DECODED_CV)
+    tokens, ids, labels = windows(2, 9)
+    model.items.identity.table.weight.data[(ids[:, :8] % 50).flatten()] = 1.0  # the last item of each window is new
+    model.eval()(tokens, ids, labels)
+    codes = model.items(tokens, ids)[0]
+    met = (model.items.identity(ids) != 0).any(-1)
+    assert met[:, :8].all()
+    assert (codes[met] != 0).all()
+    assert (codes[~met] == 0).all()
+
+
+def test_decoded_vectors_must_be_those_of_the_codes() -> None:
+    with pytest.raises(ValueError, match="not none"):
+        build(RankerConfig(decoded=True), LAYOUT)
+    with pytest.raises(ValueError, match="28 codes, not 27 rows"):
+        build(RankerConfig(decoded=True), LAYOUT, DECODED_CV[1:])
+    with pytest.raises(ValueError, match="0 codes, not 28 rows"):
+        build(RankerConfig(), LAYOUT, DECODED_CV)
 
 
 def test_both_architectures_are_of_one_size() -> None:

@@ -50,7 +50,7 @@ def test_training_finds_good_items_and_generous_users() -> None:
     late = batch.loss_mask & (torch.arange(batch.labels.shape[1]) >= 6)
     model = ranker.model()
     with torch.inference_mode():
-        knowing, blind = (model(batch.tokens, past)[late] for past in (batch.labels, 0 * batch.labels))
+        knowing, blind = (model(batch.tokens, batch.items, past)[late] for past in (batch.labels, 0 * batch.labels))
     assert roc_auc_score(batch.labels[late], knowing) > 0.8
     assert roc_auc_score(batch.labels[late], blind) > 0.65  # the codes alone
     assert roc_auc_score(batch.labels[late], blind) < 0.77
@@ -62,7 +62,7 @@ def test_the_flat_baseline_learns_too() -> None:
     assert losses[-1] < losses[0]
     batch = collate(taste_windows(200, seed=2), LAYOUT)
     with torch.inference_mode():
-        logits = ranker.model()(batch.tokens, batch.labels)
+        logits = ranker.model()(batch.tokens, batch.items, batch.labels)
     assert roc_auc_score(batch.labels[batch.loss_mask], logits[batch.loss_mask]) > 0.65
 
 
@@ -90,7 +90,7 @@ def test_an_artefact_comes_back_whole(tmp_path: Path) -> None:
     assert again.fingerprint == ranker.fingerprint
     assert json.loads((tmp_path / "metrics.json").read_text()) == {"auc": 0.5}
     batch = collate(taste_windows(3, seed=0), LAYOUT)
-    assert torch.equal(again.model()(batch.tokens, batch.labels), ranker.model()(batch.tokens, batch.labels))
+    assert torch.equal(again.model()(batch.tokens, batch.items, batch.labels), ranker.model()(batch.tokens, batch.items, batch.labels))
 
 
 def test_a_wrong_artefact_is_named(tmp_path: Path) -> None:

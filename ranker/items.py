@@ -1,0 +1,97 @@
+"""What a ranker knows of an item: learned vectors of its codes, a hash of its ID, the decoded vectors of its codes.
+
+The first two are free to learn an item by heart; the third is a frozen function of the codes and says what an item is
+like. So that a new item can stand on it (our departure from the paper), the free parts are hidden for random items
+in training, and after it for every item whose ID training never met.
+
+Letters: B windows, N items, T semantic tokens, E width, C codes of all slots (the absent ones included), V width of the
+decoded vectors, all modalities side by side.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from ranker.config import RankerConfig
+from schemas.semantic_id import Layout
+
+EMBEDDING_STD = 0.1
+
+
+class ItemEmbedding(nn.Module):
+    """An item's tokens, and what is known of it as a whole."""
+
+    def __init__(self, config: RankerConfig, layout: Layout, decoded_CV: Tensor | None) -> None:
+        super().__init__()
+        self.dim, self.free_dropout = config.dim, config.free_dropout
+        rows = layout.codebook_size + 1
+        self.offset_T: Tensor
+        self.register_buffer("offset_T", torch.arange(layout.slots) * rows, persistent=False)
+        self.codes = nn.Embedding(layout.slots * rows, config.dim) if config.codes else None
+        if self.codes is not None:
+            nn.init.normal_(self.codes.weight, std=EMBEDDING_STD)
+        self.identity = HashedIdentity(config) if config.item_id else None
+        self.decoded = DecodedVectors(decoded_CV, config.dim) if decoded_CV is not None else None
+
+    @property
+    def tokens_alone(self) -> bool:
+        """Whether the codes' own vectors are all that is known of an item."""
+        return self.identity is None and self.decoded is None
+
+    def forward(self, tokens_BNT: Tensor, items_BN: Tensor) -> tuple[Tensor, Tensor]:
+        """Of int64 codes and hashes of item IDs: the tokens ``(B, N, T, E)``, T = 0 without code tables, and the items
+        as wholes ``(B, N, E)``, zero where the tokens are all."""
+        rows_BNT = tokens_BNT + self.offset_T
+        x_BNTE = self._empty(*tokens_BNT.shape[:2], 0) if self.codes is None else self.codes(rows_BNT)
+        id_BNE = self._empty(*items_BN.shape) if self.identity is None else self.identity(items_BN)
+        if self.free_dropout:
+            free_BN1 = self._free(id_BNE)
+            x_BNTE, id_BNE = x_BNTE * free_BN1[..., None], id_BNE * free_BN1
+        return x_BNTE, id_BNE if self.decoded is None else id_BNE + self.decoded(rows_BNT)
+
+    def _free(self, id_BNE: Tensor) -> Tensor:
+        """``(B, N, 1)``, 1 where an item's free parts are seen."""
+        if self.training:
+            return torch.empty_like(id_BNE[..., :1]).bernoulli_(1 - self.free_dropout)
+        if self.identity is None:
+            return torch.ones_like(id_BNE[..., :1])
+        return id_BNE.any(-1, keepdim=True).to(id_BNE.dtype)
+
+    def _empty(self, *shape: int) -> Tensor:
+        return torch.zeros(*shape, self.dim, device=self.offset_T.device)
+
+
+class HashedIdentity(nn.Module):
+    """One row a bucket of hashed IDs, hidden for random items in training.
+
+    The rows begin at zero, so a bucket that training never met says as little as a hidden one.
+    """
+
+    def __init__(self, config: RankerConfig) -> None:
+        super().__init__()
+        assert config.item_id is not None
+        self.buckets, self.dropout = config.item_id.buckets, config.item_id.dropout
+        self.table = nn.Embedding(self.buckets, config.dim)
+        nn.init.zeros_(self.table.weight)
+
+    def forward(self, items_BN: Tensor) -> Tensor:
+        """``(B, N, E)`` of int64 hashes."""
+        id_BNE: Tensor = self.table(items_BN % self.buckets)
+        if not self.training or not self.dropout:
+            return id_BNE
+        return id_BNE * torch.empty_like(id_BNE[..., :1]).bernoulli_(1 - self.dropout)
+
+
+class DecodedVectors(nn.Module):
+    """A projection of the vectors that a tokenizer's frozen decoders make of an item's codes, one summand a code."""
+
+    def __init__(self, decoded_CV: Tensor, dim: int) -> None:
+        super().__init__()
+        self.decoded_CV: Tensor
+        self.register_buffer("decoded_CV", decoded_CV)
+        self.project = nn.Linear(decoded_CV.shape[1], dim)
+
+    def forward(self, rows_BNT: Tensor) -> Tensor:
+        """``(B, N, E)`` of int64 rows of ``decoded_CV``."""
+        # As many rows as items are projected: the sum of an item's codes comes first.
+        sums = nn.functional.embedding_bag(rows_BNT.flatten(0, 1), self.decoded_CV, mode="sum")
+        return self.project(sums).unflatten(0, rows_BNT.shape[:2])

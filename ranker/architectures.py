@@ -24,9 +24,9 @@ def build(config: RankerConfig, layout: Layout, decoded_CV: Tensor | None = None
         ValueError: ``decoded_CV`` is missing, not asked for, or has not a row a code.
     """
     rows = layout.slots * (layout.codebook_size + 1)
-    if config.decoded != (decoded_CV is not None) or (decoded_CV is not None and len(decoded_CV) != rows):
+    if bool(config.decoded) != (decoded_CV is not None) or (decoded_CV is not None and len(decoded_CV) != rows):
         given = "none" if decoded_CV is None else f"{len(decoded_CV)} rows"
-        raise ValueError(f"ranker.decoded wants vectors of {rows * config.decoded} codes, not {given}")
+        raise ValueError(f"ranker.decoded wants vectors of {rows * bool(config.decoded)} codes, not {given}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         return ARCHITECTURES[config.arch](config, layout, decoded_CV)

@@ -33,8 +33,8 @@ class RankerConfig(BaseModel):
     dropout: float = Field(default=0.1, ge=0, lt=1, description="on what each sub-layer adds to the residual stream")
     codes: bool = Field(default=True, description="a learned vector a code; without, an item has no tokens")
     item_id: ItemIdConfig | None = Field(default=None, description="a learned vector an item beside its codes'")
-    decoded: bool = Field(
-        default=False, description="what the tokenizer's decoders make of an item's codes, beside them"
+    decoded: tuple[Literal["text", "image"], ...] = Field(
+        default=(), description="vectors that the tokenizer's decoders make of an item's codes, beside the codes"
     )
     free_dropout: float = Field(
         default=0.0, ge=0, lt=1, description="chance that code vectors and ID of an item are hidden in training"

@@ -28,8 +28,8 @@ from pipeline.run import Run
 from pipeline.sequences import sequences
 from pipeline.status import status
 from pipeline.tokenize import tokenize
-from schemas.semantic_id import disambiguator
 from pipeline.tokenizer_training import train_tokenizer
+from schemas.semantic_id import disambiguator
 from schemas.tables import SEMANTIC_IDS, TABLES
 
 pytestmark = [pytest.mark.spark, pytest.mark.ray, pytest.mark.usefixtures("ray")]

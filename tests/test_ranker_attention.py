@@ -128,7 +128,7 @@ DECODED_CV = torch.randn(LAYOUT.slots * (LAYOUT.codebook_size + 1), 5, generator
 KNOWN = {  # what a ranker may know of an item
     "codes": {},
     "item_id": {"codes": False, "item_id": {"buckets": 50}},
-    "all": {"item_id": {"buckets": 50, "dropout": 0.2}, "decoded": True, "free_dropout": 0.3},
+    "all": {"item_id": {"buckets": 50, "dropout": 0.2}, "decoded": ["text"], "free_dropout": 0.3},
 }
 
 
@@ -224,9 +224,9 @@ def test_an_item_that_training_never_met_stands_on_its_decoded_vectors(arch: str
 
 def test_decoded_vectors_must_be_those_of_the_codes() -> None:
     with pytest.raises(ValueError, match="not none"):
-        build(RankerConfig(decoded=True), LAYOUT)
+        build(RankerConfig(decoded=("text",)), LAYOUT)
     with pytest.raises(ValueError, match="28 codes, not 27 rows"):
-        build(RankerConfig(decoded=True), LAYOUT, DECODED_CV[1:])
+        build(RankerConfig(decoded=("text",)), LAYOUT, DECODED_CV[1:])
     with pytest.raises(ValueError, match="0 codes, not 28 rows"):
         build(RankerConfig(), LAYOUT, DECODED_CV)
 

@@ -90,7 +90,9 @@ def test_an_artefact_comes_back_whole(tmp_path: Path) -> None:
     assert again.fingerprint == ranker.fingerprint
     assert json.loads((tmp_path / "metrics.json").read_text()) == {"auc": 0.5}
     batch = collate(taste_windows(3, seed=0), LAYOUT)
-    assert torch.equal(again.model()(batch.tokens, batch.items, batch.labels), ranker.model()(batch.tokens, batch.items, batch.labels))
+    assert torch.equal(
+        again.model()(batch.tokens, batch.items, batch.labels), ranker.model()(batch.tokens, batch.items, batch.labels)
+    )
 
 
 def test_a_wrong_artefact_is_named(tmp_path: Path) -> None:

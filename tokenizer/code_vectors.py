@@ -2,13 +2,15 @@
 
 A ranker that reads these sums knows what an item is like from its codes alone, without the tokenizer.
 
-N items, S slots, R = K+1 codes of a slot (the absent one last), C = S·R, V widths of the known modalities together.
+N items, S slots, R = K+1 codes of a slot (the absent one last), C = S·R, V widths of the modalities together.
 """
+
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
 
-from tokenizer.embeddings import MODALITIES
+from tokenizer.embeddings import MODALITIES, TokenizerError
 from tokenizer.interface import Tokenizer
 
 MOST_ITEMS = 50_000  # more would not move the sums
@@ -18,7 +20,7 @@ SEED = 0
 
 
 @torch.no_grad()
-def code_vectors(model: Tokenizer, codes_NS: Tensor) -> Tensor:
+def code_vectors(model: Tokenizer, codes_NS: Tensor, modalities: Iterable[str] = MODALITIES) -> Tensor:
     """Vectors (C, V) float32 whose sums over an item's codes come nearest to its decoded embeddings, in least squares.
 
     The decoders are not linear in the codes, but nearly: on MovieLens-1M the sums leave 0.7 % of the variance open.
@@ -28,13 +30,20 @@ def code_vectors(model: Tokenizer, codes_NS: Tensor) -> Tensor:
     Args:
         model: a trained tokenizer.
         codes_NS: integer codes of the catalogue's items, in any order; of very many a sample is used.
+        modalities: whose embeddings the vectors stand for, side by side.
+
+    Raises:
+        TokenizerError: a modality that the tokenizer does not know.
     """
+    modalities = list(modalities)
+    if unknown := set(modalities) - set(model.known()):
+        raise TokenizerError(f"there are no decoded vectors of {', '.join(unknown)}: the tokenizer was trained without")
     if len(codes_NS) > MOST_ITEMS:
         sample_N = torch.randperm(len(codes_NS), generator=torch.Generator().manual_seed(SEED))[:MOST_ITEMS]
         codes_NS = codes_NS[sample_N]
     codes_NS = codes_NS.to(model.device, torch.int64)
     decoded = dict(zip(MODALITIES, model.decode(codes_NS), strict=True))
-    left_NV = torch.cat([_standardised(decoded[m]) for m in model.known()], dim=1)
+    left_NV = torch.cat([_standardised(decoded[m]) for m in modalities], dim=1)
     vectors_SRV = left_NV.new_zeros(model.layout.slots, model.layout.codebook_size + 1, left_NV.shape[1])
     for _ in range(SWEEPS):
         for slot, vectors_RV in enumerate(vectors_SRV):

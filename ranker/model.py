@@ -109,6 +109,11 @@ class Block(nn.Module):
         return x_BNQE + self.dropout(self.feed_forward(x_BNQE))
 
 
+def condensed(x_BNSE: Tensor) -> Tensor:
+    """``(B, N, E)``, what of an item becomes its memory: its anchor."""
+    return x_BNSE[:, :, -1]
+
+
 class HMAT(nn.Module):
     """Click logits of a batch of windows, or of candidates against remembered histories."""
 
@@ -133,9 +138,9 @@ class HMAT(nn.Module):
         rotation_NSF = self._rotation(*x_BNSE.shape[1:3])
         *inner, last = self.layers
         for block in inner:
-            past = block.remember(x_BNSE[:, :, -1], feedback_BNE, rotation_NSF[:, -1])
+            past = block.remember(condensed(x_BNSE), feedback_BNE, rotation_NSF[:, -1])
             x_BNSE = block(x_BNSE, past, rotation_NSF, anchor_alone=False)
-        past = last.remember(x_BNSE[:, :, -1], feedback_BNE, rotation_NSF[:, -1])
+        past = last.remember(condensed(x_BNSE), feedback_BNE, rotation_NSF[:, -1])
         x_BN1E = last(x_BNSE, past, rotation_NSF, anchor_alone=True)  # nothing else is read
         return self.head(x_BN1E)[:, :, 0, 0]
 
@@ -145,7 +150,7 @@ class HMAT(nn.Module):
         rotation_NSF = self._rotation(*x_BNSE.shape[1:3])
         layers = []
         for block in self.layers:
-            layers.append(block.remember(x_BNSE[:, :, -1], feedback_BNE, rotation_NSF[:, -1]))
+            layers.append(block.remember(condensed(x_BNSE), feedback_BNE, rotation_NSF[:, -1]))
             if len(layers) < len(self.layers):
                 x_BNSE = block(x_BNSE, layers[-1], rotation_NSF, anchor_alone=False)
         return Memory(layers)

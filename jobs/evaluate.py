@@ -1,4 +1,4 @@
-"""AUC, GAUC, log loss and cold-start slices of a ranker."""
+"""AUC, GAUC, log loss, calibration and slices of a ranker; its differences from another."""
 
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,18 +10,23 @@ if TYPE_CHECKING:
     from pipeline.config import Config
 
 
-def run_evaluate(config: "Config", ranker: str | None = None, run_id: str | None = None) -> dict[str, Any]:
+def run_evaluate(
+    config: "Config", ranker: str | None = None, run_id: str | None = None, against: str | None = None
+) -> dict[str, Any]:
     """The job, as demo runs it too; returns the figures."""
-    from jobs.tables import show_evaluation
+    from jobs.tables import show_comparison, show_evaluation
     from pipeline.artefacts import newest
     from pipeline.ranking import evaluate
     from pipeline.ray_session import ray_session
     from pipeline.run import Run
 
-    with Run("evaluate", config, run_id=run_id, ranker=ranker) as run, ray_session(config.ray):
-        figures = evaluate(run, ranker or newest(run.lake, "rankers"))
+    with Run("evaluate", config, run_id=run_id, ranker=ranker, against=against) as run, ray_session(config.ray):
+        figures = evaluate(run, ranker or newest(run.lake, "rankers"), against)
     tell(run)
     show_evaluation(figures)
+    if against:
+        show_evaluation(figures["against"])
+        show_comparison(figures["comparison"])
     return figures
 
 
@@ -29,9 +34,12 @@ def command(
     config: ConfigFile = DEFAULT_CONFIG,
     overrides: Overrides = None,
     ranker: Annotated[str | None, typer.Option("--ranker", help="Fingerprint; default: the newest trained.")] = None,
+    against: Annotated[
+        str | None, typer.Option("--against", help="Fingerprint of a ranker to compare it with.")
+    ] = None,
 ) -> None:
-    """Measure a ranker on the test period: AUC, GAUC, log loss, by how often an item was seen in training."""
-    run_evaluate(read_config(config, overrides), ranker)
+    """Measure a ranker on the test period: AUC, GAUC, log loss, calibration, by items and users; against another."""
+    run_evaluate(read_config(config, overrides), ranker, against=against)
 
 
 if __name__ == "__main__":

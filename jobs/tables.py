@@ -10,7 +10,8 @@ from rich.table import Column, Table
 if TYPE_CHECKING:
     from pipeline.config import Config
 
-MEASURES = ("impressions", "auc", "gauc", "log_loss")
+MEASURES = ("auc", "gauc", "log_loss")
+SLICES = {"slices": "seen {} times in training", "by_history": "after {} items", "by_missing": "missing: {}"}
 LEVEL_COLUMNS = ("codes used", "perplexity", "kept without image", "kept without text", "bits both know")
 QUALITY = {
     "items measured": ("items",),
@@ -27,12 +28,46 @@ QUALITY = {
 
 
 def show_evaluation(figures: Mapping[str, Any]) -> None:
-    """AUC, GAUC and log loss of all impressions, and of items by how often training saw them."""
-    table = Table("items seen in training", *MEASURES)
-    rows = {"all": figures, **{f"{name} times": part for name, part in figures["slices"].items()}}
-    for name, part in rows.items():
-        table.add_row(name, *(_figure(part[measure]) for measure in MEASURES))
+    """AUC, GAUC and log loss with their intervals, of all impressions and in slices, and calibration."""
+    title = f"ranker {figures['ranker']} ({figures['arch']}, tokenizer {figures['tokenizer']})"
+    table = _measures(title)
+    _add_measures(table, "all", figures, figures)
+    for by, name in SLICES.items():
+        table.add_section()
+        for kind, part in figures[by].items():
+            _add_measures(table, name.format(kind), part, part)
+    console, found = Console(), figures["calibration"]
+    console.print(table)
+    lines = [
+        f"calibration        error {_figure(found['error'])}, predicted / observed {_figure(found['ratio'])}",
+        f"left out of GAUC   {figures['one_class_users']:,} users of one class, "
+        f"{figures['one_class_impressions']:,} impressions",
+    ]
+    console.print(*lines, sep="\n", highlight=False, soft_wrap=True)
+
+
+def show_comparison(found: Mapping[str, Any]) -> None:
+    """Differences of two rankers with their paired intervals, over all impressions and by training count."""
+    table = _measures("the first less the second")
+    _add_measures(table, "all", found, found["differences"])
+    for kind, part in found["slices"].items():
+        _add_measures(table, SLICES["slices"].format(kind), part, part["differences"])
     Console().print(table)
+
+
+def _measures(title: str) -> Table:
+    columns = (Column(name, justify="right") for name in ("impressions", *MEASURES))
+    return Table("impressions of items", *columns, title=title, title_justify="left")
+
+
+def _add_measures(table: Table, name: str, part: Mapping[str, Any], measured: Mapping[str, Any]) -> None:
+    """A row: each measure with its interval below it."""
+    intervals = (part["intervals"][measure] for measure in MEASURES)
+    cells = (
+        _figure(measured[measure]) + (f"\n{_figure(ends[0])} to {_figure(ends[1])}" if ends else "")
+        for measure, ends in zip(MEASURES, intervals, strict=True)
+    )
+    table.add_row(name, _figure(part["impressions"]), *cells)
 
 
 def show_tokenizer(metrics: Mapping[str, Any]) -> None:

@@ -22,6 +22,7 @@ from ranker.data import (
     real_positions,
     window_lengths,
 )
+from schemas.semantic_id import Layout
 
 SCORED_WINDOWS = 256
 
@@ -45,7 +46,8 @@ def predict(
 
     Returns:
         A row an impression, lazily: ``user_id``, ``item_id`` string, ``label`` int8, ``score`` float32 (click
-        probability), ``train_count`` int32. :func:`ranker.evaluation.report` reads them.
+        probability), ``train_count`` int32, ``history`` int32 (earlier items of the window), ``missing`` string (``text``
+        or ``image``, whose codes are absent, else ``none``). :func:`ranker.evaluation.report` reads them.
     """
     return dataset.select_columns(MODEL_COLUMNS + IMPRESSION_COLUMNS).map_batches(
         WindowScorer,
@@ -76,11 +78,12 @@ class WindowScorer:
 
     def _score(self, windows: pa.Table) -> pa.Table:
         batch = collate(windows, self.ranker.layout)
-        counted = batch.loss_mask.numpy()[real_positions(windows)]
+        real = real_positions(windows)
+        counted = batch.loss_mask.numpy()[real]
         with torch.inference_mode():
             there = batch.to(self.device)
             logits = self.model(there.tokens, there.items, there.labels).cpu()
-        window_of = np.repeat(np.arange(len(windows)), window_lengths(windows))[counted]
+        window_of, position = (index[counted] for index in np.nonzero(real))
         keep = pa.array(counted)
         return pa.table(
             {
@@ -89,5 +92,14 @@ class WindowScorer:
                 "label": batch.labels[batch.loss_mask].to(torch.int8).numpy(),
                 "score": logits[batch.loss_mask].double().sigmoid().float().numpy(),
                 "train_count": pc.list_flatten(windows["train_count"]).filter(keep).cast(pa.int32()),
+                "history": position.astype(np.int32),
+                "missing": _missing(batch.tokens[batch.loss_mask], self.ranker.layout),
             }
         )
+
+
+def _missing(tokens_RT: torch.Tensor, layout: Layout) -> pa.Array:
+    """Which modality an impression's item lacks; one that the layout gives no level is never missing."""
+    absent_RT, spans = tokens_RT.numpy() == layout.absent, layout.spans()
+    lacks_text, lacks_image = (pa.array(absent_RT[:, spans[part]].any(axis=1)) for part in ("text", "image"))
+    return pc.if_else(lacks_text, "text", pc.if_else(lacks_image, "image", "none"))

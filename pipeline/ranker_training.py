@@ -48,6 +48,7 @@ class _Job:
     config: RankerConfig
     layout: Layout
     tokenizer: str
+    decoded_CV: torch.Tensor | None
     total_windows: int
     figures: Queue
 
@@ -58,6 +59,7 @@ def train(
     layout: Layout,
     tokenizer: str,
     *,
+    decoded_CV: torch.Tensor | None = None,
     use_gpu: bool,
     storage: str | Path,
     filesystem: fs.FileSystem | None = None,
@@ -70,6 +72,7 @@ def train(
         config: the ranker; ``config.workers`` processes train it.
         layout: slots and codebook size of the windows' codes.
         tokenizer: fingerprint that every window must carry.
+        decoded_CV: if ``config.decoded``, the vectors of the codes, see :func:`ranker.architectures.build`.
         use_gpu: one GPU a worker.
         storage: folder where Ray Train keeps the run's checkpoint, which every worker can write to.
         filesystem: that ``storage`` is a path of; default: this machine's, or the one that its URI names.
@@ -92,7 +95,7 @@ def train(
     listener.start()
     trainer = TorchTrainer(
         _train_worker,
-        train_loop_config={"job": _Job(config, layout, tokenizer, windows * config.epochs, figures)},
+        train_loop_config={"job": _Job(config, layout, tokenizer, decoded_CV, windows * config.epochs, figures)},
         datasets={"train": _evenly(dataset, windows, config.workers)},
         dataset_config=ray.train.DataConfig(execution_options=ExecutionOptions(preserve_order=True)),
         scaling_config=ray.train.ScalingConfig(
@@ -125,7 +128,7 @@ def _train_worker(told: dict[str, Any]) -> None:
     if device.type == "cpu":
         torch.set_num_threads(share_of_cores(context.get_local_world_size()))
     torch.manual_seed(config.seed + 1 + rank)  # dropout differs between workers, the weights do not
-    model = prepare_model(build(config, job.layout))
+    model = prepare_model(build(config, job.layout, job.decoded_CV))
     optimiser, progress = optimiser_for(model, config), Progress()
     for epoch in range(config.epochs):
         figures = train_epoch(

@@ -13,6 +13,7 @@ import ray.data
 from ray.train import TrainingFailedError
 
 from pipeline.artefacts import local_folder, store, tokenizer_layout
+from pipeline.decoded import decoded_vectors
 from pipeline.errors import JobError
 from pipeline.lake import Lake
 from pipeline.ranker_scoring import predict
@@ -20,8 +21,8 @@ from pipeline.ranker_training import train
 from pipeline.ray_session import gpus, read_files
 from pipeline.releases import require_release
 from pipeline.run import Run
-from ranker.artefact import ArtefactError, load
-from ranker.evaluation import report
+from ranker.artefact import ArtefactError, TrainedRanker, load
+from ranker.evaluation import ImpressionError, compare, report
 from ranker.training import EpochFigures
 from schemas.tables import SEQUENCES
 
@@ -37,6 +38,8 @@ def train_ranker(run: Run, on_epoch: Callable[[EpochFigures], None] | None = Non
     windows = read_windows(lake, release.tokenizer, "train")
     layout = tokenizer_layout(lake, release.tokenizer)
     run.read(SEQUENCES)
+    with run.phase("decode"):
+        decoded_CV = decoded_vectors(lake, release.tokenizer, config.ranker.decoded)
     checkpoints = f"checkpoints/{run.run_id}"  # in the lake, which every worker can write to
     with run.phase("train"):
         try:
@@ -45,6 +48,7 @@ def train_ranker(run: Run, on_epoch: Callable[[EpochFigures], None] | None = Non
                 config.ranker,
                 layout,
                 release.tokenizer,
+                decoded_CV=decoded_CV,
                 use_gpu=gpus() > 0,
                 storage=lake.path(checkpoints),
                 filesystem=lake.filesystem,
@@ -63,31 +67,54 @@ def train_ranker(run: Run, on_epoch: Callable[[EpochFigures], None] | None = Non
     return trained.fingerprint
 
 
-def evaluate(run: Run, ranker: str) -> dict[str, Any]:
-    """AUC, GAUC, log loss and slices of a ranker on the test windows of the tokenizer that it was trained for.
+def evaluate(run: Run, ranker: str, against: str | None = None) -> dict[str, Any]:
+    """A ranker's :func:`report` on the test windows of the tokenizer that it was trained for, and who it is.
+
+    With another ranker ``against`` it, also that one's, and the ``comparison``: the first less the second.
 
     Raises:
         ConfigError: the lake has no such ranker.
-        JobError: the ranker is damaged, or there are no test windows of its tokenizer.
+        JobError: a ranker is damaged, there are no test windows of its tokenizer, or the two rankers' windows do not
+            hold the same impressions.
     """
-    lake = run.lake
+    names = [ranker] if against is None else [ranker, against]
+    trained = [_trained(run.lake, name) for name in names]
+    run.read(SEQUENCES)
+    with run.phase("score"):
+        scored = [_impressions(run.lake, name, one.tokenizer) for name, one in zip(names, trained, strict=True)]
+    with run.phase("measure"):
+        figures, *other = (
+            {"ranker": name, "arch": one.config.arch, "tokenizer": one.tokenizer, **report(impressions)}
+            for name, one, impressions in zip(names, trained, scored, strict=True)
+        )
+        if other:
+            figures |= {"against": other[0], "comparison": _compared(*scored)}
+    run.count(rows_in=scored[0].num_rows)
+    run.metrics |= figures
+    return figures
+
+
+def _trained(lake: Lake, ranker: str) -> TrainedRanker:
     folder = local_folder(lake, "rankers", ranker)
     try:
-        trained = load(folder)
+        return load(folder)
     except ArtefactError as error:
         raise JobError(str(error)) from error
-    run.read(SEQUENCES)
-    actors = gpus() or 1
-    with run.phase("score"):
-        windows = read_windows(lake, trained.tokenizer, "test")
-        folder_of = partial(local_folder, lake, "rankers", ranker)
-        scored = predict(windows, folder_of, tokenizer=trained.tokenizer, actors=actors, use_gpu=gpus() > 0)
-        impressions = pa.concat_tables(ray.get(scored.to_arrow_refs()))
-    with run.phase("measure"):
-        figures = report(impressions)
-    run.count(rows_in=impressions.num_rows)
-    run.metrics |= {"ranker": ranker, "arch": trained.config.arch, "tokenizer": trained.tokenizer, **figures}
-    return figures
+
+
+def _impressions(lake: Lake, ranker: str, tokenizer: str) -> pa.Table:
+    """All that the ranker scores on the test windows."""
+    windows = read_windows(lake, tokenizer, "test")
+    folder_of = partial(local_folder, lake, "rankers", ranker)
+    scored = predict(windows, folder_of, tokenizer=tokenizer, actors=gpus() or 1, use_gpu=gpus() > 0)
+    return pa.concat_tables(ray.get(scored.to_arrow_refs()))
+
+
+def _compared(ours: pa.Table, theirs: pa.Table) -> dict[str, Any]:
+    try:
+        return compare(ours, theirs)
+    except ImpressionError as error:
+        raise JobError(f"the rankers cannot be compared: {error}; run sequences for both tokenizers") from error
 
 
 def read_windows(lake: Lake, tokenizer: str, split: Literal["train", "test"]) -> ray.data.Dataset:

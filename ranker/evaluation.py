@@ -1,81 +1,159 @@
-"""How good a ranker is: AUC, GAUC, log loss, over all impressions and by how often an item was trained on.
+"""How good a ranker is: AUC, GAUC, log loss, calibration, with intervals; and how much better than another.
 
 GAUC is the mean of the users' own AUCs weighted by their impressions (Zhu et al., DIN); a user whose impressions
-are all of one class has none, is left out and counted.
+are all of one class has none, is left out and counted. Intervals are of 95 %, from a bootstrap of users.
+
+R impressions, U users, S users of a slice.
 """
 
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from sklearn.metrics import log_loss, roc_auc_score
+import pyarrow.compute as pc
 
-Floats = np.ndarray[tuple[int], np.dtype[np.float64]]
-Ints = np.ndarray[tuple[int], np.dtype[np.int64]]
+from ranker.bootstrap import FIGURES, REPLICATES, Floats, Ints, Sample, bootstrap, user_aucs
 
-SLICES = {"0": (0, 0), "1-10": (1, 10), "11-100": (11, 100), "101+": (101, 2**62)}
+COUNTS = {"0": (0, 0), "1-10": (1, 10), "11-100": (11, 100), "101+": (101, 2**62)}
+MISSING = ("none", "text", "image")
+IMPRESSION = ("user_id", "item_id", "label")
+BINS = 10
+
+Masks = dict[str, np.ndarray]
 
 
-def report(impressions: pa.Table) -> dict[str, Any]:
-    """Figures over all impressions, and in ``slices`` those of items by ``train_count``.
+class ImpressionError(ValueError):
+    """Two rankers were not scored on the same impressions."""
+
+
+def report(impressions: pa.Table, replicates: int = REPLICATES) -> dict[str, Any]:
+    """Figures and ``calibration`` over all impressions; figures in slices: ``slices`` by ``train_count``,
+    ``by_history``, ``by_missing``. ``intervals`` go with each.
 
     Args:
         impressions: a row an impression: ``user_id``, ``label`` (0 or 1), ``score`` (click probability),
-            ``train_count`` (how often the item occurs in training).
+            ``train_count`` (how often the item occurs in training), ``history`` (earlier items that the ranker saw),
+            ``missing`` (the modality that the item lacks, or ``none``).
+        replicates: of the bootstrap.
 
     Returns:
-        A dictionary that JSON can hold; a figure that the impressions do not define is ``None``.
+        A dictionary that JSON can hold; what the impressions do not define is ``None``.
     """
-    _, users = np.unique(impressions["user_id"].to_numpy(zero_copy_only=False), return_inverse=True)
-    labels = impressions["label"].to_numpy().astype(np.int64)
-    scores = impressions["score"].to_numpy().astype(np.float64)
-    counts = impressions["train_count"].to_numpy()
-    figures = measure(users, labels, scores)
-    inside = {name: (low <= counts) & (counts <= high) for name, (low, high) in SLICES.items()}
-    return figures | {
-        "slices": {name: measure(users[rows], labels[rows], scores[rows]) for name, rows in inside.items()}
+    columns = users, labels, scores = _columns(impressions)
+    missing = impressions["missing"].to_numpy(zero_copy_only=False)
+    slices: dict[str, Masks] = {
+        "slices": _by_count(impressions["train_count"]),
+        "by_history": _by_count(impressions["history"]),
+        "by_missing": {name: missing == name for name in MISSING},
     }
+    samples = [Sample(*columns), *(_sample(columns, mask) for by in slices.values() for mask in by.values())]
+    draws = bootstrap(samples, _users(users), replicates)
+    whole, *parts = (measure(s) | {"intervals": s.intervals(d)} for s, d in zip(samples, draws, strict=True))
+    remaining = iter(parts)
+    sliced = {by: {name: next(remaining) for name in masks} for by, masks in slices.items()}
+    return whole | {"calibration": calibration(labels, scores)} | sliced
 
 
-def measure(users: Ints, labels: Ints, scores: Floats) -> dict[str, Any]:
-    """Figures of one set of impressions."""
-    two_classes = len(np.unique(labels)) == 2
-    return {
-        "impressions": len(labels),
-        "positive_rate": float(labels.mean()) if len(labels) else None,
-        "auc": float(roc_auc_score(labels, scores)) if two_classes else None,
-        "log_loss": float(log_loss(labels, scores, labels=[0, 1])) if len(labels) else None,
-        **grouped_auc(users, labels, scores),
+def compare(a: pa.Table, b: pa.Table, replicates: int = REPLICATES) -> dict[str, Any]:
+    """``differences``, a's figures less b's on the same impressions, and their paired ``intervals``: every replicate
+    draws the same users for both. Over all impressions, and in ``slices`` by the ``train_count`` of ``a``.
+
+    Raises:
+        ImpressionError: ``a`` and ``b`` are not of the same users, items and labels.
+    """
+    a, b = (rows.sort_by([(name, "ascending") for name in IMPRESSION]) for rows in (a, b))
+    _check_same(a, b)
+    ours, theirs = _columns(a), _columns(b)
+    everything = np.ones(a.num_rows, bool)
+    masks = {"all": everything} | _by_count(a["train_count"])
+    pairs = [(_sample(ours, mask), _sample(theirs, mask)) for mask in masks.values()]
+    draws = bootstrap([sample for pair in pairs for sample in pair], _users(ours[0]), replicates)
+    found = {
+        name: {
+            "impressions": int(mask.sum()),
+            "differences": _named(our.figures() - their.figures()),
+            "intervals": our.intervals(our_draws - their_draws),
+        }
+        for (name, mask), (our, their), our_draws, their_draws in zip(
+            masks.items(), pairs, draws[::2], draws[1::2], strict=True
+        )
     }
+    return found.pop("all") | {"slices": found}
+
+
+def measure(sample: Sample) -> dict[str, Any]:
+    """Figures of one set of impressions, without intervals."""
+    impressions = int(sample.size_S.sum())
+    return (
+        {"impressions": impressions, "positive_rate": sample.clicks / impressions if impressions else None}
+        | _named(sample.figures())
+        | _grouped(sample.auc_S, sample.size_S)
+    )
 
 
 def grouped_auc(users: Ints, labels: Ints, scores: Floats) -> dict[str, Any]:
-    """``gauc`` and the users and impressions it rests on or leaves out, all users at once by rank sums."""
-    _, users, sizes = np.unique(users, return_inverse=True, return_counts=True)
-    positives = np.bincount(users, labels, len(sizes))
-    rank_sums = np.bincount(users, _ranks_within(users, scores) * labels, len(sizes))
-    negatives = sizes - positives
-    mixed = (positives > 0) & (negatives > 0)
-    aucs = (rank_sums - positives * (positives + 1) / 2)[mixed] / (positives * negatives)[mixed]
+    """``gauc`` and the users and impressions it rests on or leaves out, all users at once."""
+    _, user_R, size_S = np.unique(users, return_inverse=True, return_counts=True)
+    return _grouped(user_aucs(user_R, labels, scores), size_S)
+
+
+def calibration(labels: Ints, scores: Floats) -> dict[str, Any]:
+    """``error``, the expected calibration error over bins of equally many impressions (equal scores stay together),
+    ``ratio`` of the mean prediction to the mean label, and the ``bins``."""
+    first_R = np.searchsorted(np.sort(scores), scores)
+    bin_R = first_R * BINS // max(len(scores), 1)
+    size, predicted, observed = (np.bincount(bin_R, weights, BINS) for weights in (None, scores, labels))
     return {
-        "gauc": float(np.average(aucs, weights=sizes[mixed])) if mixed.any() else None,
-        "gauc_users": int(mixed.sum()),
-        "one_class_users": int((~mixed).sum()),
-        "one_class_impressions": int(sizes[~mixed].sum()),
+        "error": float(np.abs(predicted - observed).sum() / len(scores)) if len(scores) else None,
+        "ratio": float(scores.sum() / labels.sum()) if labels.any() else None,
+        "bins": [
+            {"impressions": int(n), "predicted": float(p / n), "observed": float(o / n)}
+            for n, p, o in zip(size, predicted, observed, strict=True)
+            if n
+        ],
     }
 
 
-def _ranks_within(users: Ints, scores: Floats) -> Floats:
-    """Rank of each score among its user's, from 1, ties sharing their mean rank."""
-    order = np.lexsort((scores, users))
-    users, scores = users[order], scores[order]
-    position = np.arange(len(order))
-    new_user = np.append(True, users[1:] != users[:-1])[: len(order)]
-    new_run = np.append(True, scores[1:] != scores[:-1])[: len(order)] | new_user
-    run = np.cumsum(new_run) - 1
-    run_first = position[new_run]
-    run_last = np.append(run_first[1:], len(order)) - 1
-    user_first = position[new_user][np.cumsum(new_user) - 1]
-    ranks = np.empty(len(order))
-    ranks[order] = ((run_first + run_last) / 2)[run] - user_first + 1
-    return ranks
+def _grouped(auc_S: Floats, size_S: Ints) -> dict[str, Any]:
+    mixed_S = ~np.isnan(auc_S)
+    return {
+        "gauc": float(np.average(auc_S[mixed_S], weights=size_S[mixed_S])) if mixed_S.any() else None,
+        "gauc_users": int(mixed_S.sum()),
+        "one_class_users": int((~mixed_S).sum()),
+        "one_class_impressions": int(size_S[~mixed_S].sum()),
+    }
+
+
+def _check_same(a: pa.Table, b: pa.Table) -> None:
+    a, b = (pa.table({name: rows[name] for name in IMPRESSION}) for rows in (a, b))
+    if a.num_rows != b.num_rows:
+        raise ImpressionError(f"the impressions are not the same: {a.num_rows:,} and {b.num_rows:,}")
+    same = np.logical_and.reduce([pc.equal(a[name], b[name]).to_numpy() for name in IMPRESSION])
+    if not same.all():
+        row = int(np.argmin(same))
+        first, second = (rows.slice(row, 1).to_pylist()[0] for rows in (a, b))
+        raise ImpressionError(f"the impressions are not the same: {first} of one, {second} of the other")
+
+
+def _columns(impressions: pa.Table) -> tuple[Ints, Ints, Floats]:
+    """Users as numbers in the order of their ids, so that figures do not depend on the order of rows."""
+    _, users = np.unique(impressions["user_id"].to_numpy(zero_copy_only=False), return_inverse=True)
+    return users, impressions["label"].to_numpy().astype(np.int64), impressions["score"].to_numpy().astype(np.float64)
+
+
+def _users(users: Ints) -> int:
+    return int(users.max(initial=-1)) + 1
+
+
+def _sample(columns: tuple[Ints, Ints, Floats], mask: np.ndarray) -> Sample:
+    users, labels, scores = columns
+    return Sample(users[mask], labels[mask], scores[mask])
+
+
+def _by_count(column: pa.ChunkedArray) -> Masks:
+    counts = column.to_numpy()
+    return {name: (low <= counts) & (counts <= high) for name, (low, high) in COUNTS.items()}
+
+
+def _named(figures: Floats) -> dict[str, float | None]:
+    return {name: None if np.isnan(x) else float(x) for name, x in zip(FIGURES, figures, strict=True)}

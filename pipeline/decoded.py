@@ -1,0 +1,48 @@
+"""The decoded vectors of a tokenizer's codes, fitted to the codes of all items in the lake, for rankers to read."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pipeline.artefacts import local_folder
+from pipeline.errors import JobError
+from pipeline.lake import Lake
+from schemas.semantic_id import PARTS
+from schemas.tables import SEMANTIC_IDS
+from tokenizer import artefact
+from tokenizer.code_vectors import code_vectors
+from tokenizer.embeddings import TokenizerError
+
+
+def decoded_vectors(lake: Lake, tokenizer: str, modalities: Sequence[str]) -> Tensor | None:
+    """Vectors (C, V) float32 of the codes, see :func:`tokenizer.code_vectors.code_vectors`; None of no modality.
+
+    A function of the set of codes alone, whatever order the table has them in.
+
+    Raises:
+        JobError: the tokenizer is damaged or does not know a modality.
+    """
+    if not modalities:
+        return None
+    try:
+        model = artefact.load(local_folder(lake, "tokenizers", tokenizer)).model
+        rows = lake.read(SEMANTIC_IDS, list(PARTS), where=pc.field("tokenizer") == tokenizer)
+        layout = model.layout
+        parts = [_filled(rows[p], levels, layout.absent) for p, levels in zip(PARTS, layout.levels, strict=True)]
+        codes_NS = np.unique(np.concatenate(parts, axis=1), axis=0)
+        return code_vectors(model, torch.from_numpy(codes_NS), modalities)
+    except TokenizerError as error:
+        raise JobError(f"ranker.decoded: {error}") from error
+
+
+def _filled(part: pa.ChunkedArray, levels: int, absent: int) -> NDArray[np.int16]:
+    """``(N, levels)``, rows without the modality filled with the absent code."""
+    codes_NL = np.full((len(part), levels), absent, np.int16)
+    if levels:
+        codes_NL[part.is_valid().to_numpy()] = pc.list_flatten(part).to_numpy().reshape(-1, levels)
+    return codes_NL

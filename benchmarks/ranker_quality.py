@@ -148,7 +148,7 @@ def _measure(config_file: Path, work: Path, epochs: int, trial: Trial) -> Figure
     settings = {"max_items": 200, "epochs": epochs, "seed": trial.seed} | VARIANTS[trial.variant]
     ranker = RankerConfig.model_validate(settings)
     layout = _tokenizer(method).layout()
-    with patch.multiple(hmat, **INSTEAD.get(trial.variant, {})):
+    with patch.dict(vars(hmat), INSTEAD.get(trial.variant, {})):
         scored = train_and_score(train, test, layout, ranker, decoded_CV if ranker.decoded else None)
     figures = _figures(scored)
     if trial.data == NEW:

@@ -46,8 +46,8 @@ def predict(
 
     Returns:
         A row an impression, lazily: ``user_id``, ``item_id`` string, ``label`` int8, ``score`` float32 (click
-        probability), ``train_count`` int32, ``history`` int32 (earlier items of the window), ``missing`` string (``text``
-        or ``image``, whose codes are absent, else ``none``). :func:`ranker.evaluation.report` reads them.
+        probability), ``train_count`` int32, ``history`` int32 (earlier items of the window), ``missing`` string
+        (``text`` or ``image``, whose codes are absent, else ``none``). :func:`ranker.evaluation.report` reads them.
     """
     return dataset.select_columns(MODEL_COLUMNS + IMPRESSION_COLUMNS).map_batches(
         WindowScorer,

@@ -1,7 +1,7 @@
 """AUC, GAUC and log loss under a bootstrap of users: whole users are drawn again, with all their impressions.
 
 Impressions of one user depend on each other, so drawing impressions would give intervals that are too narrow. Each
-figure is written as a function of how often every user counts, so a replicate is a few passes over what was sorted once.
+figure is a function of how often every user counts, so a replicate is a few passes over what was sorted once.
 
 Letters: R impressions, P positive ones, N negative ones, U users, S users of one sample, B replicates, F figures.
 """
@@ -41,7 +41,7 @@ class Sample:
         self._below_P, self._upto_P = _places(scores_R[negative_N], scores_R[positive_P])
 
     def figures(self, times_U: Floats | None = None) -> Floats:
-        """``(F,)``, those of :data:`FIGURES`, with every user counted ``times_U`` times, else once; NaN where undefined."""
+        """``(F,)``, those of :data:`FIGURES`, every user counted ``times_U`` times, else once; NaN where undefined."""
         times_S = np.ones(len(self.user_S)) if times_U is None else times_U[self.user_S]
         times_P, negatives = times_S[self._user_P], np.append(0, np.cumsum(times_S[self._user_N]))
         wins = times_P @ (negatives[self._below_P] + negatives[self._upto_P]) / 2  # a tie is half a win

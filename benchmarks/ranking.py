@@ -18,7 +18,7 @@ from ranker.architectures import build
 from ranker.artefact import TrainedRanker
 from ranker.config import RankerConfig
 from ranker.data import shuffled_batches
-from ranker.training import Progress, optimiser_for, train_epoch
+from ranker.training import Training
 from schemas.semantic_id import Layout
 from schemas.tables import SEQUENCES
 
@@ -69,24 +69,13 @@ def train_and_score(
     train: pa.Table, test: pa.Table, layout: Layout, config: RankerConfig, decoded_CV: Tensor | None = None
 ) -> pa.Table:
     """A ranker trained on ``train``, and the impressions of ``test`` that it scored."""
-    torch.manual_seed(config.seed + 1)
     model = build(config, layout, decoded_CV)
-    optimiser, progress = optimiser_for(model, config), Progress()
-    for epoch in range(config.epochs):
+    training = Training(model, config, layout, train.num_rows)
+    while not training.finished:
         starts = range(0, train.num_rows, config.shuffle_windows)
         blocks = (train.slice(start, config.shuffle_windows) for start in starts)
-        rng = np.random.default_rng([config.seed, epoch, 0])
-        train_epoch(
-            model,
-            optimiser,
-            shuffled_batches(blocks, layout, config.batch_items, rng),
-            progress,
-            epoch=epoch,
-            total_windows=train.num_rows * config.epochs,
-            config=config,
-            layout=layout,
-            device=torch.device("cpu"),
-        )
+        rng = np.random.default_rng([config.seed, len(training.progress.epochs), 0])
+        training.run_epoch(shuffled_batches(blocks, layout, config.batch_items, rng))
     with tempfile.TemporaryDirectory() as folder:
         TrainedRanker(config, layout, NAME, model.state_dict()).save(Path(folder), {})
         threads = torch.get_num_threads()

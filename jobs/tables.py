@@ -61,10 +61,10 @@ def _measures(title: str) -> Table:
 
 
 def _add_measures(table: Table, name: str, part: Mapping[str, Any], measured: Mapping[str, Any]) -> None:
-    """A row: each measure with its interval."""
+    """A row: each measure with its interval below it."""
     intervals = (part["intervals"][measure] for measure in MEASURES)
     cells = (
-        _figure(measured[measure]) + (f" ({_figure(ends[0])}…{_figure(ends[1])})" if ends else "")
+        _figure(measured[measure]) + (f"\n{_figure(ends[0])} to {_figure(ends[1])}" if ends else "")
         for measure, ends in zip(MEASURES, intervals, strict=True)
     )
     table.add_row(name, _figure(part["impressions"]), *cells)

@@ -25,15 +25,12 @@ def run_train_ranker(config: "Config", run_id: str | None = None) -> str:
     from pipeline.ray_session import ray_session
     from pipeline.run import Run
 
-    arch, total = config.ranker.arch, config.ranker.epochs
     with (
-        Run("train-ranker", config, run_id=run_id, arch=arch) as run,
+        Run("train-ranker", config, run_id=run_id, arch=config.ranker.arch) as run,
         ray_session(config.ray),
         epochs("train-ranker") as progress,
     ):
-        fingerprint = train_ranker(
-            run, lambda figures: progress(figures.epoch + 1, total, {"loss": figures.loss, "seconds": figures.seconds})
-        )
+        fingerprint = train_ranker(run, progress)
     tell(run)
     typer.echo(f"  ranker {fingerprint}")
     return fingerprint

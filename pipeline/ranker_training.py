@@ -1,14 +1,13 @@
 """Training rankers on Ray: windows in as a Ray dataset, weights out.
 
 Training is data-parallel (Ray Train, DistributedDataParallel; gloo on CPU). The windows stream to the workers
-in one fixed order, so a run is a function of configuration, data and number of workers.
+in one fixed order, so a run is a function of configuration, data and number of workers, whoever dies on the way.
 """
 
-import tempfile
-import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,28 +16,34 @@ import ray
 import ray.data
 import ray.train
 import torch
-from pyarrow import fs
-from ray.data import ExecutionOptions
-from ray.train.torch import TorchTrainer, get_device, prepare_model
+from ray.train.torch import get_device, prepare_model
 from ray.util.queue import Queue
-from safetensors.torch import load_file, save_file
-from torch import nn
 
+from pipeline import training_runs
+from pipeline.errors import JobError
+from pipeline.lake import Lake
 from pipeline.ray_session import share_of_cores
+from pipeline.training_runs import last_checkpoint, leave_checkpoint, state_of
 from ranker.architectures import build
 from ranker.artefact import TrainedRanker
 from ranker.config import RankerConfig
 from ranker.data import (
     MODEL_COLUMNS,
     WindowBatch,
+    WindowError,
     check_windows,
+    counted_between,
+    period,
     shuffled_batches,
-    window_lengths,
+    sorted_batches,
+    without_loss,
 )
-from ranker.training import EpochFigures, Progress, optimiser_for, train_epoch
+from ranker.training import DivergedError, EpochFigures, Progress, Training, sum_over_workers
 from schemas.semantic_id import Layout
+from tokenizer.checkpoint import nested, optimiser_tensors, pack, restore_optimiser, unpack
 
-WEIGHTS = "model.safetensors"
+WATCHED = 0.1  # the share of the training period, its end, that early stopping looks at
+TELL_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -47,10 +52,10 @@ class _Job:
 
     config: RankerConfig
     layout: Layout
-    tokenizer: str
     decoded_CV: torch.Tensor | None
-    total_windows: int
+    windows: int
     figures: Queue
+    checkpoint_seconds: float
 
 
 def train(
@@ -60,110 +65,176 @@ def train(
     tokenizer: str,
     *,
     decoded_CV: torch.Tensor | None = None,
-    use_gpu: bool,
-    storage: str | Path,
-    filesystem: fs.FileSystem | None = None,
-    on_epoch: Callable[[EpochFigures], None] | None = None,
+    lake: Lake,
+    checkpoints: str,
+    progress: training_runs.Progress | None = None,
 ) -> tuple[TrainedRanker, list[EpochFigures]]:
     """Train a ranker on windows of ``sequences``.
 
     Args:
         dataset: the training windows; rows of the test split must have been left out.
-        config: the ranker; ``config.workers`` processes train it.
+        config: the ranker; ``config.workers`` processes train it, a GPU each where Ray has any.
         layout: slots and codebook size of the windows' codes.
         tokenizer: fingerprint that every window must carry.
         decoded_CV: if ``config.decoded``, the vectors of the codes, see :func:`ranker.architectures.build`.
-        use_gpu: one GPU a worker.
-        storage: folder where Ray Train keeps the run's checkpoint, which every worker can write to.
-        filesystem: that ``storage`` is a path of; default: this machine's, or the one that its URI names.
-        on_epoch: called in this process after every pass.
+        lake: where checkpoints are.
+        checkpoints: folder of the lake, which every worker must reach. One that an earlier run left is gone on from.
+        progress: called in this process about every second and after every pass.
 
     Returns:
-        The trained ranker and the figures of every pass.
+        The trained ranker, the best one if ``config.patience`` is set, and the figures of every pass.
 
     Raises:
-        ValueError: there is no window to train on.
-        ray.train.TrainingFailedError: a worker failed; its cause is a ``WindowError`` if the rows do not fit.
+        WindowError: the rows do not fit.
+        JobError: there is no window to train on or to watch, the training diverged, Ray lacks the GPUs, or workers died
+            again and again.
     """
-    dataset = dataset.select_columns(MODEL_COLUMNS)
-    windows = dataset.count()
-    if windows == 0:
-        raise ValueError("there is no window to train on: the sequences table has no row of the train split")
-    history: list[EpochFigures] = []
+    dataset = dataset.select_columns([*MODEL_COLUMNS, "times"])
+    fits = partial(check_windows, layout=layout, tokenizer=tokenizer, max_items=config.max_items)
+    datasets = _periods(dataset, *_period(dataset, fits), watch=config.patience is not None)
+    windows = {name: part.count() for name, part in datasets.items()}
+    for name, count in windows.items():
+        if count == 0:
+            raise JobError(f"there is no window to {name}: the sequences table has too few rows of the train split")
     figures = Queue(actor_options={"num_cpus": 0})
-    listener = threading.Thread(target=_listen, args=(figures, history, on_epoch), daemon=True)
-    listener.start()
-    trainer = TorchTrainer(
+    result = training_runs.run(
         _train_worker,
-        train_loop_config={"job": _Job(config, layout, tokenizer, decoded_CV, windows * config.epochs, figures)},
-        datasets={"train": _evenly(dataset, windows, config.workers)},
-        dataset_config=ray.train.DataConfig(execution_options=ExecutionOptions(preserve_order=True)),
-        scaling_config=ray.train.ScalingConfig(
-            num_workers=config.workers,
-            use_gpu=use_gpu,
-            resources_per_worker={"CPU": _cpus_a_worker(config.workers)} | ({"GPU": 1} if use_gpu else {}),
-        ),
-        run_config=ray.train.RunConfig(
-            storage_path=str(storage),
-            storage_filesystem=filesystem,
-            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1),
-        ),
+        _Job(config, layout, decoded_CV, windows["train"], figures, training_runs.CHECKPOINT_SECONDS),
+        figures,
+        workers=config.workers,
+        spare_cpus=1,
+        lake=lake,
+        checkpoints=checkpoints,
+        datasets={name: _evenly(part, windows[name], config.workers) for name, part in datasets.items()},
+        progress=progress,
     )
-    try:
-        result = trainer.fit()
-    finally:
-        figures.put(None)
-        listener.join()
-        figures.shutdown()
-    with result.checkpoint.as_directory() as folder:
-        state = load_file(Path(folder) / WEIGHTS)
-    return TrainedRanker(config, layout, tokenizer, state), history
+    if result.return_value is not None:
+        raise JobError(f"ranker: {result.return_value}")
+    tensors, reached = unpack(state_of(result.checkpoint))
+    weights = nested(tensors, "best") or nested(tensors, "model")
+    return TrainedRanker(config, layout, tokenizer, weights), Progress.of(reached).epochs
 
 
-def _train_worker(told: dict[str, Any]) -> None:
-    """One worker's run: every pass, then rank 0 leaves the weights in the run's checkpoint."""
-    job: _Job = told["job"]
-    config, context = job.config, ray.train.get_context()
-    rank, device = context.get_world_rank(), get_device()
+def _train_worker(told: dict[str, Any]) -> str | None:
+    """One worker's part, from the first pass or the run's last checkpoint to the end; says why there is no ranker."""
+    job: _Job = ray.get(told["job"])
+    context, device = ray.train.get_context(), get_device()
+    rank = context.get_world_rank()
     if device.type == "cpu":
         torch.set_num_threads(share_of_cores(context.get_local_world_size()))
-    torch.manual_seed(config.seed + 1 + rank)  # dropout differs between workers, the weights do not
-    model = prepare_model(build(config, job.layout, job.decoded_CV))
-    optimiser, progress = optimiser_for(model, config), Progress()
-    for epoch in range(config.epochs):
-        figures = train_epoch(
-            model,
-            optimiser,
-            _batches(job, rank, epoch),
-            progress,
-            epoch=epoch,
-            total_windows=job.total_windows,
-            config=config,
-            layout=job.layout,
-            device=device,
-        )
+    model = prepare_model(build(job.config, job.layout, job.decoded_CV))
+    training = Training(model, job.config, job.layout, job.windows, device)
+    _restore(training, last_checkpoint())
+    saved = told_at = time.monotonic()
+
+    def on_step(training: Training) -> None:
+        nonlocal saved, told_at
+        now = time.monotonic()
+        if rank == 0 and now - told_at >= TELL_SECONDS:
+            job.figures.put(_so_far(training))
+            told_at = now
+        (late,) = sum_over_workers((rank == 0 and now - saved >= job.checkpoint_seconds,), device)
+        if late:
+            _leave(training, rank)
+            saved = time.monotonic()
+
+    watched = None if job.config.patience is None else partial(_watched, job)
+    while not training.finished:
+        try:
+            training.run_epoch(_batches(job, rank, len(training.progress.epochs)), watched, on_step)
+        except DivergedError as error:  # the same one in every worker; raised, it would be tried again
+            return str(error)
         if rank == 0:
-            job.figures.put(figures)
-    with tempfile.TemporaryDirectory() as folder:
-        if rank == 0:
-            save_file(_weights(model), Path(folder) / WEIGHTS)
-        checkpoint = ray.train.Checkpoint.from_directory(folder) if rank == 0 else None
-        ray.train.report(asdict(figures), checkpoint=checkpoint)
+            job.figures.put(_so_far(training))
+    _leave(training, rank)
+    return None
+
+
+def _leave(training: Training, rank: int) -> None:
+    state = None
+    if rank == 0:
+        groups = {
+            "model": training.weights(),
+            "best": training.best,
+            "optimiser": optimiser_tensors(training.optimiser),
+        }
+        tensors = {f"{group}/{name}": tensor for group, named in groups.items() for name, tensor in named.items()}
+        state = pack(tensors, asdict(training.progress))
+    leave_checkpoint(state, {"epoch": len(training.progress.epochs), "steps": training.progress.all_steps})
+
+
+def _restore(training: Training, state: bytes | None) -> None:
+    if state is None:
+        return
+    tensors, reached = unpack(state)
+    training.progress = Progress.of(reached)
+    training.best = nested(tensors, "best")
+    training.load_weights(nested(tensors, "model"))
+    restore_optimiser(training.optimiser, nested(tensors, "optimiser"))
+
+
+def _so_far(training: Training) -> tuple[float, int, dict[str, float]]:
+    progress, last = training.progress, training.progress.epochs[-1:]
+    done = len(progress.epochs) + progress.windows / training.windows
+    if progress.steps:
+        return done, training.config.epochs, {"loss": progress.loss / max(1, progress.impressions)}
+    shown = {"loss": last[0].loss, "seconds": last[0].seconds}
+    return done, training.config.epochs, shown | ({"validation": last[0].validation} if last[0].validation else {})
 
 
 def _batches(job: _Job, rank: int, epoch: int) -> Iterator[WindowBatch]:
     config = job.config
-    blocks = ray.train.get_dataset_shard("train").iter_batches(
+    rng = np.random.default_rng([config.seed, epoch, rank])
+    budget = max(1, config.batch_items // config.workers)
+    return shuffled_batches(_blocks("train", config), job.layout, budget, rng)
+
+
+def _watched(job: _Job) -> Iterator[WindowBatch]:
+    return sorted_batches(_blocks("watch", job.config), job.layout, job.config.batch_items)
+
+
+def _blocks(name: str, config: RankerConfig) -> Iterator[pa.Table]:
+    shard = ray.train.get_dataset_shard(name)
+    blocks: Iterator[pa.Table] = shard.iter_batches(
         batch_size=config.shuffle_windows, batch_format="pyarrow", prefetch_batches=1
     )
-    rng = np.random.default_rng([config.seed, epoch, rank])
-    checked = (_checked(block, job) for block in blocks)
-    return shuffled_batches(checked, job.layout, max(1, config.batch_items // config.workers), rng)
+    return blocks
 
 
-def _checked(windows: pa.Table, job: _Job) -> pa.Table:
-    check_windows(windows, job.layout, job.tokenizer, job.config.max_items)
-    return windows
+def _period(dataset: ray.data.Dataset, fits: Callable[[pa.Table], None]) -> tuple[int, int]:
+    """The first and last time that the windows' loss masks count, milliseconds.
+
+    Raises:
+        WindowError: rows do not fit. Raised in the workers of Ray Data, its text would drown in theirs.
+    """
+    blocks = dataset.map_batches(_surveyed, batch_format="pyarrow", fn_kwargs={"fits": fits}).take_all()
+    for fault in (block["fault"] for block in blocks if block["fault"] is not None):
+        raise WindowError(fault)
+    ends = [(block["first"], block["last"]) for block in blocks if block["first"] is not None]
+    return min((first for first, _ in ends), default=0), max((last for _, last in ends), default=0)
+
+
+def _surveyed(windows: pa.Table, fits: Callable[[pa.Table], None]) -> pa.Table:
+    first, last, fault = None, None, None
+    try:
+        fits(windows)
+        first, last = period(windows)
+    except WindowError as error:
+        fault = str(error)
+    times = {"first": pa.array([first], pa.int64()), "last": pa.array([last], pa.int64())}
+    return pa.table(times | {"fault": pa.array([fault], pa.string())})
+
+
+def _periods(dataset: ray.data.Dataset, first: int, last: int, *, watch: bool) -> dict[str, ray.data.Dataset]:
+    """The windows with what is to be trained on in their loss masks and, to ``watch``, those with the end of it."""
+    if not watch:
+        return {"train": dataset}
+    border = int(last - WATCHED * (last - first))
+    spans = {"train": {"before": border}, "watch": {"since": border}}
+    return {
+        name: dataset.map_batches(counted_between, batch_format="pyarrow", fn_kwargs=span)
+        for name, span in spans.items()
+    }
 
 
 def _evenly(dataset: ray.data.Dataset, windows: int, workers: int) -> ray.data.Dataset:
@@ -174,28 +245,4 @@ def _evenly(dataset: ray.data.Dataset, windows: int, workers: int) -> ray.data.D
     missing = -windows % workers
     if missing == 0:
         return dataset
-    return dataset.union(dataset.limit(missing).map_batches(_uncounted, batch_format="pyarrow"))
-
-
-def _uncounted(windows: pa.Table) -> pa.Table:
-    column = windows.schema.get_field_index("loss_mask")
-    masks = [[False] * length for length in window_lengths(windows)]
-    return windows.set_column(column, "loss_mask", pa.array(masks, windows.schema.field(column).type))
-
-
-def _weights(model: nn.Module) -> dict[str, torch.Tensor]:
-    inner = model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
-    return {name: tensor.detach().cpu() for name, tensor in inner.state_dict().items()}
-
-
-def _cpus_a_worker(workers: int) -> float:
-    """What a worker reserves of Ray's CPUs: one, but less where that would leave none to the ingest."""
-    free = ray.cluster_resources().get("CPU", 1) - 1
-    return min(1.0, max(0.0, free / workers))
-
-
-def _listen(figures: Queue, history: list[EpochFigures], on_epoch: Callable[[EpochFigures], None] | None) -> None:
-    while (epoch := figures.get()) is not None:
-        history.append(epoch)
-        if on_epoch is not None:
-            on_epoch(epoch)
+    return dataset.union(dataset.limit(missing).map_batches(without_loss, batch_format="pyarrow"))

@@ -1,16 +1,16 @@
 """Train a ranker on the lake's sequences with Ray Train, and measure it on the test period."""
 
+import hashlib
 import tempfile
-from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
 import ray
 import ray.data
-from ray.train import TrainingFailedError
 
 from pipeline.artefacts import local_folder, store, tokenizer_layout
 from pipeline.decoded import decoded_vectors
@@ -21,17 +21,21 @@ from pipeline.ranker_training import train
 from pipeline.ray_session import gpus, read_files
 from pipeline.releases import require_release
 from pipeline.run import Run
+from pipeline.training_runs import Progress
 from ranker.artefact import ArtefactError, TrainedRanker, load
+from ranker.config import RankerConfig
+from ranker.data import WindowError
 from ranker.evaluation import ImpressionError, compare, report
-from ranker.training import EpochFigures
 from schemas.tables import SEQUENCES
 
 
-def train_ranker(run: Run, on_epoch: Callable[[EpochFigures], None] | None = None) -> str:
+def train_ranker(run: Run, progress: Progress | None = None) -> str:
     """Train the configured ranker on the training windows of the released IDs; return its fingerprint.
 
+    A run whose configuration and data are those of one that was killed goes on from its last checkpoint.
+
     Raises:
-        JobError: nothing is released, or there are no sequences of it.
+        JobError: nothing is released, there are no sequences of it, or they cannot train this ranker.
     """
     config, lake = run.config, run.lake
     release = require_release(lake)
@@ -40,7 +44,7 @@ def train_ranker(run: Run, on_epoch: Callable[[EpochFigures], None] | None = Non
     run.read(SEQUENCES)
     with run.phase("decode"):
         decoded_CV = decoded_vectors(lake, release.tokenizer, config.ranker.decoded)
-    checkpoints = f"checkpoints/{run.run_id}"  # in the lake, which every worker can write to
+    checkpoints = f"checkpoints/{training_name(config.ranker, release.tokenizer, run.versions['read'][SEQUENCES.name])}"
     with run.phase("train"):
         try:
             trained, history = train(
@@ -49,15 +53,13 @@ def train_ranker(run: Run, on_epoch: Callable[[EpochFigures], None] | None = Non
                 layout,
                 release.tokenizer,
                 decoded_CV=decoded_CV,
-                use_gpu=gpus() > 0,
-                storage=lake.path(checkpoints),
-                filesystem=lake.filesystem,
-                on_epoch=on_epoch,
+                lake=lake,
+                checkpoints=checkpoints,
+                progress=progress,
             )
-        except TrainingFailedError as error:
-            raise JobError(f"training failed: {error}") from error
-        finally:
-            lake.delete(checkpoints)
+        except WindowError as error:
+            raise JobError(f"{SEQUENCES.name}: {error}") from error
+    lake.delete(checkpoints)
     metrics = {"tokenizer": release.tokenizer, "epochs": [asdict(epoch) for epoch in history]}
     with run.phase("write"), tempfile.TemporaryDirectory() as folder:
         trained.save(Path(folder), metrics)
@@ -65,6 +67,12 @@ def train_ranker(run: Run, on_epoch: Callable[[EpochFigures], None] | None = Non
     run.count(rows_in=history[-1].windows)
     run.metrics |= {"ranker": trained.fingerprint, "arch": config.ranker.arch, "gpus": gpus(), **metrics}
     return trained.fingerprint
+
+
+def training_name(config: RankerConfig, tokenizer: str, sequences: int | None) -> str:
+    """What tells a training's checkpoints from others': its settings, its data, and the software."""
+    parts = (config.model_dump_json(), tokenizer, str(sequences), *map(version, ("hi-sam", "torch", "ray")))
+    return "ranker-" + hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 
 def evaluate(run: Run, ranker: str, against: str | None = None) -> dict[str, Any]:

@@ -13,7 +13,8 @@ from pipeline.encoders import encoder_fingerprint
 from pipeline.errors import JobError
 from pipeline.run import Run
 from pipeline.spool import Vectors, live_vectors, splits
-from pipeline.tokenizer_workers import Progress, train
+from pipeline.tokenizer_workers import train
+from pipeline.training_runs import Progress
 from schemas.tables import EMBEDDINGS, ITEMS
 from tokenizer import artefact
 from tokenizer.config import TokenizerConfig

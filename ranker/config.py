@@ -48,6 +48,16 @@ class RankerConfig(BaseModel):
     weight_decay: float = Field(default=0.01, ge=0, le=1)
     warmup_steps: int = Field(default=50, ge=0)
     max_gradient_norm: float = Field(default=1.0, gt=0)
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        default="auto", description="of the network in training; auto: bfloat16 on a GPU that has it, else float32"
+    )
+    patience: int | None = Field(
+        default=None,
+        ge=1,
+        le=1000,
+        description="watch the last tenth of the training period instead of training on it, and stop when so many "
+        "passes did not improve its loss; none: train on all of it",
+    )
     seed: int = Field(default=0, ge=0, lt=2**31)
     workers: int = Field(default=1, ge=1, le=1024, description="data-parallel training processes")
 

@@ -133,6 +133,43 @@ def shuffled_batches(
             yield collate(block.take(indices), layout)
 
 
+def sorted_batches(blocks: Iterable[pa.Table], layout: Layout, batch_items: int) -> Iterator[WindowBatch]:
+    """Batches of each block in turn, the shortest windows first."""
+    for block in blocks:
+        for indices in bucket(window_lengths(block), batch_items):
+            yield collate(block.take(indices), layout)
+
+
+def period(windows: pa.Table) -> tuple[int | None, int | None]:
+    """First and last time of what the loss masks count, milliseconds; none if they count nothing."""
+    ends = pc.min_max(pa.array(_flat(windows["times"])[_flat(windows["loss_mask"]).astype(bool)], pa.int64())).as_py()
+    return ends["min"], ends["max"]
+
+
+def counted_between(windows: pa.Table, since: int | None = None, before: int | None = None) -> pa.Table:
+    """The windows with what was seen outside of ``since`` to ``before``, milliseconds, taken from their loss masks;
+    without those of which nothing is left."""
+    times, mask = _flat(windows["times"]), _flat(windows["loss_mask"]).astype(bool)
+    mask = mask & (since is None or times >= since) & (before is None or times < before)
+    lengths = window_lengths(windows)
+    window = np.repeat(np.arange(len(lengths)), lengths)
+    counted = np.bincount(window, mask, minlength=len(lengths)) > 0
+    return _with_loss(windows, mask, lengths).filter(pa.array(counted))
+
+
+def without_loss(windows: pa.Table) -> pa.Table:
+    """The windows with nothing in their loss masks."""
+    lengths = window_lengths(windows)
+    return _with_loss(windows, np.zeros(lengths.sum(), bool), lengths)
+
+
+def _with_loss(windows: pa.Table, mask: np.ndarray, lengths: Indices) -> pa.Table:
+    column = windows.schema.get_field_index("loss_mask")
+    offsets = pa.array(np.append(0, np.cumsum(lengths)), pa.int32())
+    masks = pa.ListArray.from_arrays(offsets, pa.array(mask, pa.bool_()))
+    return windows.set_column(column, "loss_mask", masks.cast(windows.schema.field(column).type))
+
+
 def _shuffled_by_length(lengths: Indices, rng: np.random.Generator) -> Indices:
     order = rng.permutation(len(lengths))
     return order[np.argsort(lengths[order], kind="stable")]

@@ -2,15 +2,18 @@
 
 Works alone or under DistributedDataParallel. Every step counts the impressions of all workers, so that a step's
 gradient is that of the mean loss over all of them however they are spread; a worker that has run out of windows
-steps with a blank batch until all have.
+steps with a blank batch until all have. Every step has a random state of its own, so a training that goes on from what
+:class:`Training` was after any step ends in the same bits.
 """
 
 import math
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
@@ -20,25 +23,62 @@ from ranker.config import RankerConfig
 from ranker.data import WindowBatch, blank_batch
 from schemas.semantic_id import Layout
 
+WORSE_THAN_GUESSING = 1.5 * math.log(2)  # mean loss; even odds for every impression would give log 2
 
-@dataclass
-class Progress:
-    """How far a run has come, over all workers."""
 
-    step: int = 0
-    windows: int = 0
+class DivergedError(ValueError):
+    """A training whose loss is no number any more, or is worse over a whole pass than guessing."""
 
 
 @dataclass(frozen=True)
 class EpochFigures:
-    """One pass: mean binary cross-entropy in training, its impressions and windows, seconds."""
+    """One pass: mean binary cross-entropy in training and on what is watched, impressions, windows, steps, seconds."""
 
     epoch: int
     loss: float
+    validation: float | None
     impressions: int
     windows: int
     steps: int
     seconds: float
+
+
+@dataclass
+class Progress:
+    """How far a training has come, over all workers, the same in each: whole passes, then the one under way."""
+
+    epochs: list[EpochFigures] = field(default_factory=list)
+    stale: int = 0
+    steps: int = 0
+    windows: int = 0
+    impressions: int = 0
+    loss: float = 0.0
+    seconds: float = 0.0
+
+    @property
+    def all_steps(self) -> int:
+        """Steps of all passes."""
+        return self.steps + sum(epoch.steps for epoch in self.epochs)
+
+    @property
+    def all_windows(self) -> int:
+        """Windows of all passes."""
+        return self.windows + sum(epoch.windows for epoch in self.epochs)
+
+    def end_epoch(self, validation: float | None) -> None:
+        """Close the pass under way."""
+        best = min((e.validation for e in self.epochs if e.validation is not None), default=math.inf)
+        self.stale = 0 if validation is None or validation < best else self.stale + 1
+        loss = self.loss / max(1, self.impressions)
+        pass_ = (loss, validation, self.impressions, self.windows, self.steps, self.seconds)
+        self.epochs.append(EpochFigures(len(self.epochs), *pass_))
+        self.steps = self.windows = self.impressions = 0
+        self.loss = self.seconds = 0.0
+
+    @classmethod
+    def of(cls, values: dict[str, Any]) -> "Progress":
+        """The inverse of :func:`dataclasses.asdict`."""
+        return cls(**values | {"epochs": [EpochFigures(**epoch) for epoch in values["epochs"]]})
 
 
 def optimiser_for(model: nn.Module, config: RankerConfig) -> torch.optim.Optimizer:
@@ -49,10 +89,10 @@ def optimiser_for(model: nn.Module, config: RankerConfig) -> torch.optim.Optimiz
     return torch.optim.AdamW(groups, lr=config.learning_rate, weight_decay=config.weight_decay)
 
 
-def learning_rate(progress: Progress, total_windows: int, config: RankerConfig) -> float:
+def learning_rate(steps: int, windows: int, total_windows: int, config: RankerConfig) -> float:
     """Linear warm-up by steps, cosine decay to zero by the share of all windows seen."""
-    warm = min(1.0, (progress.step + 1) / (config.warmup_steps + 1))
-    done = min(1.0, progress.windows / total_windows)
+    warm = min(1.0, (steps + 1) / (config.warmup_steps + 1))
+    done = min(1.0, windows / total_windows)
     return config.learning_rate * warm * (1 + math.cos(math.pi * done)) / 2
 
 
@@ -62,57 +102,133 @@ def loss_sum(logits_BN: Tensor, batch: WindowBatch) -> Tensor:
     return F.binary_cross_entropy_with_logits(logits_BN[mask].float(), batch.labels[mask].float(), reduction="sum")
 
 
-def train_step(
-    model: nn.Module, optimiser: torch.optim.Optimizer, batch: WindowBatch, impressions: int, config: RankerConfig
-) -> float:
-    """One update on the mean loss over ``impressions`` of all workers; returns this worker's summed loss."""
-    loss = loss_sum(model(batch.tokens, batch.items, batch.labels), batch)
-    optimiser.zero_grad(set_to_none=True)
-    (loss * _world_size() / max(1, impressions)).backward()  # DDP averages over the workers
-    nn.utils.clip_grad_norm_(model.parameters(), config.max_gradient_norm)
-    optimiser.step()
-    return loss.item()
+class Training:
+    """A training under way: the model, its optimiser, the best weights so far, and how far it has come.
+
+    Args:
+        model: on ``device``; alone or wrapped by DistributedDataParallel.
+        config: of the ranker.
+        layout: of the windows' codes.
+        windows: of one pass, over all workers.
+        device: where the model is.
+    """
+
+    def __init__(
+        self, model: nn.Module, config: RankerConfig, layout: Layout, windows: int, device: torch.device | None = None
+    ) -> None:
+        self.model, self.config, self.layout, self.windows = model, config, layout, windows
+        self.device = device or torch.device("cpu")
+        self.optimiser = optimiser_for(model, config)
+        self.progress = Progress()
+        self.best: dict[str, Tensor] = {}
+
+    @property
+    def finished(self) -> bool:
+        """Whether all passes are done, or ``patience`` of them brought nothing."""
+        progress = self.progress
+        return len(progress.epochs) >= self.config.epochs or progress.stale >= (self.config.patience or math.inf)
+
+    def weights(self) -> dict[str, Tensor]:
+        """Those of the model as it is."""
+        return dict(self._alone.state_dict())
+
+    def load_weights(self, weights: dict[str, Tensor]) -> None:
+        """Put them into the model."""
+        self._alone.load_state_dict(weights)
+
+    @property
+    def _alone(self) -> nn.Module:
+        """The model without what wraps it."""
+        return self.model.module if isinstance(self.model, nn.parallel.DistributedDataParallel) else self.model
+
+    def run_epoch(
+        self,
+        batches: Iterator[WindowBatch],
+        watched: Callable[[], Iterator[WindowBatch]] | None = None,
+        on_step: Callable[["Training"], None] | None = None,
+    ) -> EpochFigures:
+        """The rest of a pass over this worker's batches, of which those that were trained on already are skipped.
+
+        Args:
+            batches: the whole pass's.
+            watched: batches that the loss of the model after the pass is taken over, if there are any.
+            on_step: called after every step, in all workers alike.
+
+        Raises:
+            DivergedError: the loss is no number any more, or the pass was worse than guessing.
+        """
+        self.model.train()
+        batches = islice(batches, self.progress.steps, None)
+        began, before = time.monotonic(), self.progress.seconds
+        while True:
+            batch = next(batches, None)
+            own = (0, 0) if batch is None else (batch.windows, batch.impressions)
+            windows, impressions = (int(x) for x in sum_over_workers(own, self.device))
+            if windows == 0:
+                break
+            self._step((batch or blank_batch(self.layout)).to(self.device), windows, impressions)
+            self.progress.seconds = before + time.monotonic() - began
+            if on_step is not None:
+                on_step(self)
+        mean = self.progress.loss / max(1, self.progress.impressions)
+        if mean > WORSE_THAN_GUESSING:
+            raise self._diverged(mean)
+        validation = None if watched is None else self._validate(watched())
+        self.progress.end_epoch(validation)
+        if validation is not None and self.progress.stale == 0:
+            self.best = {name: tensor.clone() for name, tensor in self.weights().items()}
+        return self.progress.epochs[-1]
+
+    def _step(self, batch: WindowBatch, windows: int, impressions: int) -> None:
+        """One update on the mean loss over the ``impressions`` of all workers."""
+        progress, config = self.progress, self.config
+        rank, size = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+        torch.manual_seed(int(np.random.SeedSequence([config.seed, rank, progress.all_steps]).generate_state(1)[0]))
+        for group in self.optimiser.param_groups:
+            group["lr"] = learning_rate(progress.all_steps, progress.all_windows, self.windows * config.epochs, config)
+        with self._autocast():
+            logits_BN = self.model(batch.tokens, batch.items, batch.labels)
+        loss = loss_sum(logits_BN, batch)
+        self.optimiser.zero_grad(set_to_none=True)
+        (loss * size / max(1, impressions)).backward()  # DDP averages over the workers
+        nn.utils.clip_grad_norm_(self.model.parameters(), config.max_gradient_norm)
+        self.optimiser.step()
+        (summed,) = sum_over_workers((loss.item(),), self.device)
+        if not math.isfinite(summed):
+            raise self._diverged(summed)
+        progress.steps += 1
+        progress.windows += windows
+        progress.impressions += impressions
+        progress.loss += summed
+
+    def _diverged(self, loss: float) -> DivergedError:
+        return DivergedError(
+            f"the training diverged, its loss is {loss:.3g} at step {self.progress.all_steps}: lower "
+            f"ranker.learning_rate ({self.config.learning_rate}) or ranker.max_gradient_norm "
+            f"({self.config.max_gradient_norm})"
+        )
+
+    @torch.no_grad()
+    def _validate(self, batches: Iterator[WindowBatch]) -> float:
+        self.model.eval()
+        loss, impressions = 0.0, 0
+        for batch in (batch.to(self.device) for batch in batches):
+            with self._autocast():
+                logits_BN = self._alone(batch.tokens, batch.items, batch.labels)
+            loss, impressions = loss + loss_sum(logits_BN, batch).item(), impressions + batch.impressions
+        loss, counted = sum_over_workers((loss, impressions), self.device)
+        return loss / max(1, counted)
+
+    def _autocast(self) -> torch.autocast:
+        device, wanted = self.device.type, self.config.precision
+        if wanted == "auto":
+            wanted = "bfloat16" if device == "cuda" and torch.cuda.is_bf16_supported() else "float32"
+        return torch.autocast(device, torch.bfloat16, enabled=wanted == "bfloat16")
 
 
-def train_epoch(
-    model: nn.Module,
-    optimiser: torch.optim.Optimizer,
-    batches: Iterator[WindowBatch],
-    progress: Progress,
-    *,
-    epoch: int,
-    total_windows: int,
-    config: RankerConfig,
-    layout: Layout,
-    device: torch.device,
-) -> EpochFigures:
-    """One pass over every worker's batches; moves ``progress`` on. ``total_windows`` counts all passes."""
-    began, first_step, seen, windows, loss = time.monotonic(), progress.step, 0, 0, 0.0
-    model.train()
-    while True:
-        batch = next(batches, None)
-        own = (0, 0) if batch is None else (batch.windows, batch.impressions)
-        step_windows, step_impressions = (int(x) for x in _sum_over_workers(own, device))
-        if step_windows == 0:
-            break
-        for group in optimiser.param_groups:
-            group["lr"] = learning_rate(progress, total_windows, config)
-        batch = (batch or blank_batch(layout)).to(device)
-        loss += train_step(model, optimiser, batch, step_impressions, config)
-        progress.step += 1
-        progress.windows += step_windows
-        seen, windows = seen + step_impressions, windows + step_windows
-    (loss,) = _sum_over_workers((loss,), device)
-    steps, seconds = progress.step - first_step, time.monotonic() - began
-    return EpochFigures(epoch, loss / max(1, seen), seen, windows, steps, seconds)
-
-
-def _world_size() -> int:
-    return dist.get_world_size() if dist.is_initialized() else 1
-
-
-def _sum_over_workers(values: tuple[float, ...], device: torch.device) -> list[float]:
-    if _world_size() == 1:
+def sum_over_workers(values: tuple[float, ...], device: torch.device) -> list[float]:
+    """Each value's sum over all workers; what was given where there is one."""
+    if not dist.is_initialized():
         return list(values)
     total = torch.tensor(values, dtype=torch.float64, device=device)
     dist.all_reduce(total)

@@ -6,7 +6,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ranker.data import WindowError, bucket, check_windows, collate, window_lengths
+from ranker.data import (
+    WindowError,
+    bucket,
+    check_windows,
+    collate,
+    counted_between,
+    period,
+    window_lengths,
+    without_loss,
+)
 from schemas.semantic_id import Layout
 
 LAYOUT = Layout(2, 1, 1, 6)
@@ -72,6 +81,24 @@ def test_collate_puts_every_row_at_the_front() -> None:
         assert batch.loss_mask[row].tolist() == windows["loss_mask"][row].as_py() + [False] * (
             batch.loss_mask.shape[1] - length
         )
+
+
+def test_periods_share_out_what_the_loss_masks_count() -> None:
+    windows = taste_windows(20, seed=3).slice(3)
+    first, last = period(windows)
+    columns = (windows[name].to_pylist() for name in ("times", "loss_mask"))
+    counted = [[t for t, m in zip(*row, strict=True) if m] for row in zip(*columns, strict=True)]
+    assert (first, last) == (min(map(min, counted)), max(map(max, counted)))
+    border = 12_000
+    for part, wanted in (
+        (counted_between(windows, before=border), [[t for t in times if t < border] for times in counted]),
+        (counted_between(windows, since=border), [[t for t in times if t >= border] for times in counted]),
+    ):
+        assert part.schema == windows.schema
+        columns = (part[name].to_pylist() for name in ("times", "loss_mask"))
+        found = [[t for t, m in zip(*row, strict=True) if m] for row in zip(*columns, strict=True)]
+        assert found == [times for times in wanted if times]  # windows with nothing left are gone
+    assert period(without_loss(windows)) == (None, None)
 
 
 def test_rows_that_do_not_fit_are_named() -> None:

@@ -13,7 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 from ranker.architectures import build
 from ranker.config import RankerConfig
 from ranker.data import collate
-from ranker.training import EpochFigures, Progress, optimiser_for, train_epoch
+from ranker.training import EpochFigures, Training
 
 CONFIG = RankerConfig(dim=8, layers=2, heads=1, dropout=0, warmup_steps=0)
 SHARES = ([(0, 5), (5, 9), (9, 10)], [(10, 13)])  # rows of each worker's batches: the second runs out first
@@ -21,17 +21,8 @@ SHARES = ([(0, 5), (5, 9), (9, 10)], [(10, 13)])  # rows of each worker's batche
 
 def run_epoch(model: torch.nn.Module, rows: list[list[int]]) -> EpochFigures:
     windows = taste_windows(13, seed=5)
-    return train_epoch(
-        model,
-        optimiser_for(model, CONFIG),
-        (collate(windows.take(batch), LAYOUT) for batch in rows),
-        Progress(),
-        epoch=0,
-        total_windows=26,
-        config=CONFIG,
-        layout=LAYOUT,
-        device=torch.device("cpu"),
-    )
+    batches = (collate(windows.take(batch), LAYOUT) for batch in rows)
+    return Training(model, CONFIG, LAYOUT, 13).run_epoch(batches)
 
 
 def worker(rank: int, folder: str) -> None:

@@ -1,6 +1,7 @@
 """Training learns and repeats itself; the artefact comes back whole or names what is wrong."""
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -14,33 +15,21 @@ from test_ranker_data import LAYOUT, TOKENIZER, taste_windows
 from ranker.architectures import build
 from ranker.artefact import ArtefactError, TrainedRanker, load
 from ranker.config import RankerConfig
-from ranker.data import collate, shuffled_batches
-from ranker.training import Progress, learning_rate, optimiser_for, train_epoch
+from ranker.data import collate, shuffled_batches, sorted_batches
+from ranker.training import DivergedError, Training, learning_rate
 
 CPU = torch.device("cpu")
 SMALL = {"dim": 16, "layers": 1, "heads": 2, "max_items": 40, "warmup_steps": 5, "learning_rate": 0.01}
 
 
 def trained(config: RankerConfig, windows: pa.Table) -> tuple[TrainedRanker, list[float]]:
-    torch.manual_seed(config.seed)
-    model = build(config, LAYOUT)
-    optimiser, progress, losses = optimiser_for(model, config), Progress(), []
-    for epoch in range(config.epochs):
+    training = Training(build(config, LAYOUT), config, LAYOUT, len(windows))
+    while not training.finished:
+        epoch = len(training.progress.epochs)
         batches = shuffled_batches([windows], LAYOUT, config.batch_items, np.random.default_rng([config.seed, epoch]))
-        figures = train_epoch(
-            model,
-            optimiser,
-            batches,
-            progress,
-            epoch=epoch,
-            total_windows=len(windows) * config.epochs,
-            config=config,
-            layout=LAYOUT,
-            device=CPU,
-        )
-        assert figures.windows == len(windows)
-        losses.append(figures.loss)
-    return TrainedRanker(config, LAYOUT, TOKENIZER, model.state_dict()), losses
+        assert training.run_epoch(batches).windows == len(windows)
+    losses = [epoch.loss for epoch in training.progress.epochs]
+    return TrainedRanker(config, LAYOUT, TOKENIZER, training.weights()), losses
 
 
 def test_training_finds_good_items_and_generous_users() -> None:
@@ -66,6 +55,17 @@ def test_the_flat_baseline_learns_too() -> None:
     assert roc_auc_score(batch.labels[batch.loss_mask], logits[batch.loss_mask]) > 0.65
 
 
+def test_a_training_that_diverges_says_so() -> None:
+    windows = taste_windows(40, seed=1)
+    config = RankerConfig(**SMALL | {"learning_rate": 1, "max_gradient_norm": 1e30, "warmup_steps": 0})
+    with pytest.raises(DivergedError, match=r"its loss is \d.* lower ranker.learning_rate \(1.0\)"):
+        trained(config, windows)
+    training = Training(build(config, LAYOUT), config, LAYOUT, len(windows))
+    next(training.model.parameters()).data.fill_(math.nan)
+    with pytest.raises(DivergedError, match="its loss is nan at step 0"):
+        training.run_epoch(sorted_batches([windows], LAYOUT, 100))
+
+
 def test_training_repeats_itself() -> None:
     config = RankerConfig(epochs=1, batch_items=300, **SMALL)
     windows = taste_windows(40, seed=1)
@@ -76,9 +76,9 @@ def test_training_repeats_itself() -> None:
 
 def test_the_schedule_warms_up_and_decays_to_zero() -> None:
     config = RankerConfig(warmup_steps=9, learning_rate=0.1)
-    assert learning_rate(Progress(0, 0), 100, config) == pytest.approx(0.01)
-    assert learning_rate(Progress(20, 50), 100, config) == pytest.approx(0.05)
-    assert learning_rate(Progress(40, 100), 100, config) == pytest.approx(0)
+    assert learning_rate(0, 0, 100, config) == pytest.approx(0.01)
+    assert learning_rate(20, 50, 100, config) == pytest.approx(0.05)
+    assert learning_rate(40, 100, 100, config) == pytest.approx(0)
 
 
 def test_an_artefact_comes_back_whole(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from safetensors.torch import save
 from test_spool import shop
 
 import pipeline.tokenizer_workers as workers
+import pipeline.training_runs as runs
 from pipeline.artefacts import fingerprints, local_folder
 from pipeline.config import Config
 from pipeline.encoders import encoder_fingerprint
@@ -31,13 +32,13 @@ SHORT = {"epochs": 10, "min_steps": 1, "batch_size": 32, "workers": 2, "patience
 
 DRIVER = """
 import sys
-import pipeline.tokenizer_workers as workers
+import pipeline.training_runs as runs
 from pipeline.config import Config
 from pipeline.ray_session import ray_session
 from pipeline.run import Run
 from pipeline.tokenizer_training import train_tokenizer
 
-workers.CHECKPOINT_SECONDS = 0
+runs.CHECKPOINT_SECONDS = 0
 config = Config.model_validate_json(sys.stdin.read())
 with ray_session(config.ray), Run("train-tokenizer", config) as run:
     train_tokenizer(run, lambda epoch, *_: print("epoch", epoch, flush=True))
@@ -48,7 +49,7 @@ with ray_session(config.ray), Run("train-tokenizer", config) as run:
 def _often(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ray Train looks after its workers ten times a second, and every epoch leaves a checkpoint."""
     monkeypatch.setenv("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.1")
-    monkeypatch.setattr(workers, "CHECKPOINT_SECONDS", 0)
+    monkeypatch.setattr(runs, "CHECKPOINT_SECONDS", 0)
 
 
 def catalogue(
@@ -77,7 +78,7 @@ def in_every_worker(monkeypatch: pytest.MonkeyPatch, wrap: Callable[[Any], Any])
     """Let workers call ``wrap(fit)`` for ``fit``."""
 
     def train_worker(told: dict[str, Any]) -> Any:
-        import pipeline.tokenizer_workers as theirs
+        from pipeline import tokenizer_workers as theirs
 
         theirs.fit = wrap(theirs.fit)
         return theirs._train_worker(told)
@@ -236,14 +237,14 @@ def test_workers_that_cannot_go_on_end_with_one_line(tmp_path: Path, monkeypatch
         return fit
 
     in_every_worker(monkeypatch, fails)
-    monkeypatch.setattr(workers, "MAX_FAILURES", 0)
+    monkeypatch.setattr(runs, "MAX_FAILURES", 0)
     config = catalogue(tmp_path, items=40, workers=1)
     with pytest.raises(JobError) as refusal:
         train(config)
-    assert str(refusal.value) == f"training failed: the vectors need 9 GB: make room there; {workers.AGAIN}"
+    assert str(refusal.value) == f"training failed: the vectors need 9 GB: make room there; {runs.AGAIN}"
 
 
 def test_more_workers_than_gpus_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workers, "gpus", lambda: 1)
-    with pytest.raises(JobError, match=r"tokenizer\.workers is 2, but Ray has 1 GPUs"):
+    monkeypatch.setattr(runs, "gpus", lambda: 1)
+    with pytest.raises(JobError, match=r"workers is 2, but Ray has 1 GPUs"):
         train(catalogue(tmp_path, items=40))

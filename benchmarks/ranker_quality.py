@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from benchmarks.movielens import Films, load_films
 from benchmarks.ranking import load_windows, train_and_score, under_codes, without_history_of
 from benchmarks.tokenizer_quality import MOVIELENS
-from benchmarks.trials import Figures, Trial, paired, run_trials, summary
+from benchmarks.trials import RESULTS, Figures, Trial, paired, run_trials, summary
 from ranker import model as hmat
 from ranker.attention import own_item_mask
 from ranker.config import RankerConfig
@@ -34,7 +34,6 @@ from tokenizer.config import TokenizerConfig
 from tokenizer.consensus import encode
 from tokenizer.fitting import fit
 
-RESULTS = Path(__file__).parent / "results"
 ALL, NEW = "all films", "new films"
 METHODS = ("dst", "rq_kmeans", "rq_vae")
 ITEM_ID = {"buckets": 2**16, "dropout": 0.1}

@@ -22,7 +22,7 @@ from benchmarks.disentanglement import measure
 from benchmarks.known_factors import GRADES, Catalogue, generate
 from benchmarks.movielens import Films, load_films, new_items_gauc
 from benchmarks.ranking import load_windows, train_and_score, under_codes
-from benchmarks.trials import Figures, Trial, paired, run_trials, summary
+from benchmarks.trials import RESULTS, Figures, Trial, paired, run_trials, summary
 from ranker.config import RankerConfig
 from ranker.evaluation import report
 from tokenizer.config import TokenizerConfig
@@ -33,7 +33,6 @@ from tokenizer.fitting import fit
 from tokenizer.interface import Tokenizer
 from tokenizer.quantiser import ResidualQuantiser
 
-RESULTS = Path(__file__).parent / "results"
 ITEMS, HELD_OUT = 20_000, 4_000
 GENERATED: dict[str, Any] = {
     "shared_levels": 3,

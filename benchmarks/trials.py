@@ -15,6 +15,8 @@ from rich.console import Console
 from rich.table import Table
 from scipy import stats
 
+RESULTS = Path(__file__).parent / "results"
+
 Figures = dict[str, float]
 
 

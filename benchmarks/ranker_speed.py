@@ -1,0 +1,168 @@
+"""What the HMAT's attention saves over the flat transformer's, at equal size: passes, peak memory, scoring.
+
+Both run in one process in turn, so that what else the machine does meets both; a ratio is the median over the turns,
+with the least and the greatest beside it. The flat transformer runs on torch's own flash attention and, as the HMAT,
+reads in its last layer no more than it must.
+
+Letters: B windows, N items, T semantic tokens, C candidates.
+"""
+
+import json
+import multiprocessing
+import resource
+import statistics
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import typer
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+
+from benchmarks.trials import RESULTS
+from ranker.architectures import build
+from ranker.config import RankerConfig
+from ranker.model import HMAT
+from schemas.semantic_id import Layout
+
+LAYOUT = Layout(3, 2, 2, 256)
+LENGTHS = (50, 100, 200, 300, 500, 1000, 2000)
+ITEMS_A_STEP = 2000
+MEMORY_ITEMS, HISTORY, CANDIDATES, SOME = 1000, 300, 1000, 50
+ARCHS = ("flat", "hmat")
+
+Run = Callable[[], object]
+
+
+def ranker(arch: str) -> nn.Module:
+    """Dim 64, 2 layers, 2 heads, T = 7: the defaults."""
+    return build(RankerConfig.model_validate({"arch": arch, "max_items": max(LENGTHS), "dropout": 0}), LAYOUT)
+
+
+def windows(batch: int, items: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Random ``tokens`` (B, N, T), ``items`` and ``labels`` (B, N), int64."""
+    generator = torch.Generator().manual_seed(0)
+    codes = torch.randint(0, LAYOUT.codebook_size, (batch, items, LAYOUT.slots), generator=generator)
+    return codes, torch.zeros(batch, items, dtype=torch.int64), torch.randint(0, 2, (batch, items), generator=generator)
+
+
+def training_pass(model: nn.Module, batch: tuple[Tensor, Tensor, Tensor]) -> None:
+    """Forward and backward."""
+    model.zero_grad()
+    model(*batch).sum().backward()
+
+
+def compared(runs: dict[str, Run], turns: int) -> dict[str, Any]:
+    """Median seconds of each by name, and of the first over the second the ratio in the ``turns``."""
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    for run in runs.values():
+        run()  # warm
+    for _ in range(turns):
+        for name, run in runs.items():
+            began = time.perf_counter()
+            run()
+            seconds[name].append(time.perf_counter() - began)
+    first, second = seconds.values()
+    ratios = sorted(a / b for a, b in zip(first, second, strict=True))
+    medians = {name: statistics.median(times) for name, times in seconds.items()}
+    return {**medians, "ratio": statistics.median(ratios), "least": ratios[0], "greatest": ratios[-1]}
+
+
+def passes(items: int, turns: int) -> dict[str, Any]:
+    """Forward and backward of about :data:`ITEMS_A_STEP` items in windows of ``items``."""
+    batch = windows(max(1, ITEMS_A_STEP // items), items)
+    return {"items": items} | compared({arch: partial(training_pass, ranker(arch), batch) for arch in ARCHS}, turns)
+
+
+def scoring(turns: int) -> dict[str, Any]:
+    """:data:`CANDIDATES` after :data:`HISTORY` items: the flat transformer's full passes, ten windows at once, and the
+    HMAT's remembering and scoring. The flat one's are timed on :data:`SOME` of them, since each costs the same."""
+    flat, hmat = (ranker(arch).eval() for arch in ARCHS)
+    assert isinstance(hmat, HMAT)
+    history, candidates = windows(1, HISTORY), windows(1, CANDIDATES)
+
+    def full_passes() -> None:
+        for ten in torch.arange(SOME).split(10):
+            pairs = zip(history, candidates, strict=True)
+            flat(*(torch.cat([past.expand(len(ten), *past.shape[1:]), new[0, ten, None]], 1) for past, new in pairs))
+
+    def remember_and_score() -> None:
+        hmat.score(hmat.remember(*history), *candidates[:2])
+
+    with torch.inference_mode():
+        found = compared({"flat": full_passes, "hmat": remember_and_score}, turns)
+        times = CANDIDATES / SOME
+        scaled = {name: found[name] * times for name in ("flat", "ratio", "least", "greatest")}
+        return found | scaled | {"memory_bytes": hmat.remember(*history).nbytes}
+
+
+def peak_memory(arch: str) -> int:
+    """Bytes that a training pass over one window of :data:`MEMORY_ITEMS` needs beyond one over ten items; call it in a
+    process of its own."""
+    model = ranker(arch)
+    training_pass(model, windows(1, 10))
+    before = _peak()
+    training_pass(model, windows(1, MEMORY_ITEMS))
+    return _peak() - before
+
+
+def _peak() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def plot(rows: list[dict[str, Any]], file: Path) -> None:
+    """Seconds an item against the items of a window."""
+    import matplotlib as mpl
+
+    mpl.use("svg")
+    mpl.rcParams["svg.hashsalt"] = "ranker_speed"
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(6, 4))
+    for arch in ARCHS:
+        per_step = [row[arch] / (max(1, ITEMS_A_STEP // row["items"]) * row["items"]) * 1e3 for row in rows]
+        axes.plot([row["items"] for row in rows], per_step, marker="o", label=arch)
+    axes.set(
+        xscale="log", yscale="log", xlabel="items of a window", ylabel="milliseconds an item, forward and backward"
+    )
+    axes.set_xticks(LENGTHS, [str(n) for n in LENGTHS])
+    axes.grid(visible=True, which="both", alpha=0.3)
+    axes.legend()
+    figure.tight_layout()
+    figure.savefig(file, metadata={"Date": None})
+
+
+def main(turns: int = 5, threads: int = 2, figure: Path = Path("docs/ranker_speed.svg")) -> None:
+    """Print the table, draw ``figure`` and write ``results/ranker_speed.json``."""
+    torch.set_num_threads(threads)
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(1, maxtasksperchild=1) as pool:
+        memory = dict(zip(ARCHS, pool.map(peak_memory, ARCHS, chunksize=1), strict=True))
+    rows = [passes(items, turns) for items in LENGTHS]
+    found: dict[str, Any] = {
+        "threads": threads,
+        "passes": rows,
+        "peak_memory_bytes": memory,
+        "scoring": scoring(turns),
+    }
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / "ranker_speed.json").write_text(json.dumps(found, indent=1) + "\n")
+    plot(rows, figure)
+    table = Table("items of a window", "flat, ms", "HMAT, ms", "flat / HMAT", title="forward and backward")
+    scored: dict[str, Any] = {"items": f"{CANDIDATES} candidates after {HISTORY}"} | found["scoring"]
+    for row in [*rows, scored]:
+        ratio = f"{row['ratio']:.2f} ({row['least']:.2f} to {row['greatest']:.2f})"
+        table.add_row(str(row["items"]), f"{row['flat'] * 1e3:.0f}", f"{row['hmat'] * 1e3:.0f}", ratio)
+    console = Console()
+    console.print(table)
+    megabytes = {arch: f"{size / 2**20:.0f} MiB" for arch, size in memory.items()}
+    console.print(f"peak memory of a pass over {MEMORY_ITEMS} items: {megabytes}", highlight=False)
+    console.print(f"memory of {HISTORY} items: {found['scoring']['memory_bytes'] / 1024:.0f} KiB", highlight=False)
+
+
+if __name__ == "__main__":
+    typer.run(main)

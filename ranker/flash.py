@@ -5,7 +5,10 @@ its part of the softmax with the logarithm of its denominator, and the two are m
 output and denominator go to flash attention's own backward pass, as in ring attention (Liu et al. 2023): a part's
 gradient needs nothing else of the other part.
 
-Letters as in :mod:`ranker.attention`; R = B·H.
+Nothing is laid out anew on the way: what queries is a head of its own to flash attention, and the own item is one
+product over all heads, of which only what lies on the diagonal counts.
+
+Letters as in :mod:`ranker.attention`; R = Q·H what queries in an item, C = S·H what it sees of itself, X = B·N.
 """
 
 from typing import Any, NamedTuple
@@ -20,11 +23,11 @@ HALF = (torch.float16, torch.bfloat16)
 
 
 class Past(NamedTuple):
-    """What flash attention over the past gives: output (R, Q, N, D), log denominators (R, Q, N) float32, and what its
+    """What flash attention over the past gives: output (B, R, N, D), log denominators (B, R, N) float32, and what its
     backward pass asks for besides."""
 
-    read_RQND: Tensor
-    log_RQN: Tensor
+    read_BRND: Tensor
+    log_BRN: Tensor
     tensors: tuple[Tensor, ...] = ()
     numbers: tuple[int, ...] = ()
 
@@ -35,10 +38,11 @@ def memory_anchor_attention(
     """:func:`ranker.attention.dense_attention` in memory linear in the items, where a flash attention tells its
     denominators: on CPU, and on CUDA in half precision."""
     half_on_cuda = q_BHNQD.device.type == "cuda" and q_BHNQD.dtype in HALF
-    if q_BHNQD.device.type == "cpu" or half_on_cuda:
-        merged: Tensor = _Merged.apply(q_BHNQD, k_BHNSD, v_BHNSD, past_k_BHND, past_v_BHND)
-        return merged
-    return dense_attention(q_BHNQD, k_BHNSD, v_BHNSD, past_k_BHND, past_v_BHND)
+    if q_BHNQD.device.type != "cpu" and not half_on_cuda:
+        return dense_attention(q_BHNQD, k_BHNSD, v_BHNSD, past_k_BHND, past_v_BHND)
+    q_BNQHD, k_BNSHD, v_BNSHD = (x.movedim(1, 3) for x in (q_BHNQD, k_BHNSD, v_BHNSD))
+    read_BNQHD: Tensor = _Merged.apply(q_BNQHD, k_BNSHD, v_BNSHD, past_k_BHND, past_v_BHND)
+    return read_BNQHD.movedim(3, 1)
 
 
 class _Merged(torch.autograd.Function):
@@ -46,61 +50,65 @@ class _Merged(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, q_BHNQD: Tensor, k_BHNSD: Tensor, v_BHNSD: Tensor, past_k_BHND: Tensor, past_v_BHND: Tensor
+        ctx: Any, q_BNQHD: Tensor, k_BNSHD: Tensor, v_BNSHD: Tensor, past_k_BHND: Tensor, past_v_BHND: Tensor
     ) -> Tensor:
-        """``(B, H, N, Q, D)``, what each query reads."""
-        past_k, past_v = past_k_BHND.contiguous(), past_v_BHND.contiguous()
-        past = read_past(_slots_first(q_BHNQD), past_k, past_v)
-        past_BHNQD, past_log_BHNQ = (_items_first(x, q_BHNQD) for x in (past.read_RQND, past.log_RQN))
-        own_BHNQS = _own_scores(q_BHNQD, k_BHNSD)
-        log_BHNQ = torch.logaddexp(past_log_BHNQ, own_BHNQS.logsumexp(-1))
-        own_BHNQD = _shares(own_BHNQS, log_BHNQ, v_BHNSD.dtype) @ v_BHNSD
-        read_BHNQD = past_BHNQD * (past_log_BHNQ - log_BHNQ).exp()[..., None].to(v_BHNSD.dtype) + own_BHNQD
-        ctx.save_for_backward(q_BHNQD, k_BHNSD, v_BHNSD, past_k, past_v, read_BHNQD, log_BHNQ, *past.tensors)
+        """``(B, N, Q, H, D)``, what each query reads."""
+        past = read_past(_as_heads(q_BNQHD), past_k_BHND, past_v_BHND)
+        past_XR1 = past.log_BRN.transpose(1, 2).reshape(-1, past.log_BRN.shape[1], 1)
+        own_XRC = _own_scores(q_BNQHD, k_BNSHD)
+        log_XR1 = torch.logaddexp(past_XR1, own_XRC.logsumexp(-1, keepdim=True))
+        own_XRC = (own_XRC - log_XR1).exp_().to(v_BNSHD.dtype)
+        past_XRD = past.read_BRND.transpose(1, 2).flatten(0, 1) * (past_XR1 - log_XR1).exp_().to(v_BNSHD.dtype)
+        read_BNQHD = torch.baddbmm(past_XRD, own_XRC, _flat(v_BNSHD)).view(q_BNQHD.shape)
+        ctx.save_for_backward(
+            q_BNQHD, k_BNSHD, v_BNSHD, past_k_BHND, past_v_BHND, read_BNQHD, log_XR1, own_XRC, *past.tensors
+        )
         ctx.numbers = past.numbers
-        return read_BHNQD
+        return read_BNQHD
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """Gradients of the five inputs."""
-        (g_BHNQD,) = gradients
-        q_BHNQD, k_BHNSD, v_BHNSD, past_k, past_v, read_BHNQD, log_BHNQ, *more = ctx.saved_tensors
-        read = _slots_first(read_BHNQD), _slots_first(log_BHNQ)
-        past = Past(*read, tuple(more), ctx.numbers)
-        to_q, to_past_k, to_past_v = past_backward(_slots_first(g_BHNQD), _slots_first(q_BHNQD), past_k, past_v, past)
-        own_BHNQS = _shares(_own_scores(q_BHNQD, k_BHNSD), log_BHNQ, v_BHNSD.dtype)
-        delta_BHNQ1 = (g_BHNQD * read_BHNQD).sum(-1, keepdim=True)
-        to_scores = own_BHNQS * (g_BHNQD @ v_BHNSD.transpose(-1, -2) - delta_BHNQ1) * q_BHNQD.shape[-1] ** -0.5
+        g_BNQHD = gradients[0].contiguous()
+        q_BNQHD, k_BNSHD, v_BNSHD, past_k, past_v, read_BNQHD, log_XR1, own_XRC, *more = ctx.saved_tensors
+        log_BRN = log_XR1.view(len(q_BNQHD), -1, log_XR1.shape[1]).transpose(1, 2).contiguous()
+        past = Past(_as_heads(read_BNQHD), log_BRN, tuple(more), ctx.numbers)
+        to_q, to_past_k, to_past_v = past_backward(_as_heads(g_BNQHD), _as_heads(q_BNQHD), past_k, past_v, past)
+        q_XRD, k_XCD, v_XCD, g_XRD, read_XRD = map(_flat, (q_BNQHD, k_BNSHD, v_BNSHD, g_BNQHD, read_BNQHD))
+        delta_XR1 = (g_XRD * read_XRD).sum(-1, keepdim=True)
+        scale = q_BNQHD.shape[-1] ** -0.5
+        to_scores = own_XRC * torch.baddbmm(delta_XR1, g_XRD, v_XCD.transpose(1, 2), beta=-scale, alpha=scale)
+        to_q_XRD = torch.baddbmm(to_q.transpose(1, 2).flatten(0, 1), to_scores, k_XCD)
         return (
-            _items_first(to_q, q_BHNQD) + to_scores @ k_BHNSD,
-            to_scores.transpose(-1, -2) @ q_BHNQD,
-            own_BHNQS.transpose(-1, -2) @ g_BHNQD,
-            to_past_k.sum(1).view_as(past_k),
-            to_past_v.sum(1).view_as(past_v),
+            to_q_XRD.view(q_BNQHD.shape),
+            (to_scores.transpose(1, 2) @ q_XRD).view(k_BNSHD.shape),
+            (own_XRC.transpose(1, 2) @ g_XRD).view(v_BNSHD.shape),
+            _over_queries(to_past_k, past_k),
+            _over_queries(to_past_v, past_v),
         )
 
 
-def read_past(q_RQND: Tensor, past_k_BHND: Tensor, past_v_BHND: Tensor) -> Past:
-    """Flash attention of every slot's queries over the memories, causal by items."""
-    k_RQND, v_RQND = (_for_every_slot(x, q_RQND) for x in (past_k_BHND, past_v_BHND))
-    if q_RQND.device.type == "cpu":
-        return Past(*aten._scaled_dot_product_flash_attention_for_cpu(q_RQND, k_RQND, v_RQND, 0.0, True))
+def read_past(q_BRND: Tensor, past_k_BHND: Tensor, past_v_BHND: Tensor) -> Past:
+    """Flash attention of every query of an item over the memories, causal by items."""
+    k_BRND, v_BRND = (_for_every_query(x, q_BRND) for x in (past_k_BHND, past_v_BHND))
+    if q_BRND.device.type == "cpu":
+        return Past(*aten._scaled_dot_product_flash_attention_for_cpu(q_BRND, k_BRND, v_BRND, 0.0, True))
     read, log, _, _, longest_q, longest_k, *random, _ = aten._scaled_dot_product_flash_attention(
-        q_RQND, k_RQND, v_RQND, 0.0, True
+        q_BRND, k_BRND, v_BRND, 0.0, True
     )
     return Past(read, log, tuple(random), (longest_q, longest_k))
 
 
 def past_backward(
-    g_RQND: Tensor, q_RQND: Tensor, past_k_BHND: Tensor, past_v_BHND: Tensor, past: Past
+    g_BRND: Tensor, q_BRND: Tensor, past_k_BHND: Tensor, past_v_BHND: Tensor, past: Past
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients, (R, Q, N, D) each, of queries and of every slot's copy of the memories, from that of what was read.
+    """Gradients, (B, R, N, D) each, of queries and of every query's copy of the memories, from that of what was read.
 
     ``past`` holds the *merged* output and denominators.
     """
-    k_RQND, v_RQND = (_for_every_slot(x, q_RQND) for x in (past_k_BHND, past_v_BHND))
-    inputs = g_RQND, q_RQND, k_RQND, v_RQND, past.read_RQND, past.log_RQN
-    if q_RQND.device.type == "cpu":
+    k_BRND, v_BRND = (_for_every_query(x, q_BRND) for x in (past_k_BHND, past_v_BHND))
+    inputs = g_BRND, q_BRND, k_BRND, v_BRND, past.read_BRND, past.log_BRN
+    if q_BRND.device.type == "cpu":
         found = aten._scaled_dot_product_flash_attention_for_cpu_backward(*inputs, 0.0, True)
     else:
         found = aten._scaled_dot_product_flash_attention_backward(
@@ -109,27 +117,30 @@ def past_backward(
     return found[0], found[1], found[2]
 
 
-def _own_scores(q_BHNQD: Tensor, k_BHNSD: Tensor) -> Tensor:
-    """Float32 scores (B, H, N, Q, S) of an item's queries with its own slots."""
-    scores_BHNQS = (q_BHNQD @ k_BHNSD.transpose(-1, -2)) * q_BHNQD.shape[-1] ** -0.5
-    visible_QS = own_item_mask(k_BHNSD.shape[3], q_BHNQD.shape[3], q_BHNQD.device)
-    return scores_BHNQS.to(torch.promote_types(scores_BHNQS.dtype, torch.float32)).masked_fill(~visible_QS, -torch.inf)
+def _own_scores(q_BNQHD: Tensor, k_BNSHD: Tensor) -> Tensor:
+    """Scores (X, R, C), float32 or better, of an item's queries with its own slots, of the same head alone."""
+    queries, heads, head = q_BNQHD.shape[2:]
+    scores_XRC = _flat(q_BNQHD) @ _flat(k_BNSHD).transpose(1, 2) * head**-0.5
+    own_QS = own_item_mask(k_BNSHD.shape[2], queries, q_BNQHD.device)
+    visible_RC = torch.kron(own_QS, torch.eye(heads, dtype=torch.bool, device=q_BNQHD.device))
+    return scores_XRC.to(torch.promote_types(scores_XRC.dtype, torch.float32)).masked_fill_(~visible_RC, -torch.inf)
 
 
-def _shares(scores_BHNQS: Tensor, log_BHNQ: Tensor, dtype: torch.dtype) -> Tensor:
-    return (scores_BHNQS - log_BHNQ[..., None]).exp().to(dtype)
+def _flat(x_BNSHD: Tensor) -> Tensor:
+    """(B, N, S, H, D) as (X, C, D)."""
+    return x_BNSHD.reshape(-1, x_BNSHD.shape[2] * x_BNSHD.shape[3], x_BNSHD.shape[4])
 
 
-def _slots_first(x_BHNQ: Tensor) -> Tensor:
-    """(B, H, N, Q, …) as (R, Q, N, …), each slot a sequence of items."""
-    return x_BHNQ.transpose(2, 3).flatten(0, 1).contiguous()
+def _as_heads(x_BNQHD: Tensor) -> Tensor:
+    """(B, N, Q, H, D) as (B, R, N, D), without a copy."""
+    return x_BNQHD.flatten(2, 3).transpose(1, 2)
 
 
-def _items_first(x_RQN: Tensor, like_BHNQD: Tensor) -> Tensor:
-    """The inverse of :func:`_slots_first`."""
-    return x_RQN.unflatten(0, like_BHNQD.shape[:2]).transpose(2, 3)
+def _for_every_query(x_BHND: Tensor, q_BRND: Tensor) -> Tensor:
+    """Memories (B, H, N, D) as (B, R, N, D)."""
+    return x_BHND.repeat(1, q_BRND.shape[1] // x_BHND.shape[1], 1, 1)
 
 
-def _for_every_slot(x_BHND: Tensor, q_RQND: Tensor) -> Tensor:
-    """Memories (B, H, N, D) as (R, Q, N, D), without copies."""
-    return x_BHND.flatten(0, 1).unsqueeze(1).expand(q_RQND.shape)
+def _over_queries(x_BRND: Tensor, like_BHND: Tensor) -> Tensor:
+    """What all of an item's queries ask of a memory to change."""
+    return x_BRND.unflatten(1, (-1, like_BHND.shape[1])).sum(1)

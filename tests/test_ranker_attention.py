@@ -83,11 +83,11 @@ def test_cudas_flash_takes_and_gives_the_same_shapes() -> None:
     """The signatures of CUDA's operators, without a GPU: fake tensors have shapes and no numbers."""
     with FakeTensorMode():
         q, gradient, k, v = (
-            torch.empty(s, dtype=torch.bfloat16, device="cuda") for s in [(4, 8, 9, 32)] * 2 + [(2, 2, 9, 32)] * 2
+            torch.empty(s, dtype=torch.bfloat16, device="cuda") for s in [(4, 8, 9, 32)] * 2 + [(4, 2, 9, 32)] * 2
         )
         past = flash.read_past(q, k, v)
-        assert (past.read_RQND.shape, past.read_RQND.dtype) == (q.shape, q.dtype)
-        assert (past.log_RQN.shape, past.log_RQN.dtype) == (q.shape[:3], torch.float32)
+        assert (past.read_BRND.shape, past.read_BRND.dtype) == (q.shape, q.dtype)
+        assert (past.log_BRN.shape, past.log_BRN.dtype) == (q.shape[:3], torch.float32)
         to_q, to_k, to_v = flash.past_backward(gradient, q, k, v, past)
     assert (to_q.shape, to_k.shape, to_v.shape) == (q.shape, q.shape, q.shape)
 

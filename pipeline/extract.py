@@ -1,7 +1,7 @@
 """Spark: the raw catalogue becomes rows of ``items`` (new, changed, deleted) and ``quarantine``.
 
-The rows stay on the executors throughout; the driver sees counts. Pictures are decoded once, and only those of
-new and changed items are written.
+The rows stay on the executors throughout; the driver sees counts. Only pictures of new and changed items are decoded
+and written; of the others the bytes are compared.
 """
 
 from pathlib import Path
@@ -58,13 +58,18 @@ def extract(spark: SparkSession, run: Run) -> None:
 
 
 def live_items(items: DataFrame) -> DataFrame:
-    """The live version of every item: ``item_id``, ``known_hash``."""
-    newest = F.max_by(F.struct("content_hash", "deleted"), "run_id").alias("newest")
+    """The live version of every item: ``item_id``, ``known_hash``, ``known_image_sha``, ``known_image_source``."""
+    newest = F.max_by(F.struct("content_hash", "image_sha", "image_source", "deleted"), "run_id").alias("newest")
     return (
         items.groupBy("item_id")
         .agg(newest)
         .where(~F.col("newest.deleted"))
-        .select("item_id", F.col("newest.content_hash").alias("known_hash"))
+        .select(
+            "item_id",
+            F.col("newest.content_hash").alias("known_hash"),
+            F.col("newest.image_sha").alias("known_image_sha"),
+            F.col("newest.image_source").alias("known_image_source"),
+        )
     )
 
 
@@ -128,7 +133,7 @@ def deleted_items(known: DataFrame, staged: DataFrame) -> DataFrame:
 def new_versions(staged: DataFrame, verdicts: DataFrame, deleted: DataFrame, run: Run) -> DataFrame:
     """The rows to append to ``items``: new and changed items, and a tombstone for every deleted one."""
     kept = verdicts.where(F.col("status").isin("new", "changed")).select("row")
-    columns = ["item_id", "content_hash", "text", "image", "text_sha", "image_sha"]
+    columns = ["item_id", "content_hash", "text", "image", "text_sha", "image_sha", "image_source"]
     live = staged.join(kept, on="row", how="left_semi").select(*columns, F.lit(False).alias("deleted"))
     gone = deleted.select("item_id", F.col("known_hash").alias("content_hash"), F.lit(True).alias("deleted"))
     return live.unionByName(gone, allowMissingColumns=True).withColumns(_stamp(run, "extracted_at"))

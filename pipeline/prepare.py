@@ -1,6 +1,7 @@
 """Turn raw catalogue rows into items, one Arrow batch at a time, on Spark's Python workers.
 
 Every row comes out: as an item with its text, picture and hashes, or rejected; and with every fault found on it.
+A picture whose bytes are those of the item's live version is not decoded to find that nothing changed.
 """
 
 import hashlib
@@ -28,6 +29,7 @@ PREPARED = pa.schema(
         ("image", pa.binary()),
         ("text_sha", pa.string()),
         ("image_sha", pa.string()),
+        ("image_source", pa.string()),
         ("faults", pa.list_(FAULT)),
     ]
 )
@@ -37,8 +39,9 @@ PREPARED = pa.schema(
 class Prepare:
     """The function that Spark maps over the catalogue; its fields travel to the workers.
 
-    Input batches have ``row``, ``item_id``, ``known_hash`` (of the item's live version), ``fields`` (a struct of
-    the template's columns) and, as the source has them, ``reference``, ``image`` and ``image_bytes``.
+    Input batches have ``row``, ``item_id``, of the item's live version ``known_hash``, ``known_image_sha`` and
+    ``known_image_source``, ``fields`` (a struct of the template's columns) and, as the source has them, ``reference``,
+    ``image`` and ``image_bytes``.
     """
 
     catalog: Catalog
@@ -64,13 +67,13 @@ class Prepare:
         faults: list[dict[str, str]] = []
         item_id, rejected = _item_id(raw["item_id"], faults)
         text = self._text(raw["fields"], template, faults) if template and not rejected else None
-        image = self._image(raw, faults) if self.catalog.image and not rejected else None
-        if text is None and image is None and not rejected:
+        text_sha = _sha(text.encode()) if text else None
+        picture = self._picture(raw, text_sha, faults) if self.catalog.image and not rejected else None
+        if text is None and picture is None and not rejected:
             rejected = True
             if not faults:
                 faults.append({"reason": "empty", "detail": "the item has neither text nor image"})
-        text_sha, image_sha = _sha(text.encode()) if text else None, _sha(image) if image else None
-        content_hash = _sha(f"{PREPROCESSING}|{text_sha}|{image_sha}".encode())
+        content_hash = _content_hash(text_sha, picture.sha if picture else None)
         known = raw["known_hash"]
         status = "rejected" if rejected else "new" if known is None else "changed"
         item = {
@@ -82,7 +85,9 @@ class Prepare:
         if item["status"] != "rejected":
             item["content_hash"] = content_hash
         if item["status"] in ("new", "changed"):
-            item |= {"text": text, "image": image, "text_sha": text_sha, "image_sha": image_sha}
+            item |= {"text": text, "text_sha": text_sha}
+            if picture:
+                item |= {"image": picture.image, "image_sha": picture.sha, "image_source": picture.source}
         return item
 
     def _text(self, fields: Mapping[str, str | None], template: Template, faults: list[dict[str, str]]) -> str | None:
@@ -93,17 +98,31 @@ class Prepare:
             faults.append({"reason": "bad_text", "detail": str(fault)})
             return None
 
-    def _image(self, raw: Mapping[str, Any], faults: list[dict[str, str]]) -> bytes | None:
-        source = self.catalog.image
-        assert source is not None
+    def _picture(self, raw: Mapping[str, Any], text_sha: str | None, faults: list[dict[str, str]]) -> "_Picture | None":
+        bounds = self.catalog.image
+        assert bounds is not None
         try:
-            data = _image_bytes(raw, source)
+            data = _image_bytes(raw, bounds)
             if data is None:
                 return None
-            return normalise(data, size=source.size, max_bytes=source.max_bytes, max_pixels=source.max_pixels)
+            source = _sha(f"{PREPROCESSING}|{bounds.size}|{bounds.max_bytes}|{bounds.max_pixels}|".encode() + data)
+            known_sha = raw["known_image_sha"]
+            if source == raw["known_image_source"] and _content_hash(text_sha, known_sha) == raw["known_hash"]:
+                return _Picture(source, known_sha, None)
+            image = normalise(data, size=bounds.size, max_bytes=bounds.max_bytes, max_pixels=bounds.max_pixels)
+            return _Picture(source, _sha(image), image)
         except ImageFault as fault:
             faults.append({"reason": fault.reason, "detail": str(fault)})
             return None
+
+
+@dataclass(frozen=True)
+class _Picture:
+    """Hash of a picture as the source has it, hash of its normalised form, and, unless the item is unchanged, that."""
+
+    source: str
+    sha: str
+    image: bytes | None
 
 
 def _item_id(raw: str | None, faults: list[dict[str, str]]) -> tuple[str, bool]:
@@ -140,6 +159,10 @@ def _image_bytes(raw: Mapping[str, Any], source: ImageSource) -> bytes | None:
 def is_local(root: str) -> bool:
     """Whether a root is a folder that every machine mounts, rather than an object store."""
     return "://" not in root or root.startswith("file://")
+
+
+def _content_hash(text_sha: str | None, image_sha: str | None) -> str:
+    return _sha(f"{PREPROCESSING}|{text_sha}|{image_sha}".encode())
 
 
 def _sha(data: bytes) -> str:

@@ -90,6 +90,7 @@ ITEMS = Table(
             _column("image", pa.binary(), null=True),
             _column("text_sha", pa.string(), null=True),
             _column("image_sha", pa.string(), null=True),
+            _column("image_source", pa.string(), null=True),  # hash of the picture as the source has it, and of bounds
             _column("deleted", pa.bool_()),
             _column("run_id", pa.string()),
             _column("extracted_at", TIME),

@@ -10,6 +10,7 @@ def row(**changes: object) -> dict[str, object]:
         "encoder": "e",
         "text_sha": None,
         "image_sha": None,
+        "image_source": None,
         "text_embedding": [0.5],
         "image_embedding": None,
     } | changes

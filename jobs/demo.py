@@ -29,7 +29,7 @@ def command(
     from jobs.tables import show_demo
     from pipeline.demo.generator import generate
     from pipeline.ray_session import ray_session
-    from pipeline.run import new_run_id
+    from pipeline.run import Run
 
     clock = time.perf_counter()
     generate(folder, items, users, seed)
@@ -37,16 +37,16 @@ def command(
     if generate_only:
         return
     config = read_config(folder / "config.yaml")
-    run_id = new_run_id()
-    run_extract(config, run_id)
-    with ray_session(config.ray):
-        run_encode(config, run_id)
-        tokenizer = run_train_tokenizer(config, run_id)
-        run_tokenize(config, tokenizer, run_id)
-        run_publish(config, tokenizer, run_id=run_id)
-        run_sequences(config, run_id)
-        ranker = run_train_ranker(config, run_id)
-        run_evaluate(config, ranker, run_id)
+    with Run("demo", config, items=items, users=users, seed=seed) as run:
+        run_extract(config, run.run_id)
+        with ray_session(config.ray):
+            run_encode(config, run.run_id)
+            tokenizer = run_train_tokenizer(config, run.run_id)
+            run_tokenize(config, tokenizer, run.run_id)
+            run_publish(config, tokenizer, run_id=run.run_id)
+            run_sequences(config, run.run_id)
+            ranker = run_train_ranker(config, run.run_id)
+            run_evaluate(config, ranker, run.run_id)
     show_demo(folder, config, tokenizer, ranker, time.perf_counter() - clock)
 
 

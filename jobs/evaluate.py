@@ -20,7 +20,8 @@ def run_evaluate(
     from pipeline.ray_session import ray_session
     from pipeline.run import Run
 
-    with Run("evaluate", config, run_id=run_id, ranker=ranker, against=against) as run, ray_session(config.ray):
+    arguments = {"ranker": ranker, "against": against}
+    with Run("evaluate", config, run_id=run_id, writes=False, **arguments) as run, ray_session(config.ray):
         figures = evaluate(run, ranker or newest(run.lake, "rankers"), against)
     tell(run)
     show_evaluation(figures)

@@ -17,7 +17,7 @@ def command(
     from pipeline.releases import export
     from pipeline.run import Run
 
-    with Run("export", read_config(config, overrides), to=str(to)) as run:
+    with Run("export", read_config(config, overrides), writes=False, to=str(to)) as run:
         file = export(run, to)
     tell(run)
     typer.echo(f"  {file}")

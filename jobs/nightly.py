@@ -15,22 +15,23 @@ if TYPE_CHECKING:
 
 
 def run_nightly(config: "Config", tokenizer: str | None = None) -> None:
-    """All four jobs under one run id; the tokenizer is the released one, or the newest while none is released."""
+    """All four jobs under one run id and one hold of the lake's lock.
+
+    The tokenizer is the released one, or the newest while none is released.
+    """
     from pipeline.artefacts import newest
-    from pipeline.lake import Lake
     from pipeline.ray_session import ray_session
     from pipeline.releases import released
-    from pipeline.run import new_run_id
+    from pipeline.run import Run
 
-    lake = Lake(config.lake, config.storage_options)
-    release = released(lake)
-    tokenizer = tokenizer or (release.tokenizer if release else newest(lake, "tokenizers"))
-    run_id = new_run_id()
-    run_extract(config, run_id)
-    with ray_session(config.ray):
-        run_encode(config, run_id)
-        run_tokenize(config, tokenizer, run_id)
-    run_publish(config, tokenizer, run_id=run_id)
+    with Run("nightly", config, tokenizer=tokenizer) as night:
+        release = released(night.lake)
+        tokenizer = tokenizer or (release.tokenizer if release else newest(night.lake, "tokenizers"))
+        run_extract(config, night.run_id)
+        with ray_session(config.ray):
+            run_encode(config, night.run_id)
+            run_tokenize(config, tokenizer, night.run_id)
+        run_publish(config, tokenizer, run_id=night.run_id)
 
 
 def command(

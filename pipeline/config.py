@@ -120,6 +120,12 @@ class RaySettings(Section):
     num_gpus: int | None = Field(None, ge=0, le=64, description="GPUs of a local cluster; default: all")
 
 
+class LockSettings(Section):
+    """How jobs that write to one lake keep out of each other's way."""
+
+    wait_seconds: float = Field(0, ge=0, le=604_800, description="that a job waits for another one to end")
+
+
 class Gates(Section):
     """What new IDs must keep before they are released."""
 
@@ -150,5 +156,6 @@ class Config(Section):
     spark: SparkSettings = SparkSettings()
     ray: RaySettings = RaySettings()
     gates: Gates = Gates()
+    lock: LockSettings = LockSettings()
 
     _no_secrets = field_validator("storage_options")(_refuse_secrets)

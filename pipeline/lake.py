@@ -15,6 +15,7 @@ from pipeline.errors import ConfigError, JobError
 from schemas.tables import Table
 
 UNUSABLE_IN_PATHS = "%*?[]{}\\"
+S3_SETTINGS = ("AWS_ENDPOINT_URL", "AWS_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 
 
 class Lake:
@@ -37,7 +38,7 @@ class Lake:
     def _resolve_filesystem(self) -> tuple[fs.FileSystem, str]:
         if not self.uri.startswith(("s3://", "s3a://")):
             return fs.FileSystem.from_uri(self.uri)
-        settings = {**os.environ, **self.storage_options}
+        settings = self.store_settings()
         endpoint = settings.get("AWS_ENDPOINT_URL")
         store = fs.S3FileSystem(
             endpoint_override=endpoint,
@@ -48,6 +49,13 @@ class Lake:
             scheme="http" if endpoint and endpoint.startswith("http://") else "https",
         )
         return store, self.uri.split("://", 1)[1]
+
+    def store_settings(self) -> dict[str, str]:
+        """What the object store is reached with: ``storage_options``, for S3 over the environment."""
+        if not self.uri.startswith(("s3://", "s3a://")):
+            return {k: v for k, v in self.storage_options.items() if k.upper().startswith(("AZURE_", "GOOGLE_"))}
+        settings = {**os.environ, **self.storage_options}
+        return {key: settings[key] for key in S3_SETTINGS if key in settings}
 
     def table_uri(self, table: Table) -> str:
         """Where ``table`` lies."""

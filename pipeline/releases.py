@@ -177,6 +177,7 @@ def _append(run: Run, release: Release, action: str, gates: Mapping[str, Any]) -
         "run_id": run.run_id,
         "time": datetime.now(UTC),
     }
+    run.check_lock()
     run.lake.create(RELEASES)
     run.lake.append(RELEASES, pa.Table.from_pylist([row], schema=RELEASES.schema))
     run.wrote(RELEASES)

@@ -5,7 +5,7 @@ import secrets
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
 from types import TracebackType
@@ -16,7 +16,9 @@ import psutil
 from pipeline.config import Config
 from pipeline.config_file import config_hash
 from pipeline.errors import JobError
+from pipeline.holder import Lock
 from pipeline.lake import Lake
+from pipeline.lock import one_writer
 from schemas.tables import Table
 
 logger = logging.getLogger(__name__)
@@ -30,9 +32,14 @@ def new_run_id() -> str:
 
 
 class Run:
-    """One job of one run, as a context; leaving it writes ``LAKE/runs/RUN_ID/JOB.json``."""
+    """One job of one run, as a context; leaving it writes ``LAKE/runs/RUN_ID/JOB.json``.
 
-    def __init__(self, job: str, config: Config, *, run_id: str | None = None, **arguments: Any) -> None:
+    A job that ``writes`` more than its record holds the lake's lock meanwhile; jobs within it share the hold.
+    """
+
+    def __init__(
+        self, job: str, config: Config, *, run_id: str | None = None, writes: bool = True, **arguments: Any
+    ) -> None:
         self.job = job
         self.config = config
         self.lake = Lake(config.lake, config.storage_options)
@@ -44,15 +51,35 @@ class Run:
         self.seconds: dict[str, float] = {}
         self.versions: dict[str, dict[str, int | None]] = {"read": {}, "written": {}}
         self._memory = _PeakMemory()
+        self._writes = writes
+        self._hold = ExitStack()
+        self._lock: Lock | None = None
 
     def __enter__(self) -> Self:
         self._clock = time.perf_counter()
         self._memory.start()
+        if self._writes:
+            try:
+                with self.phase("lock"):
+                    hold = one_writer(self.lake, self.config.lock, self.job, self.run_id)
+                    self._lock = self._hold.enter_context(hold)
+            except BaseException as refused:
+                self._finish(refused)
+                raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        with self._hold:
+            try:
+                self.check_lock()
+            except JobError as lost:
+                self._finish(lost)
+                raise lost from error
+            self._finish(error)
+
+    def _finish(self, error: BaseException | None) -> None:
         self._memory.stop()
         try:
             self.lake.write_json(f"runs/{self.run_id}/{self.job}.json", self.record(error))
@@ -61,9 +88,19 @@ class Run:
                 raise
             logger.error("the run record could not be written: %s", failure)  # the job's own error matters more
 
+    def check_lock(self) -> None:
+        """Make sure, before something final, that the lake is still this run's to write to.
+
+        Raises:
+            JobError: its lease was lost.
+        """
+        if self._lock is not None:
+            self._lock.check()
+
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
         """Time a part of the job."""
+        self.check_lock()
         clock = time.perf_counter()
         try:
             yield

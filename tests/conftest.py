@@ -1,10 +1,16 @@
 """Engines and a small catalogue that tests share. Engines start once a session, and only if a test asks for them."""
 
 import os
+import socket
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from pyarrow import fs
 from pyspark.sql import SparkSession
 
 from pipeline.config import RaySettings, SparkSettings
@@ -76,3 +82,42 @@ def shop(tmp_path: Path) -> Path:
 def shop_config(shop: Path):
     """The configuration of :func:`shop`, validated."""
     return load_config(shop / "config.yaml")
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """The storage options of a real S3 server with a bucket ``lakes``; its keys are in the environment."""
+    folder = tmp_path_factory.mktemp("s3")
+    parts = [f"{part}.port{grpc}" for part in ("master", "volume", "filer", "s3", "admin") for grpc in ("", ".grpc")]
+    with ExitStack() as sockets:
+        held = [sockets.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in parts]
+        ports = dict(zip(parts, (server.getsockname()[1] for server in held), strict=True))
+    endpoint = f"http://127.0.0.1:{ports['s3.port']}"
+    command = [
+        str(Path(sys.executable).with_name("weed")),
+        "mini",
+        f"-dir={folder}",
+        "-ip=127.0.0.1",
+        "-ip.bind=127.0.0.1",
+        "-bucket=lakes",
+    ]
+    command += ["-webdav=false", "-admin.ui=false", "-master.telemetry=false", "-s3.port.iceberg=0", "-s3.port.lance=0"]
+    command += [f"-{part}={port}" for part, port in ports.items()]
+    with pytest.MonkeyPatch.context() as environment, (folder / "log").open("wb") as log:
+        environment.setenv("AWS_ACCESS_KEY_ID", "key")
+        environment.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+        server = subprocess.Popen(command, stdout=log, stderr=log)
+        try:
+            bucket = fs.S3FileSystem(endpoint_override=endpoint, region="us-east-1", scheme="http", request_timeout=5)
+            while True:
+                try:
+                    bucket.get_file_info("lakes/")
+                    bucket.open_output_stream("lakes/ready").close()
+                    break
+                except OSError:
+                    assert server.poll() is None, (folder / "log").read_text()
+                    time.sleep(0.2)
+            yield {"AWS_ENDPOINT_URL": endpoint, "AWS_REGION": "us-east-1", "AWS_ALLOW_HTTP": "true"}
+        finally:
+            server.terminate()
+            server.wait()

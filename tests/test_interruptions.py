@@ -97,7 +97,7 @@ def test_vectors_that_overlapping_runs_wrote_twice_count_once(spark: SparkSessio
     assert done.returncode == 0, done.stderr
     records = sorted((shop / "lake" / "runs").iterdir())[-1]
     written = {file.stem: json.loads(file.read_text())["counts"] for file in records.iterdir()}
-    assert set(written) == {"extract", "encode", "tokenize", "publish"}
+    assert set(written) == {"extract", "encode", "tokenize", "publish", "nightly"}
     assert all(not counts.get("rows_out") for name, counts in written.items() if name != "publish")
 
 

@@ -64,13 +64,17 @@ def spark_schema(table: Table) -> StructType:
 
 
 def conform(table: Table, rows: DataFrame) -> DataFrame:
-    """``rows`` with the declared columns in order and of the declared types; writing a forbidden null fails."""
+    """``rows`` with the declared columns in order and of the declared types; a forbidden null or value fails."""
 
     def column(field: StructField) -> Column:
         value = F.col(field.name).cast(field.dataType)
         if field.nullable:
             return value
-        fault = F.raise_error(F.lit(f"{table.name}: column '{field.name}' has a null")).cast(field.dataType)
+        said = f"{table.name}: column '{field.name}' has a null"
+        if field.name in table.allowed:
+            value = F.when(value.isin(*table.allowed[field.name]), value)
+            said += " or a value that is not declared"
+        fault = F.raise_error(F.lit(said)).cast(field.dataType)
         return F.coalesce(value, fault).alias(field.name)
 
     return rows.select(*map(column, spark_schema(table)))

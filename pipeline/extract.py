@@ -4,6 +4,7 @@ The rows stay on the executors throughout; the driver sees counts. Only pictures
 and written; of the others the bytes are compared.
 """
 
+import logging
 from pathlib import Path
 
 from pyspark.sql import Column, DataFrame, SparkSession
@@ -15,11 +16,14 @@ from pyspark.sql.window import Window
 from pipeline.config import Catalog
 from pipeline.delta import SparkDelta, spark_delta, spark_uri
 from pipeline.errors import ConfigError, GateRefused
-from pipeline.prepare import PREPARED, Prepare, is_local
+from pipeline.prepare import MAX_DETAIL, MAX_ID_BYTES, MAX_PATH, PREPARED, Prepare, is_local
 from pipeline.run import Run
-from pipeline.spark import read_source, require_columns
+from pipeline.spark import BAD_ROW, key_column, read_source, readable_files, require_columns, text_column
 from pipeline.text import Template
+from schemas.reasons import Reason
 from schemas.tables import ITEMS, QUARANTINE
+
+logger = logging.getLogger(__name__)
 
 
 def extract(spark: SparkSession, run: Run) -> None:
@@ -37,11 +41,12 @@ def extract(spark: SparkSession, run: Run) -> None:
         with run.phase("prepare"):
             known = live_items(tables.read(ITEMS))
             raw = raw_items(
-                read_source(spark, config.catalog.source, "catalog.source", multi_line=True), config.catalog, spark
+                read_source(spark, config.catalog.source, "catalog.source", catalogue=True), config.catalog, spark
             )
             prepared = prepare(raw, known, config.catalog)
             uri = spark_uri(f"{lake.uri}/{staging}")
-            prepared.write.parquet(uri)
+            with readable_files("catalog.source"):
+                prepared.write.parquet(uri)
             staged = spark.read.schema(prepared.schema).parquet(uri)
         with run.phase("compare"):
             verdicts = resolve_duplicates(staged)
@@ -82,21 +87,28 @@ def raw_items(source: DataFrame, catalog: Catalog, spark: SparkSession) -> DataF
         wanted["catalog.image.column"] = catalog.image.column
     if not template and catalog.image is None:
         raise ConfigError("catalog: text or image must be given")
+    if not source.columns:
+        logger.warning("extract: %s is empty: it has neither rows nor columns", catalog.source.path)
+        source = spark.createDataFrame([], ", ".join(f"`{column}` string" for column in dict.fromkeys(wanted.values())))
     require_columns(source, wanted)
-    fields = F.struct(*(_text_column(source, name).alias(name) for name in template)) if template else F.lit(None)
+    # Values are cut here to what the workers would cut them to, so that a batch of huge ones still fits in memory.
+    texts = [F.left(_text_column(source, name), F.lit(4 * catalog.max_text_chars)).alias(name) for name in template]
     columns = [
         F.monotonically_increasing_id().alias("row"),
-        F.col(f"`{catalog.id}`").cast("string").alias("item_id"),
-        fields.alias("fields"),
+        F.left(key_column(source, catalog.id), F.lit(MAX_ID_BYTES + 1)).alias("item_id"),
+        _bad_row(source).alias("bad_row"),
+        (F.struct(*texts) if texts else F.lit(None)).alias("fields"),
     ]
     if catalog.image is None:
-        return source.select(*columns, F.lit(None).cast("binary").alias("image"))
-    picture = F.col(f"`{catalog.image.column}`")
-    if isinstance(source.schema[catalog.image.column].dataType, BinaryType):
-        return source.select(*columns, picture.alias("image"))
+        return source.select(*columns, F.lit(None).cast("binary").alias("image"), F.lit(0).alias("image_bytes"))
+    picture, kind = F.col(f"`{catalog.image.column}`"), source.schema[catalog.image.column].dataType
+    if isinstance(kind, BinaryType):
+        small = F.when(F.octet_length(picture) <= catalog.image.max_bytes, picture)
+        return source.select(*columns, small.alias("image"), F.octet_length(picture).alias("image_bytes"))
     if catalog.image.root is None:
         raise ConfigError(f"catalog.image.root: column {catalog.image.column!r} holds paths, so name their root folder")
-    rows = source.select(*columns, F.trim(picture.cast("string")).alias("reference"))
+    reference = F.left(F.trim(text_column(picture, kind)), F.lit(MAX_PATH + 1))
+    rows = source.select(*columns, reference.alias("reference"))
     if is_local(catalog.image.root):
         return rows.withColumns({"image": F.lit(None).cast("binary"), "image_bytes": F.lit(None).cast("bigint")})
     return _with_remote_images(rows, spark_uri(catalog.image.root.rstrip("/")), catalog.image.max_bytes, spark)
@@ -144,7 +156,7 @@ def found_faults(staged: DataFrame, verdicts: DataFrame) -> DataFrame:
     on_rows = staged.select("item_id", F.explode("faults").alias("fault")).select("item_id", "fault.*")
     detail = F.lit("another row has this id with other content, and was taken")
     conflicts = verdicts.where("status = 'conflicting'").select(
-        "item_id", F.lit("duplicate_id").alias("reason"), detail.alias("detail")
+        "item_id", F.lit(Reason.DUPLICATE_ID.value).alias("reason"), detail.alias("detail")
     )
     times = F.when(F.count("*") > 1, F.concat(F.lit(" ("), F.count("*"), F.lit(" rows)"))).otherwise("")
     faults = on_rows.unionByName(conflicts).groupBy("item_id", "reason")
@@ -228,9 +240,17 @@ def _check_root(catalog: Catalog) -> None:
 
 
 def _text_column(source: DataFrame, name: str) -> Column:
-    column = F.col(f"`{name}`")
-    listed = isinstance(source.schema[name].dataType, ArrayType)
-    return F.concat_ws(", ", column.cast("array<string>")) if listed else column.cast("string")
+    column, kind = F.col(f"`{name}`"), source.schema[name].dataType
+    if isinstance(kind, ArrayType):
+        return F.make_valid_utf8(F.concat_ws(", ", column.cast("array<string>")))
+    return text_column(column, kind)
+
+
+def _bad_row(source: DataFrame) -> Column:
+    """The line, where the source could not be read into columns."""
+    if BAD_ROW not in source.columns:
+        return F.lit(None).cast("string")
+    return F.left(F.make_valid_utf8(F.col(BAD_ROW)), F.lit(MAX_DETAIL))
 
 
 def _with_remote_images(rows: DataFrame, root: str, max_bytes: int, spark: SparkSession) -> DataFrame:

@@ -1,28 +1,44 @@
 """An item's picture: found within its root, decoded within bounds, and normalised to one form.
 
-The form: first frame, upright, on white, 8-bit RGB, its longer side at most ``size`` pixels, as JPEG.
+The form: first frame, upright, on white, 8-bit RGB, its longer side at most ``size`` pixels, as JPEG without
+anything but pixels.
 """
 
 import errno
 import io
+import math
 import os
 import stat
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
-# Formats that Pillow decodes itself: nothing that starts another program or reads another file.
-FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "ICO", "TGA", "AVIF", "JPEG2000")
+from schemas.reasons import Reason
+
+# What catalogues hold. Decoders that start another program, read another file, take any bytes for a picture (TGA), or
+# decode more than the header said (ICO) are left out.
+FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "AVIF")
+MAX_SCANS = 100  # of a JPEG, as libtiff has it: each passes over the whole picture, however few its bytes are
 QUALITY = 90
-NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
+NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EACCES, errno.EPERM)
+TURNS: dict[Any, Image.Transpose] = {  # by EXIF's orientation, which may be anything
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 class ImageFault(Exception):
     """A picture that cannot be used: ``reason`` is the quarantine's code, the message says why."""
 
-    def __init__(self, reason: str, detail: str) -> None:
+    def __init__(self, reason: Reason, detail: str) -> None:
         super().__init__(detail)
         self.reason = reason
 
@@ -41,14 +57,14 @@ def read_image(reference: str, root: str, max_bytes: int) -> bytes:
     try:
         found = path.stat()
         if not stat.S_ISREG(found.st_mode):
-            raise ImageFault("missing_image", f"{reference} is not a file")
+            raise ImageFault(Reason.MISSING_IMAGE, f"{reference[:200]} is not a file")
         if found.st_size > max_bytes:
-            raise ImageFault("image_too_large", f"{reference} has {found.st_size} bytes, allowed are {max_bytes}")
-        return path.read_bytes()
+            size = f"{found.st_size} bytes, allowed are {max_bytes}"
+            raise ImageFault(Reason.IMAGE_TOO_LARGE, f"{reference[:200]} has {size}")
+        with path.open("rb") as file:
+            return file.read(max_bytes + 1)  # a file may grow under our hands
     except OSError as error:
-        if error.errno not in NOT_THERE:  # a failing disk or mount says nothing of the item: the job must stop
-            raise
-        raise ImageFault("missing_image", f"there is no file {reference[:200]} under {root}") from error
+        raise _not_there(error, reference) from error
 
 
 def local_path(reference: str, root: str) -> Path:
@@ -57,26 +73,31 @@ def local_path(reference: str, root: str) -> Path:
     Raises:
         ImageFault: ``image_not_allowed`` where that is outside ``root``, or the scheme is not ``file``.
     """
-    if "://" in reference or reference.startswith("file:"):
+    if "://" in reference or reference.lower().startswith(("file:", "data:")):
         try:
             uri = urlsplit(reference)
         except ValueError as error:
-            raise ImageFault("image_not_allowed", f"{reference[:200]}: {error}") from error
+            raise ImageFault(Reason.IMAGE_NOT_ALLOWED, f"{reference[:200]}: {error}") from error
         if uri.scheme != "file" or uri.netloc not in ("", "localhost"):
-            raise ImageFault("image_not_allowed", f"{reference}: only files under {root} are allowed")
+            raise ImageFault(Reason.IMAGE_NOT_ALLOWED, f"{reference[:200]}: only files under {root} are allowed")
         reference = unquote(uri.path)
     if "\0" in reference:
-        raise ImageFault("image_not_allowed", "the path has a NUL character")
+        raise ImageFault(Reason.IMAGE_NOT_ALLOWED, "the path has a NUL character")
     base = os.path.realpath(root.removeprefix("file://"))
     try:
         path = os.path.realpath(Path(base) / reference)
     except OSError as error:
-        if error.errno not in NOT_THERE:
-            raise
-        raise ImageFault("missing_image", f"{reference[:200]}: {error.strerror}") from error
+        raise _not_there(error, reference) from error
     if os.path.commonpath([base, path]) != base:
-        raise ImageFault("image_not_allowed", f"{reference} leads outside {root}")
+        raise ImageFault(Reason.IMAGE_NOT_ALLOWED, f"{reference[:200]} leads outside {root}")
     return Path(path)
+
+
+def _not_there(error: OSError, reference: str) -> ImageFault:
+    """The fault of one picture; a failing disk or mount says nothing of the item, and must stop the job."""
+    if error.errno not in NOT_THERE:
+        raise error
+    return ImageFault(Reason.MISSING_IMAGE, f"{reference[:200]}: {error.strerror}")
 
 
 def normalise(data: bytes, *, size: int, max_bytes: int, max_pixels: int) -> bytes:
@@ -86,45 +107,75 @@ def normalise(data: bytes, *, size: int, max_bytes: int, max_pixels: int) -> byt
         ImageFault: ``image_too_large`` before anything is decoded, or ``image_decode``.
     """
     if len(data) > max_bytes:
-        raise ImageFault("image_too_large", f"{len(data)} bytes, allowed are {max_bytes}")
+        raise ImageFault(Reason.IMAGE_TOO_LARGE, f"{len(data)} bytes, allowed are {max_bytes}")
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            width, height = image.size
-            if width * height > max_pixels:
-                raise ImageFault("image_too_large", f"{width}×{height} pixels, allowed are {max_pixels}")
+            _refuse_bombs(image, data, max_pixels)
             image.draft("RGB", (2 * size, 2 * size))  # JPEG decodes a smaller picture at a fraction of the cost
-            picture = _rgb_on_white(ImageOps.exif_transpose(image))
-        picture.thumbnail((size, size), Image.Resampling.LANCZOS)
+            image.load()
+            turn = _turn(image)
+            picture = _small_rgb(image, size)
+        if turn is not None:
+            picture = picture.transpose(turn)
+        picture.info = {}  # else a comment would be written with the pixels
         target = io.BytesIO()
         picture.save(target, "JPEG", quality=QUALITY)
         return target.getvalue()
     except ImageFault:
         raise
     except Image.DecompressionBombError as error:
-        raise ImageFault("image_too_large", str(error)) from error
+        raise ImageFault(Reason.IMAGE_TOO_LARGE, str(error)) from error
     except UnidentifiedImageError as error:
-        raise ImageFault("image_decode", f"no known picture format; begins with {_head(data)}") from error
+        detail = f"no known picture format; begins with {_head(data)}"
+        raise ImageFault(Reason.IMAGE_DECODE, detail) from error
     except Exception as error:  # a decoder fed hostile bytes may raise anything, and the item must go on
-        raise ImageFault("image_decode", f"{type(error).__name__}: {error}; begins with {_head(data)}"[:500]) from error
+        detail = f"{type(error).__name__}: {error}; begins with {_head(data)}"
+        raise ImageFault(Reason.IMAGE_DECODE, detail[:500]) from error
 
 
 def _head(data: bytes) -> str:
     return repr(data[:16].decode("ascii", "replace").split("\n")[0])
 
 
-def _rgb_on_white(image: Image.Image) -> Image.Image:
+def _refuse_bombs(image: Image.Image, data: bytes, max_pixels: int) -> None:
+    width, height = image.size
+    if width * height > max_pixels:
+        raise ImageFault(Reason.IMAGE_TOO_LARGE, f"{width}×{height} pixels, allowed are {max_pixels}")
+    scans = data.count(b"\xff\xda") if image.format in ("JPEG", "MPO") else 0
+    if scans > MAX_SCANS:
+        raise ImageFault(Reason.IMAGE_TOO_LARGE, f"{scans} scans, allowed are {MAX_SCANS}")
+
+
+def _turn(image: Image.Image) -> Image.Transpose | None:
+    """How the picture must be turned to be upright."""
+    try:
+        return TURNS.get(image.getexif().get(ExifTags.Base.Orientation))
+    except Exception:  # noqa: BLE001  (metadata that cannot be read says nothing against the pixels)
+        return None
+
+
+def _small_rgb(image: Image.Image, size: int) -> Image.Image:
+    """RGB on white, shrunk as early as the mode allows: a full-size copy of every step would be a gigabyte."""
     if image.mode.startswith("I") or image.mode == "F":
-        return _eight_bits(image).convert("RGB")
-    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        return _eight_bits(image, size).convert("RGB")
+    if image.mode in ("P", "PA", "RGBa") or "transparency" in image.info:
+        image = image.convert("RGBA")
+    elif image.mode == "1":
+        image = image.convert("L")
+    image.thumbnail((size, size), Image.Resampling.LANCZOS)
+    if image.mode in ("RGBA", "LA"):
         layered = image.convert("RGBA")
-        ground = Image.new("RGBA", layered.size, "white")
-        return Image.alpha_composite(ground, layered).convert("RGB")
+        image = Image.alpha_composite(Image.new("RGBA", layered.size, "white"), layered)
     return image.convert("RGB")
 
 
-def _eight_bits(image: Image.Image) -> Image.Image:
-    """A picture of 16- or 32-bit values scaled to 8 bits; Pillow's own conversion clips them."""
-    values = np.nan_to_num(np.asarray(image, dtype=np.float64))
-    top = 65_535.0 if values.max(initial=0) > 255 or image.mode.startswith("I;16") else 255.0
-    top = max(top, values.max(initial=0))
+def _eight_bits(image: Image.Image, size: int) -> Image.Image:
+    """A small picture of 16- or 32-bit values scaled to 8 bits; Pillow's own conversion clips them."""
+    highest = image.getextrema()[1]
+    assert isinstance(highest, (int, float))  # these modes have one band
+    top = 65_535.0 if highest > 255 or image.mode.startswith("I;16") else 255.0
+    top = max(top, highest) if math.isfinite(highest) else top
+    small = image.convert("F")
+    small.thumbnail((size, size), Image.Resampling.LANCZOS)
+    values = np.nan_to_num(np.asarray(small, dtype=np.float64), posinf=top, neginf=0)
     return Image.fromarray((values.clip(0, top) * (255 / top)).round().astype(np.uint8))

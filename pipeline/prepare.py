@@ -13,10 +13,13 @@ import pyarrow as pa
 
 from pipeline.config import Catalog, ImageSource
 from pipeline.images import ImageFault, normalise, read_image
-from pipeline.text import Template, TextFault, clean
+from pipeline.text import Template, TextFault, clean, fold
+from schemas.reasons import Reason
 
-PREPROCESSING = "1"  # part of every content hash: raise it when the canonical form of text or image changes
+PREPROCESSING = "2"  # part of every content hash: raise it when the canonical form of text or image changes
 MAX_ID_BYTES = 1024
+MAX_DETAIL = 500  # characters
+MAX_PATH = 4096  # characters of a reference: more than any file system takes
 
 FAULT = pa.struct([("reason", pa.string()), ("detail", pa.string())])
 PREPARED = pa.schema(
@@ -39,9 +42,10 @@ PREPARED = pa.schema(
 class Prepare:
     """The function that Spark maps over the catalogue; its fields travel to the workers.
 
-    Input batches have ``row``, ``item_id``, of the item's live version ``known_hash``, ``known_image_sha`` and
-    ``known_image_source``, ``fields`` (a struct of the template's columns) and, as the source has them, ``reference``,
-    ``image`` and ``image_bytes``.
+    Input batches have ``row``, ``item_id``, ``bad_row`` (the line, where it could not be read), of the item's live
+    version ``known_hash``, ``known_image_sha`` and ``known_image_source``, ``fields`` (a struct of the template's
+    columns) and, as the source has them, ``reference``, ``image`` (null where too large) and ``image_bytes`` (its
+    length).
     """
 
     catalog: Catalog
@@ -60,19 +64,19 @@ class Prepare:
         except OSError:
             raise
         except Exception as error:  # noqa: BLE001  (one row must not stop a night; it is quarantined as ours to mend)
-            fault = {"reason": "internal", "detail": f"{type(error).__name__}: {error}"[:500]}
+            fault = _fault(Reason.INTERNAL, f"{type(error).__name__}: {error}")
             return {"row": raw["row"], "item_id": raw["item_id"] or "", "status": "rejected", "faults": [fault]}
 
     def _item(self, raw: Mapping[str, Any], template: Template | None) -> dict[str, Any]:
         faults: list[dict[str, str]] = []
-        item_id, rejected = _item_id(raw["item_id"], faults)
+        item_id, rejected = _item_id(raw["item_id"], raw["bad_row"], faults)
         text = self._text(raw["fields"], template, faults) if template and not rejected else None
         text_sha = _sha(text.encode()) if text else None
         picture = self._picture(raw, text_sha, faults) if self.catalog.image and not rejected else None
         if text is None and picture is None and not rejected:
             rejected = True
             if not faults:
-                faults.append({"reason": "empty", "detail": "the item has neither text nor image"})
+                faults.append(_fault(Reason.EMPTY, "the item has neither text nor image"))
         content_hash = _content_hash(text_sha, picture.sha if picture else None)
         known = raw["known_hash"]
         status = "rejected" if rejected else "new" if known is None else "changed"
@@ -93,9 +97,9 @@ class Prepare:
     def _text(self, fields: Mapping[str, str | None], template: Template, faults: list[dict[str, str]]) -> str | None:
         limit = self.catalog.max_text_chars
         try:
-            return clean(template.fill({name: clean(value, limit) for name, value in fields.items()}), limit)
+            return fold(template.fill({name: clean(value, limit) for name, value in fields.items()}), limit)
         except TextFault as fault:
-            faults.append({"reason": "bad_text", "detail": str(fault)})
+            faults.append(_fault(Reason.BAD_TEXT, str(fault)))
             return None
 
     def _picture(self, raw: Mapping[str, Any], text_sha: str | None, faults: list[dict[str, str]]) -> "_Picture | None":
@@ -112,7 +116,7 @@ class Prepare:
             image = normalise(data, size=bounds.size, max_bytes=bounds.max_bytes, max_pixels=bounds.max_pixels)
             return _Picture(source, _sha(image), image)
         except ImageFault as fault:
-            faults.append({"reason": fault.reason, "detail": str(fault)})
+            faults.append(_fault(fault.reason, str(fault)))
             return None
 
 
@@ -125,35 +129,49 @@ class _Picture:
     image: bytes | None
 
 
-def _item_id(raw: str | None, faults: list[dict[str, str]]) -> tuple[str, bool]:
-    """The item's key, and whether it is unusable."""
+def _item_id(raw: str | None, bad_row: str | None, faults: list[dict[str, str]]) -> tuple[str, bool]:
+    """The item's key, as the source spells it, and whether the row is unusable.
+
+    A bad id is listed under one that no good row can have, so that faults are never laid to another item.
+    """
+    if bad_row is not None:
+        faults.append(_fault(Reason.BAD_ROW, f"the line cannot be read into columns: {bad_row}"))
     if raw is None or not raw.strip():
-        faults.append({"reason": "null_id", "detail": "the row has no item id"})
+        if bad_row is None:
+            faults.append(_fault(Reason.NULL_ID, "the row has no item id"))
         return "", True
-    if "\0" in raw or len(raw.encode()) > MAX_ID_BYTES:
-        limit = f"an item id has at most {MAX_ID_BYTES} bytes and no NUL"
-        faults.append({"reason": "bad_id", "detail": limit})
+    if "\0" in raw or "\ufffd" in raw:
+        faults.append(_fault(Reason.BAD_ID, f"the id has a NUL, or bytes that are no UTF-8: {raw}"))
         return raw.replace("\0", "\ufffd")[:MAX_ID_BYTES], True
-    return raw, False
+    if len(raw.encode()) > MAX_ID_BYTES:
+        faults.append(_fault(Reason.BAD_ID, f"an item id has at most {MAX_ID_BYTES} bytes: {raw}"))
+        return raw[:MAX_ID_BYTES] + "…", True
+    return raw, bad_row is not None
+
+
+def _fault(reason: Reason, detail: str) -> dict[str, str]:
+    """A fault whose detail is short and prints as one line, whatever the source holds."""
+    return {"reason": reason, "detail": "".join(c if c.isprintable() else "\ufffd" for c in detail[:MAX_DETAIL])}
 
 
 def _image_bytes(raw: Mapping[str, Any], source: ImageSource) -> bytes | None:
     """The raw picture: from a binary column, from Hadoop's connectors, or from a mounted file system."""
-    reference = raw.get("reference")
-    if "image_bytes" not in raw:
-        return raw["image"] or None
+    named = "reference" in raw
+    reference = raw["reference"] if named else "the picture"
     if reference is None or not reference.strip():
         return None
-    if source.root is not None and is_local(source.root):
+    if named and source.root is not None and is_local(source.root):
         return read_image(reference, source.root, source.max_bytes)
     if raw["image"] is not None:
-        return raw["image"]
+        return raw["image"] if named else raw["image"] or None
     if raw["image_bytes"] is not None:
-        detail = f"{reference} has {raw['image_bytes']} bytes, allowed are {source.max_bytes}"
-        raise ImageFault("image_too_large", detail)
+        size = f"{raw['image_bytes']} bytes, allowed are {source.max_bytes}"
+        raise ImageFault(Reason.IMAGE_TOO_LARGE, f"{reference[:200]} has {size}")
+    if not named:
+        return None
     if raw["outside"]:
-        raise ImageFault("image_not_allowed", f"{reference} leads outside {source.root}")
-    raise ImageFault("missing_image", f"there is no file {reference} under {source.root}")
+        raise ImageFault(Reason.IMAGE_NOT_ALLOWED, f"{reference[:200]} leads outside {source.root}")
+    raise ImageFault(Reason.MISSING_IMAGE, f"there is no file {reference[:200]} under {source.root}")
 
 
 def is_local(root: str) -> bool:

@@ -19,7 +19,7 @@ from pipeline.errors import ConfigError, JobError
 from pipeline.extract import live_items
 from pipeline.releases import require_release
 from pipeline.run import Run
-from pipeline.spark import read_source, require_columns
+from pipeline.spark import key_column, read_source, require_columns
 from schemas.semantic_id import PARTS, Layout
 from schemas.tables import ITEMS, SEMANTIC_IDS, SEQUENCES
 
@@ -68,8 +68,8 @@ def read_events(spark: SparkSession, settings: Interactions) -> DataFrame:
     require_columns(source, {f"interactions.{key}": name for key, name in columns.items()})
     try:
         return source.select(
-            F.col(f"`{settings.user}`").cast("string").alias("user_id"),
-            F.col(f"`{settings.item}`").cast("string").alias("item_id"),
+            key_column(source, settings.user).alias("user_id"),
+            key_column(source, settings.item).alias("item_id"),
             _milliseconds(settings.time).alias("time"),
             F.expr(settings.label).cast("boolean").cast("tinyint").alias("label"),
         )

@@ -1,15 +1,27 @@
-"""An item's canonical text: a template over its columns; Unicode NFC, markup stripped, white space folded."""
+"""An item's canonical text: a template over its columns; Unicode NFC, markup stripped, white space folded.
 
+Every step takes time linear in the text, whatever is in it.
+"""
+
+import html
 import re
 import unicodedata
 from collections.abc import Mapping
-from html.parser import HTMLParser
 from string import Formatter
 
 MAX_REPLACED = 0.05  # share of U+FFFD in a text past which it says nothing reliable
 
+MAX_MARKS = 30  # combining marks on one character, as Unicode's stream-safe form has it
+
 _SPACE = re.compile(r"\s+")
-_MARKUP = re.compile(r"<[A-Za-z/!?]|&#?\w+;")
+_OPENING = re.compile(r"<(?:(script|style)\b|(!--)|[A-Za-z/!?])", re.IGNORECASE)
+_CLOSING = {
+    "script": re.compile(r"</script\b", re.I),
+    "style": re.compile(r"</style\b", re.I),
+    "!--": re.compile("-->"),
+}
+_TAG_END = re.compile(r"""(?:[^>"']++|"[^"]*"|'[^']*')*+>""")
+_NUMBER = re.compile(r"&#\d{20,};?")  # no character, and int() refuses thousands of digits
 _LEADING = re.compile(r"^[\W_]+")
 _HIDDEN = ("Cc", "Cf", "Cs", "Co", "Cn")  # controls (NUL, bidirectional, zero width), surrogates, unassigned
 _JOINER = "\u200d"  # joins emoji and scripts such as Devanagari: part of the text, not hidden in it
@@ -57,7 +69,7 @@ class Template:
 
 
 def clean(value: str | None, max_chars: int) -> str | None:
-    """``value`` as canonical text of at most ``max_chars`` characters; ``None`` where nothing is left.
+    """One field as canonical text of at most ``max_chars`` characters; ``None`` where nothing is left.
 
     Raises:
         TextFault: much of it is replacement characters, so it was not in the encoding it was read in.
@@ -65,9 +77,16 @@ def clean(value: str | None, max_chars: int) -> str | None:
     if not value:
         return None
     value = value[: 4 * max_chars]  # markup and white space count before they go, but not without bound
-    if _MARKUP.search(value):
-        value = _strip_markup(value)
-    value = unicodedata.normalize("NFC", value)
+    return fold(html.unescape(_NUMBER.sub(" ", _without_tags(value))), max_chars)
+
+
+def fold(value: str, max_chars: int) -> str | None:
+    """:func:`clean` for text that has no markup.
+
+    Raises:
+        TextFault: as there.
+    """
+    value = unicodedata.normalize("NFC", _few_marks(value))
     value = "".join(c for c in value if c == _JOINER or c.isspace() or unicodedata.category(c) not in _HIDDEN)
     value = _SPACE.sub(" ", value).strip()[:max_chars].rstrip()
     if value.count("\ufffd") > MAX_REPLACED * len(value):
@@ -75,33 +94,39 @@ def clean(value: str | None, max_chars: int) -> str | None:
     return value or None
 
 
-class _Markup(HTMLParser):
-    """Collects the text of HTML, without what scripts and style sheets say."""
-
-    def __init__(self) -> None:
-        super().__init__(convert_charrefs=True)
-        self.parts: list[str] = []
-        self._hidden = 0
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self._hidden += tag in ("script", "style")
-        self.parts.append(" ")
-
-    def handle_endtag(self, tag: str) -> None:
-        if tag in ("script", "style"):
-            self._hidden = max(0, self._hidden - 1)
-        self.parts.append(" ")
-
-    def handle_data(self, data: str) -> None:
-        if not self._hidden:
-            self.parts.append(data)
-
-
-def _strip_markup(value: str) -> str:
-    parser = _Markup()
-    try:
-        parser.feed(value)
-        parser.close()
-    except AssertionError:  # html.parser's word for a declaration that never ends
+def _few_marks(value: str) -> str:
+    """``value`` with at most :data:`MAX_MARKS` combining marks in a row: putting n in order takes time n²."""
+    if value.isascii():
         return value
-    return "".join(parser.parts)
+    kept, marks = [], 0
+    for character in value:
+        marks = marks + 1 if unicodedata.combining(character) else 0
+        if marks <= MAX_MARKS:
+            kept.append(character)
+    return "".join(kept)
+
+
+def _without_tags(value: str) -> str:
+    """What stands outside tags, comments, scripts and style sheets, each of them a space.
+
+    A tag that never ends is text, a comment or script that never ends hides what follows. Quotes that never end are
+    none. (:mod:`html.parser` takes time n² for tags that never end, and its output changes with Python's version.)
+    """
+    parts: list[str] = []
+    at, quotes = 0, True
+    while opening := _OPENING.search(value, at):
+        end = opening.end()
+        if hidden := opening[1] or opening[2]:
+            closing = _CLOSING[hidden.lower()].search(value, end)
+            if closing is None:
+                return "".join([*parts, value[at : opening.start()]])
+            end = closing.end()
+        if not opening[2]:
+            closed = _TAG_END.match(value, end) if quotes else None
+            quotes = closed is not None
+            end = closed.end() if closed else value.find(">", end) + 1
+        if not end:
+            break
+        parts += [value[at : opening.start()], " "]
+        at = end
+    return "".join([*parts, value[at:]])

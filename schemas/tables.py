@@ -4,10 +4,13 @@ Types are those that Delta knows. Delta has neither half floats nor lists of a f
 ``list<float>`` whose values are float16 numbers; Parquet's dictionary encoding then stores two bytes a value.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import pyarrow as pa
 import pyarrow.compute as pc
+
+from schemas.reasons import Reason
 
 CODES = pa.list_(pa.int16())
 EMBEDDING = pa.list_(pa.float32())
@@ -19,26 +22,31 @@ class Table:
     """A table's name and declared form.
 
     ``key`` identifies a row within one append; ``partition`` lists the columns that Delta partitions by.
-    Columns that may not be null are declared so in ``schema``.
+    Columns that may not be null are declared so in ``schema``; ``allowed`` lists the values of columns that take
+    no others.
     """
 
     name: str
     schema: pa.Schema
     key: tuple[str, ...]
     partition: tuple[str, ...] = ()
+    allowed: Mapping[str, Sequence[str]] = field(default_factory=dict, hash=False)
 
     def check(self, rows: pa.Table | pa.RecordBatch) -> list[str]:
         """Every way in which ``rows`` departs from the declaration, as sentences; empty when there is none."""
         faults = [f"column {name!r} is missing" for name in self.schema.names if name not in rows.schema.names]
         faults += [f"column {name!r} is not declared" for name in rows.schema.names if name not in self.schema.names]
-        for field in self.schema:
-            if field.name not in rows.schema.names:
+        for declared in self.schema:
+            name = declared.name
+            if name not in rows.schema.names:
                 continue
-            column = rows.column(field.name)
-            if not _same_type(column.type, field.type):
-                faults.append(f"column {field.name!r} is {column.type}, declared {field.type}")
-            elif not field.nullable and column.null_count:
-                faults.append(f"column {field.name!r} has {column.null_count} nulls")
+            column = rows.column(name)
+            if not _same_type(column.type, declared.type):
+                faults.append(f"column {name!r} is {column.type}, declared {declared.type}")
+            elif not declared.nullable and column.null_count:
+                faults.append(f"column {name!r} has {column.null_count} nulls")
+            elif name in self.allowed and (strange := set(column.to_pylist()) - set(self.allowed[name])):
+                faults.append(f"column {name!r} has values that are not declared: {', '.join(sorted(strange))}")
         if not faults:
             faults += self._repeated_keys(rows)
         return [f"{self.name}: {fault}" for fault in faults]
@@ -112,6 +120,7 @@ QUARANTINE = Table(
         ]
     ),
     key=("item_id", "reason"),
+    allowed={"reason": [reason.value for reason in Reason]},
 )
 
 EMBEDDINGS = Table(

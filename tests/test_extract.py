@@ -129,7 +129,7 @@ def test_every_bad_row_has_its_reason_and_the_good_ones_go_on(spark: SparkSessio
     assert reasons(config) == {
         "nothing": "empty",
         "": "null_id",
-        "x" * 1024: "bad_id",
+        "x" * 1024 + "…": "bad_id",
         "lost": "missing_image",
         "html": "image_decode",
         "climber": "image_not_allowed",

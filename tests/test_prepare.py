@@ -23,7 +23,8 @@ def picture(colour: str) -> bytes:
 
 
 def prepared(title: str, image: bytes, known: dict[str, str | None], catalog: Catalog = CATALOG) -> dict[str, object]:
-    row = {"row": 0, "item_id": "a", "fields": {"title": title}, "image": image} | known
+    row = {"row": 0, "item_id": "a", "bad_row": None, "fields": {"title": title}} | known
+    row |= {"image": image, "image_bytes": len(image)}
     (batch,) = Prepare(catalog)(iter([pa.RecordBatch.from_pylist([row])]))
     return batch.to_pylist()[0]
 

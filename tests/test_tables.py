@@ -1,7 +1,10 @@
+from pathlib import Path
+
 import pyarrow as pa
 import pytest
 
-from schemas.tables import EMBEDDINGS, RELEASES, TABLES
+from schemas.reasons import Reason
+from schemas.tables import EMBEDDINGS, QUARANTINE, RELEASES, TABLES
 
 
 def row(**changes: object) -> dict[str, object]:
@@ -55,3 +58,20 @@ def test_declarations_are_whole() -> None:
         assert set(table.key) | set(table.partition) <= set(table.schema.names)
         assert all(not table.schema.field(column).nullable for column in table.key)
     assert RELEASES.schema.field("time").type == pa.timestamp("us", tz="UTC")
+
+
+def test_quarantine_holds_declared_reasons_alone() -> None:
+    rows = {name: ["x", "y"] for name in ("item_id", "detail", "source", "run_id")}
+    rows |= {
+        "reason": [Reason.EMPTY.value, "strange"],
+        "seen_at": pa.array([0, 0], QUARANTINE.schema.field("seen_at").type),
+    }
+    assert QUARANTINE.check(pa.table(rows)) == ["quarantine: column 'reason' has values that are not declared: strange"]
+
+
+def test_the_reasons_are_documented_as_declared() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "reliability.md").read_text()
+    rows = [
+        line.strip("| ").split(" | ") for line in page.splitlines() if line.startswith("| `") and line.count("|") == 4
+    ]
+    assert rows == [[f"`{reason}`", reason.meaning, reason.remedy] for reason in Reason]

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.text import Template, TextFault, clean
+from pipeline.text import Template, TextFault, clean, fold
 
 
 @pytest.mark.parametrize(
@@ -39,12 +39,31 @@ def test_templates_name_columns_and_nothing_more() -> None:
         ("a\0b\u202ec\u200bd", "abcd"),
         ("\U0001f469\u200d\U0001f33e", "\U0001f469\u200d\U0001f33e"),
         ("<br>", None),
+        ("<!-- <b>old</b> > --><i title='a > b'>new</i>", "new"),
+        ("<SCRIPT>if (a<b) x()</SCRIPT >Bag<style>p{", "Bag"),
+        ("<p>size <medium", "size <medium"),
+        ('<a title="5>Bag</a> of 5" screens', 'Bag of 5" screens'),
+        ("<a>1<b>2" * 3, "1 2 1 2 1 2"),
+        ("&#xD800;&#0;" + "x" * 60, "\ufffd\ufffd" + "x" * 60),
+        ("a" + "\u0301\u0323" * 1000 + "b", "\u1ea1" + "\u0323" * 14 + "\u0301" * 15 + "b"),
         ("", None),
         (None, None),
     ],
 )
 def test_canonical_text(raw: str | None, expected: str | None) -> None:
     assert clean(raw, 1000) == expected
+
+
+def test_what_was_markup_in_a_field_is_not_stripped_again() -> None:
+    assert clean("a lamp &#" + "9" * 5000 + "; shade", 10_000) == "a lamp shade"  # int() refuses so many digits
+    assert fold(clean("&lt;canvas&gt; by example", 100) or "", 100) == "<canvas> by example"
+
+
+@pytest.mark.parametrize("part", ["<", "<a ", "<a x=", "<a b='", "<a '>' ", "<!--", "<![CDATA[", "</", "<?", "&", "&#"])
+def test_markup_that_never_ends_is_read_once(part: str) -> None:
+    """Time linear in the text: a quadratic one takes half an hour for each of these."""
+    text = clean(part * (400_000 // len(part)) + '"', 100_000)
+    assert text is None or len(text) > 10_000
 
 
 def test_long_texts_are_cut_and_undecodable_ones_refused() -> None:

@@ -1,0 +1,61 @@
+"""Every reason for which a row or one of its modalities is put into ``quarantine``: the codes that users filter by."""
+
+from enum import StrEnum
+
+
+class Reason(StrEnum):
+    """A quarantine code, with what it means and what to do about it."""
+
+    meaning: str
+    remedy: str
+
+    def __new__(cls, code: str, meaning: str, remedy: str) -> "Reason":
+        """A string with two sentences."""
+        reason = str.__new__(cls, code)
+        reason._value_ = code
+        reason.meaning, reason.remedy = meaning, remedy
+        return reason
+
+    NULL_ID = "null_id", "The row has no id, or one of white space alone.", "Give the row an id."
+    BAD_ID = (
+        "bad_id",
+        "The id has more than 1,024 bytes, a NUL, or characters that could not be decoded.",
+        "Shorten the id; write the source in UTF-8.",
+    )
+    DUPLICATE_ID = (
+        "duplicate_id",
+        "Rows share this id and differ; one of them was taken, the live version where it is among them.",
+        "Keep one row an id.",
+    )
+    BAD_ROW = (
+        "bad_row",
+        "The line is no JSON, or has more or fewer values than the CSV has columns: they may stand under wrong names.",
+        "Quote values that hold a separator or a line break, and write every separator.",
+    )
+    EMPTY = "empty", "The item has neither text nor image.", "Give it one, or drop the row."
+    BAD_TEXT = (
+        "bad_text",
+        "More than 5 % of the text's characters could not be decoded.",
+        "Write the source in UTF-8, or name its encoding in catalog.source.options.",
+    )
+    MISSING_IMAGE = (
+        "missing_image",
+        "No file that may be read lies where the reference leads.",
+        "Deliver the file, or mend the reference.",
+    )
+    IMAGE_NOT_ALLOWED = (
+        "image_not_allowed",
+        "The reference leads out of catalog.image.root, or has a scheme that is not allowed.",
+        "Copy the picture under the root.",
+    )
+    IMAGE_TOO_LARGE = (
+        "image_too_large",
+        "The picture has more bytes, pixels or JPEG scans than are decoded.",
+        "Deliver a smaller picture, or raise catalog.image.max_bytes or max_pixels.",
+    )
+    IMAGE_DECODE = (
+        "image_decode",
+        "The bytes are no picture of a known format, or a damaged one.",
+        "Deliver JPEG, PNG, GIF, WebP, AVIF, BMP or TIFF.",
+    )
+    INTERNAL = "internal", "A bug of ours: the row tripped the program.", "Report it with the detail; the row waits."

@@ -4,8 +4,7 @@ from typing import Annotated
 
 import typer
 
-from jobs.entry import DEFAULT_CONFIG, ConfigFile, Overrides, read_config, start
-from jobs.tokenize import run_tokenize
+from jobs.entry import DEFAULT_CONFIG, ConfigFile, Overrides, read_config, start, tell
 
 
 def command(
@@ -14,7 +13,17 @@ def command(
     overrides: Overrides = None,
 ) -> None:
     """Give every live item IDs under another tokenizer, from its stored vectors; the release stays as it is."""
-    run_tokenize(read_config(config, overrides), tokenizer, job="backfill")
+    from jobs.tables import show_migration
+    from pipeline.backfill import backfill
+    from pipeline.ray_session import ray_session
+    from pipeline.run import Run
+
+    settings = read_config(config, overrides)
+    with Run("backfill", settings, tokenizer=tokenizer) as run, ray_session(settings.ray):
+        backfill(run, tokenizer)
+    tell(run)
+    if "migration" in run.metrics:
+        show_migration(run.metrics["migration"])
 
 
 if __name__ == "__main__":

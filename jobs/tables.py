@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 MEASURES = ("auc", "gauc", "log_loss")
 SLICES = {"slices": "seen {} times in training", "by_history": "after {} items", "by_missing": "missing: {}"}
 LEVEL_COLUMNS = ("codes used", "perplexity", "kept without image", "kept without text", "bits both know")
+MIGRATION_COLUMNS = ("items", "other number", "moved when renamed at best", "groups in common (AMI)")
 QUALITY = {
     "items measured": ("items",),
     "text rebuilt (cosine)": ("reconstruction", "text"),
@@ -111,6 +112,25 @@ def _quality(measured: Mapping[str, Mapping[str, Any]]) -> Table:
     return table
 
 
+def show_migration(found: Mapping[str, Any]) -> None:
+    """What moving from the released tokenizer to another would mean, level by level."""
+    columns = (Column(name, justify="right") for name in MIGRATION_COLUMNS)
+    title = f"from the released tokenizer {found['released']} to {found['tokenizer']}"
+    table = Table("level", *columns, title=title, title_justify="left")
+    for level in found["levels"]:
+        shares = (_share(level.get(name)) for name in ("renumbered", "moved"))
+        table.add_row(level["slot"], _figure(level["items"]), *shares, _figure(level.get("prefix_information")))
+    console = Console()
+    console.print(table)
+    rates = (_share(found["collision_rate"][found[name]]) for name in ("released", "tokenizer"))
+    lines = [
+        f"items              {found['items']:,} have IDs of both, {found['released_alone']:,} of the released alone, "
+        f"{found['tokenizer_alone']:,} of the new alone, {found['without_either']:,} of neither",
+        f"collisions         {' → '.join(rates)} of items share their codes with other content",
+    ]
+    console.print(*lines, sep="\n", highlight=False, soft_wrap=True)
+
+
 def show_status(found: Mapping[str, Any]) -> None:
     """What ``pipeline.status.status`` found."""
     console = Console()
@@ -153,6 +173,10 @@ def _figure(value: Any) -> str:
     if value is None:
         return "–"
     return f"{value:,}" if isinstance(value, int) else f"{value:.4f}"
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2%}"
 
 
 def _at(found: Any, path: Sequence[str]) -> Any:

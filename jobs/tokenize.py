@@ -10,16 +10,14 @@ if TYPE_CHECKING:
     from pipeline.config import Config
 
 
-def run_tokenize(
-    config: "Config", tokenizer: str | None = None, run_id: str | None = None, job: str = "tokenize"
-) -> None:
-    """The job, as nightly, backfill and demo run it too."""
+def run_tokenize(config: "Config", tokenizer: str | None = None, run_id: str | None = None) -> None:
+    """The job, as nightly and demo run it too."""
     from pipeline.artefacts import newest
     from pipeline.ray_session import ray_session
     from pipeline.run import Run
     from pipeline.tokenize import tokenize
 
-    with Run(job, config, run_id=run_id, tokenizer=tokenizer) as run, ray_session(config.ray):
+    with Run("tokenize", config, run_id=run_id, tokenizer=tokenizer) as run, ray_session(config.ray):
         tokenize(run, tokenizer or newest(run.lake, "tokenizers"))
     tell(run)
 

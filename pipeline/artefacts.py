@@ -60,6 +60,28 @@ def newest(lake: Lake, kind: Kind) -> str:
 
 
 def tokenizer_layout(lake: Lake, fingerprint: str) -> Layout:
-    """The layout of a tokenizer's IDs, without loading its weights."""
-    described = json.loads((local_folder(lake, "tokenizers", fingerprint) / "config.json").read_text())
-    return TokenizerConfig.model_validate(described["config"]).layout()
+    """The layout of a tokenizer's IDs, without loading its weights.
+
+    Raises:
+        ConfigError: the lake has no such tokenizer.
+        JobError: its description is broken, or that of another tokenizer.
+    """
+    file = local_folder(lake, "tokenizers", fingerprint) / "config.json"
+    try:
+        described = json.loads(file.read_bytes())
+        holds, layout = described["fingerprint"], TokenizerConfig.model_validate(described["config"]).layout()
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        why = str(error).splitlines()[0]
+        raise JobError(f"{file} does not describe a tokenizer ({why}): restore the folder or train again") from error
+    refuse_another(lake, "tokenizers", fingerprint, holds)
+    return layout
+
+
+def refuse_another(lake: Lake, kind: Kind, fingerprint: str, holds: str) -> None:
+    """Refuse a folder that does not hold the artefact it is named after.
+
+    Raises:
+        JobError: naming both.
+    """
+    if holds != fingerprint:
+        raise JobError(f"{lake.uri}/{kind}/{fingerprint} holds {holds}: restore what belongs there, or train again")

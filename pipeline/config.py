@@ -127,12 +127,23 @@ class LockSettings(Section):
 
 
 class Gates(Section):
-    """What new IDs must keep before they are released."""
+    """What new IDs must keep before they are released. Those that look at the release pass before there is one."""
 
-    max_collision_rate: float = Field(0.05, ge=0, le=1, description="items that share their codes with another")
-    min_codebook_use: float = Field(0.9, ge=0, le=1, description="codes used, in the level that uses fewest")
-    min_coverage: float = Field(0.999, ge=0, le=1, description="live items that have an ID")
-    max_delete_fraction: float = Field(0.2, ge=0, le=1, description="live items that one extract may delete")
+    max_collision_rate: float = Field(0.05, ge=0, le=1, description="share of items whose codes other content has too")
+    min_codebook_use: float = Field(0.9, ge=0, le=1, description="share of codes used, in the level that uses fewest")
+    min_coverage: float = Field(0.999, ge=0, le=1, description="share of live items that have an ID")
+    max_without_text: float = Field(1, ge=0, le=1, description="share of items that have no text")
+    max_without_image: float = Field(1, ge=0, le=1, description="share of items that have no image")
+    max_without_text_growth: float = Field(
+        0.05, ge=0, le=1, description="rise, since the release, in items without text"
+    )
+    max_without_image_growth: float = Field(
+        0.05, ge=0, le=1, description="rise, since the release, in items without image"
+    )
+    max_row_drift: float = Field(0.5, ge=0, description="growth or loss of live items, as a share of the released")
+    max_delete_fraction: float = Field(
+        0.2, ge=0, le=1, description="live items that one extract, or all since the release, may delete"
+    )
     max_degraded_fraction: float = Field(0.5, ge=0, le=1, description="rows that may go on without a faulty modality")
 
 

@@ -1,6 +1,7 @@
 """The decoded vectors of a tokenizer's codes, fitted to the codes of all items in the lake, for rankers to read."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -9,33 +10,41 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.artefacts import local_folder
 from pipeline.errors import JobError
 from pipeline.lake import Lake
+from pipeline.tokenize import load_tokenizer
 from schemas.semantic_id import PARTS
 from schemas.tables import SEMANTIC_IDS
-from tokenizer import artefact
 from tokenizer.code_vectors import code_vectors
 from tokenizer.embeddings import TokenizerError
 
 
-def decoded_vectors(lake: Lake, tokenizer: str, modalities: Sequence[str]) -> Tensor | None:
-    """Vectors (C, V) float32 of the codes, see :func:`tokenizer.code_vectors.code_vectors`; None of no modality.
+@dataclass(frozen=True)
+class Decoded:
+    """Vectors (C, V) float32 of a tokenizer's codes, see :func:`tokenizer.code_vectors.code_vectors`."""
+
+    tokenizer: str
+    vectors_CV: Tensor
+
+
+def decoded_vectors(lake: Lake, tokenizer: str, modalities: Sequence[str]) -> Decoded | None:
+    """The vectors of a tokenizer's codes, all ``modalities`` side by side; None of no modality.
 
     A function of the set of codes alone, whatever order the table has them in.
 
     Raises:
+        ConfigError: the lake has no such tokenizer.
         JobError: the tokenizer is damaged or does not know a modality.
     """
     if not modalities:
         return None
     try:
-        model = artefact.load(local_folder(lake, "tokenizers", tokenizer)).model
+        model = load_tokenizer(lake, tokenizer).model
         rows = lake.read(SEMANTIC_IDS, list(PARTS), where=pc.field("tokenizer") == tokenizer)
         layout = model.layout
         parts = [_filled(rows[p], levels, layout.absent) for p, levels in zip(PARTS, layout.levels, strict=True)]
         codes_NS = np.unique(np.concatenate(parts, axis=1), axis=0)
-        return code_vectors(model, torch.from_numpy(codes_NS), modalities)
+        return Decoded(tokenizer, code_vectors(model, torch.from_numpy(codes_NS), modalities))
     except TokenizerError as error:
         raise JobError(f"ranker.decoded: {error}") from error
 

@@ -20,6 +20,7 @@ from ray.train.torch import get_device, prepare_model
 from ray.util.queue import Queue
 
 from pipeline import training_runs
+from pipeline.decoded import Decoded
 from pipeline.errors import JobError
 from pipeline.lake import Lake
 from pipeline.ray_session import share_of_cores
@@ -52,7 +53,7 @@ class _Job:
 
     config: RankerConfig
     layout: Layout
-    decoded_CV: torch.Tensor | None
+    decoded: Decoded | None
     windows: int
     figures: Queue
     checkpoint_seconds: float
@@ -64,7 +65,7 @@ def train(
     layout: Layout,
     tokenizer: str,
     *,
-    decoded_CV: torch.Tensor | None = None,
+    decoded: Decoded | None = None,
     lake: Lake,
     checkpoints: str,
     progress: training_runs.Progress | None = None,
@@ -76,7 +77,7 @@ def train(
         config: the ranker; ``config.workers`` processes train it, a GPU each where Ray has any.
         layout: slots and codebook size of the windows' codes.
         tokenizer: fingerprint that every window must carry.
-        decoded_CV: if ``config.decoded``, the vectors of the codes, see :func:`ranker.architectures.build`.
+        decoded: if ``config.decoded``, the vectors of this tokenizer's codes.
         lake: where checkpoints are.
         checkpoints: folder of the lake, which every worker must reach. One that an earlier run left is gone on from.
         progress: called in this process about every second and after every pass.
@@ -86,9 +87,11 @@ def train(
 
     Raises:
         WindowError: the rows do not fit.
-        JobError: there is no window to train on or to watch, the training diverged, Ray lacks the GPUs, or workers died
-            again and again.
+        JobError: ``decoded`` is of another tokenizer, there is no window to train on or to watch, the training
+            diverged, Ray lacks the GPUs, or workers died again and again.
     """
+    if decoded and decoded.tokenizer != tokenizer:
+        raise JobError(f"the decoded vectors are of tokenizer {decoded.tokenizer}, the windows of {tokenizer}")
     dataset = dataset.select_columns([*MODEL_COLUMNS, "times"])
     fits = partial(check_windows, layout=layout, tokenizer=tokenizer, max_items=config.max_items)
     datasets = _periods(dataset, *_period(dataset, fits), watch=config.patience is not None)
@@ -99,7 +102,7 @@ def train(
     figures = Queue(actor_options={"num_cpus": 0})
     result = training_runs.run(
         _train_worker,
-        _Job(config, layout, decoded_CV, windows["train"], figures, training_runs.CHECKPOINT_SECONDS),
+        _Job(config, layout, decoded, windows["train"], figures, training_runs.CHECKPOINT_SECONDS),
         figures,
         workers=config.workers,
         spare_cpus=1,
@@ -122,7 +125,8 @@ def _train_worker(told: dict[str, Any]) -> str | None:
     rank = context.get_world_rank()
     if device.type == "cpu":
         torch.set_num_threads(share_of_cores(context.get_local_world_size()))
-    model = prepare_model(build(job.config, job.layout, job.decoded_CV))
+    decoded_CV = job.decoded.vectors_CV if job.decoded else None
+    model = prepare_model(build(job.config, job.layout, decoded_CV))
     training = Training(model, job.config, job.layout, job.windows, device)
     _restore(training, last_checkpoint())
     saved = told_at = time.monotonic()

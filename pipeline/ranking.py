@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import ray
 import ray.data
 
-from pipeline.artefacts import local_folder, store, tokenizer_layout
+from pipeline.artefacts import local_folder, refuse_another, store, tokenizer_layout
 from pipeline.decoded import decoded_vectors
 from pipeline.errors import JobError
 from pipeline.lake import Lake
@@ -43,7 +44,7 @@ def train_ranker(run: Run, progress: Progress | None = None) -> str:
     layout = tokenizer_layout(lake, release.tokenizer)
     run.read(SEQUENCES)
     with run.phase("decode"):
-        decoded_CV = decoded_vectors(lake, release.tokenizer, config.ranker.decoded)
+        decoded = decoded_vectors(lake, release.tokenizer, config.ranker.decoded)
     checkpoints = f"checkpoints/{training_name(config.ranker, release.tokenizer, run.versions['read'][SEQUENCES.name])}"
     with run.phase("train"):
         try:
@@ -52,7 +53,7 @@ def train_ranker(run: Run, progress: Progress | None = None) -> str:
                 config.ranker,
                 layout,
                 release.tokenizer,
-                decoded_CV=decoded_CV,
+                decoded=decoded,
                 lake=lake,
                 checkpoints=checkpoints,
                 progress=progress,
@@ -103,11 +104,12 @@ def evaluate(run: Run, ranker: str, against: str | None = None) -> dict[str, Any
 
 
 def _trained(lake: Lake, ranker: str) -> TrainedRanker:
-    folder = local_folder(lake, "rankers", ranker)
     try:
-        return load(folder)
+        trained = load(local_folder(lake, "rankers", ranker))
     except ArtefactError as error:
         raise JobError(str(error)) from error
+    refuse_another(lake, "rankers", ranker, trained.fingerprint)
+    return trained
 
 
 def _impressions(lake: Lake, ranker: str, tokenizer: str) -> pa.Table:
@@ -133,7 +135,12 @@ def read_windows(lake: Lake, tokenizer: str, split: Literal["train", "test"]) ->
     """
     files = lake.files(SEQUENCES, {"tokenizer": tokenizer, "split": split})
     if not files:
-        raise JobError(f"there are no {split} windows of tokenizer {tokenizer}: run sequences")
+        others = pc.unique(lake.read(SEQUENCES, ["tokenizer"], where=pc.field("split") == split)["tokenizer"])
+        there = f"those of {', '.join(sorted(others.to_pylist()))}" if len(others) else "none at all"
+        raise JobError(
+            f"there are no {split} windows of tokenizer {tokenizer}, {SEQUENCES.name} has {there}: "
+            f"run sequences while {tokenizer} is released"
+        )
     paths = [lake.path(f"{SEQUENCES.name}/{file}") for file in files]
     columns = [name for name in SEQUENCES.schema.names if name not in SEQUENCES.partition]
     return read_files(lake, paths, columns).map_batches(

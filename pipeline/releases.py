@@ -5,26 +5,27 @@ appended later stay unseen until they are published themselves.
 """
 
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
+from deltalake.exceptions import DeltaError
 
 from pipeline.artefacts import tokenizer_layout
-from pipeline.config import Gates
 from pipeline.errors import GateRefused, JobError
+from pipeline.gates import COLUMNS, Snapshot, broken, check, drift, measure, nothing_new
 from pipeline.lake import Lake
 from pipeline.live import first_of_each, live_items, only
 from pipeline.run import Run
-from schemas.semantic_id import Layout
 from schemas.tables import ITEMS, RELEASES, SEMANTIC_IDS
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -57,24 +58,38 @@ def require_release(lake: Lake) -> Release:
 
 def released_ids(lake: Lake, release: Release, columns: list[str]) -> pa.Table:
     """``columns`` of the released IDs: those of the items that were live, in their live version."""
+    live = live_items(lake, release.items_version)
+    return _ids_of(lake, live, release.tokenizer, columns, release.semantic_ids_version)
+
+
+def snapshot(lake: Lake, release: Release) -> Snapshot:
+    """All that gates look at of a release, or of what is to become one."""
+    live = live_items(lake, release.items_version)
+    rows = _ids_of(lake, live, release.tokenizer, COLUMNS, release.semantic_ids_version)
+    return Snapshot(release.tokenizer, live["item_id"], rows)
+
+
+def _ids_of(lake: Lake, live: pa.Table, tokenizer: str, columns: list[str], version: int) -> pa.Table:
     names = list(dict.fromkeys(["item_id", "content_hash", *columns]))
-    mine = ds.field("tokenizer") == release.tokenizer
-    rows = lake.read(SEMANTIC_IDS, names, where=mine, version=release.semantic_ids_version)
-    live = only(rows, live_items(lake, release.items_version), ["item_id", "content_hash"])
-    return first_of_each(live, "item_id").select(columns)
+    rows = lake.read(SEMANTIC_IDS, names, where=ds.field("tokenizer") == tokenizer, version=version)
+    return first_of_each(only(rows, live, ["item_id", "content_hash"]), "item_id").select(columns)
 
 
 def publish(run: Run, tokenizer: str, *, force: bool = False) -> bool:
     """Release the newest IDs under ``tokenizer`` if every gate lets them through; false where nothing is new.
 
+    New is what readers would see: table versions that moved because files were rewritten are nothing new. Drift is
+    measured against the release as it stands, which after a rollback is the one gone back to.
+
     Raises:
-        GateRefused: a figure broke its limit and ``force`` was not given.
+        GateRefused: a figure broke its limit, or what is released cannot be read to be compared with, and ``force`` was
+            not given.
         JobError: there are no IDs under ``tokenizer``.
     """
     lake = run.lake
     run.read(ITEMS)
     run.read(SEMANTIC_IDS)
-    items_version, ids_version = lake.version(ITEMS), lake.version(SEMANTIC_IDS)
+    items_version, ids_version = (run.versions["read"][table.name] for table in (ITEMS, SEMANTIC_IDS))
     if items_version is None or ids_version is None:
         raise JobError(f"there are no IDs in {lake.uri}: run tokenize first")
     before = released(lake)
@@ -82,17 +97,45 @@ def publish(run: Run, tokenizer: str, *, force: bool = False) -> bool:
     if before and asdict(before) | {"version": candidate.version} == asdict(candidate):
         return False
     layout = tokenizer_layout(lake, tokenizer)
-    figures = measure(lake, candidate, layout)
-    run.count(rows_in=figures["live_items"], rows_out=figures["items_with_ids"])
-    run.metrics |= figures
-    gates = check(figures, run.config.gates)
-    broken = [
-        f"{name}: {gate['figure']:.4g}, limit {gate['limit']:.4g}" for name, gate in gates.items() if not gate["ok"]
-    ]
-    if broken and not force:
-        raise GateRefused(f"not released, {'; '.join(broken)}. --force releases all the same, and is recorded")
-    _append(run, candidate, "publish", gates | {"forced": bool(broken)})
+    with run.phase("read"):
+        found = snapshot(lake, candidate)
+        standing = _standing(lake, before, force) if before else None
+    blind = before is not None and standing is None
+    if not found.rows.num_rows:
+        raise JobError(f"no live item has IDs under tokenizer {tokenizer}: run tokenize first")
+    with run.phase("measure"):
+        figures = measure(found, layout)
+        run.count(rows_in=figures["live_items"])
+        if before and standing and standing.rows.num_rows:
+            drifted = drift(standing, found)
+            if nothing_new(standing, found, drifted):
+                return False
+            figures |= drifted | {"against": {"release": before.version, "tokenizer": before.tokenizer}}
+    checked = check(figures, run.config.gates, same_tokenizer=before is None or before.tokenizer == tokenizer)
+    faults = broken(checked)
+    gates = checked | {"forced": force and (bool(faults) or blind)} | ({"drift": "not measured"} if blind else {})
+    run.metrics |= figures | {"gates": gates}
+    if faults and not force:
+        stays = f"release {before.version} stays" if before else "nothing is released"
+        raise GateRefused(f"{stays}: {'; '.join(faults)}. --force releases all the same, and is recorded")
+    run.count(rows_out=figures["items_with_ids"])
+    _append(run, candidate, "publish", gates)
     return True
+
+
+def _standing(lake: Lake, release: Release, force: bool) -> Snapshot | None:
+    """What readers see now; None where that is gone and ``force`` was given."""
+    try:
+        return snapshot(lake, release)
+    except (OSError, DeltaError) as error:
+        why = str(error).strip().splitlines()[0]
+        if not force:
+            raise GateRefused(
+                f"the rows of release {release.version} cannot be read, so no drift from it can be measured ({why}): "
+                "bring its files back or, if a vacuum took them, go forward with --force, which is recorded"
+            ) from error
+        logger.warning("release %d cannot be read, its drift is not measured: %s", release.version, why)
+        return None
 
 
 def rollback(run: Run) -> Release:
@@ -113,60 +156,6 @@ def rollback(run: Run) -> Release:
     again = replace(standing[-2], version=rows[-1]["version"] + 1)
     _append(run, again, "rollback", {})
     return again
-
-
-def measure(lake: Lake, candidate: Release, layout: Layout) -> dict[str, Any]:
-    """The figures that gates and reports look at, over all live items."""
-    columns = ["item_id", "content_hash", "sid", "disambiguator", "shared", "text", "image"]
-    rows = released_ids(lake, candidate, columns)
-    live = live_items(lake, candidate.items_version).num_rows
-    if not rows.num_rows:
-        raise JobError(f"no live item has IDs under tokenizer {candidate.tokenizer}: run tokenize first")
-    contents = rows.group_by("sid").aggregate([("content_hash", "count_distinct"), ([], "count_all")])
-    colliding = pc.sum(contents.filter(ds.field("content_hash_count_distinct") > 1)["count_all"]).as_py() or 0
-    sharing = pc.sum(contents.filter(ds.field("count_all") > 1)["count_all"]).as_py() or 0
-    pairs = rows.group_by(["sid", "disambiguator"]).aggregate([([], "count_all")])
-    used = _codes_used(rows, layout)
-    return {
-        "live_items": live,
-        "items_with_ids": rows.num_rows,
-        "coverage": rows.num_rows / live,
-        "collision_rate": colliding / rows.num_rows,
-        "items_sharing_codes": sharing,
-        "items_sharing_an_id": rows.num_rows - pairs.num_rows,
-        "codebook_use": min(used.values()),
-        "codes_used": used,
-        "without_text": rows["text"].null_count / rows.num_rows,
-        "without_image": rows["image"].null_count / rows.num_rows,
-    }
-
-
-def check(figures: Mapping[str, Any], gates: Gates) -> dict[str, Any]:
-    """Every gate with its figure, its limit, and whether it holds."""
-    return {
-        "max_collision_rate": _at_most(figures["collision_rate"], gates.max_collision_rate),
-        "items_sharing_an_id": _at_most(figures["items_sharing_an_id"], 0),
-        "min_codebook_use": _at_least(figures["codebook_use"], gates.min_codebook_use),
-        "min_coverage": _at_least(figures["coverage"], gates.min_coverage),
-    }
-
-
-def _codes_used(rows: pa.Table, layout: Layout) -> dict[str, float]:
-    """The share of each level's codes that some item uses."""
-    used = {}
-    for part, levels in zip(("shared", "text", "image"), layout.levels, strict=True):
-        codes_NL = np.asarray(pc.list_flatten(rows[part])).reshape(-1, levels) if levels else np.zeros((0, 0))
-        for level in range(levels):
-            used[f"{part}_{level}"] = len(np.unique(codes_NL[:, level])) / layout.codebook_size
-    return {name: share for name, share in used.items() if share} or {"shared_0": 0.0}
-
-
-def _at_most(figure: float, limit: float) -> dict[str, Any]:
-    return {"figure": figure, "limit": limit, "ok": figure <= limit}
-
-
-def _at_least(figure: float, limit: float) -> dict[str, Any]:
-    return {"figure": figure, "limit": limit, "ok": figure >= limit}
 
 
 def _append(run: Run, release: Release, action: str, gates: Mapping[str, Any]) -> None:

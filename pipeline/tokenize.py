@@ -9,7 +9,7 @@ import ray
 import torch
 from numpy.typing import NDArray
 
-from pipeline.artefacts import local_folder
+from pipeline.artefacts import local_folder, refuse_another
 from pipeline.embedding_columns import to_matrix
 from pipeline.encoders import encoder_fingerprint
 from pipeline.errors import JobError
@@ -32,31 +32,36 @@ def tokenize(run: Run, tokenizer: str) -> None:
 
     Raises:
         ConfigError: the lake has no such tokenizer.
-        JobError: it was trained on vectors of other encoders than those configured; both are named.
+        JobError: it is damaged, or was trained on vectors of other encoders than those configured; both are named.
     """
-    lake, settings = run.lake, run.config.encoders
+    trained = load_tokenizer(run.lake, tokenizer)
+    configured = encoder_fingerprint(run.config.encoders)
+    if trained.encoder != configured:
+        raise JobError(
+            f"tokenizer {tokenizer} was trained on vectors of encoders {trained.encoder}, configured are "
+            f"encoders {configured}: train a tokenizer for these, or configure those"
+        )
+    fill(run, tokenizer, configured)
+
+
+def fill(run: Run, tokenizer: str, encoder: str) -> None:
+    """Append the missing rows of ``semantic_ids`` under ``tokenizer`` from the stored vectors of its ``encoder``."""
+    lake, commit_rows = run.lake, run.config.encoders.commit_rows
     with run.phase("pending"):
-        trained = load_tokenizer(lake, tokenizer)
-        configured = encoder_fingerprint(settings)
-        if trained.encoder != configured:
-            raise JobError(
-                f"tokenizer {tokenizer} was trained on vectors of encoders {trained.encoder}, configured are "
-                f"encoders {configured}: train a tokenizer for these, or configure those"
-            )
         run.read(ITEMS)
         run.read(EMBEDDINGS)
         live = live_items(lake).drop_columns(["file", "run_id"])
         pending = without(live, tokenized(lake, tokenizer), ["item_id", "content_hash"])
-        located = pending.join(encoded(lake, configured), "content_hash", join_type="inner")
+        located = pending.join(encoded(lake, encoder), "content_hash", join_type="inner")
         unencoded = pending.num_rows - located.num_rows
         run.count(rows_in=live.num_rows, skipped=live.num_rows - pending.num_rows, unencoded=unencoded)
-    run.metrics |= {"tokenizer": tokenizer, "encoder": configured}
+    run.metrics |= {"tokenizer": tokenizer, "encoder": encoder}
     lake.create(SEMANTIC_IDS)
     before = lake.rows(SEMANTIC_IDS)
     with run.phase("tokenize"):
-        for done, chunk in enumerate(chunks(located, settings.commit_rows), start=1):
+        for done, chunk in enumerate(chunks(located, commit_rows), start=1):
             _tokenize_chunk(run, chunk, tokenizer)
-            logger.info("tokenize: committed chunk %d, %d items", done, chunk.rows.num_rows)
+            logger.info("%s: committed chunk %d, %d items", run.job, done, chunk.rows.num_rows)
     run.count(rows_out=lake.rows(SEMANTIC_IDS) - before)
     run.wrote(SEMANTIC_IDS)
 
@@ -66,12 +71,14 @@ def load_tokenizer(lake: Lake, tokenizer: str, device: str = "cpu") -> artefact.
 
     Raises:
         ConfigError: the lake has no such tokenizer.
-        JobError: its files are broken.
+        JobError: its files are broken, or those of another one.
     """
     try:
-        return artefact.load(local_folder(lake, "tokenizers", tokenizer), device=device)
+        found = artefact.load(local_folder(lake, "tokenizers", tokenizer), device=device)
     except TokenizerError as error:
         raise JobError(str(error)) from error
+    refuse_another(lake, "tokenizers", tokenizer, found.fingerprint)
+    return found
 
 
 def _tokenize_chunk(run: Run, chunk: Chunk, tokenizer: str) -> None:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -88,13 +87,13 @@ def load(folder: Path, tokenizer: str | None = None) -> TrainedRanker:
         if not (folder / name).is_file():
             raise ArtefactError(f"{folder} is not a ranker: {name} is missing")
     try:
-        stored = json.loads((folder / CONFIG).read_text())
+        stored = json.loads((folder / CONFIG).read_bytes())
         if stored["format"] != FORMAT:
-            raise ArtefactError(f"{folder / CONFIG} has format {stored['format']}, this version reads {FORMAT}")
+            raise ValueError(f"{CONFIG} has format {stored['format']}, this version reads {FORMAT}")
         config, layout = RankerConfig(**stored["ranker"]), Layout(**stored["layout"])
         expected, made_for = stored["fingerprint"], stored["tokenizer"]
         state = load_file(folder / WEIGHTS)
-    except (KeyError, TypeError, json.JSONDecodeError, ValidationError, SafetensorError) as error:
+    except (KeyError, TypeError, ValueError, SafetensorError) as error:
         raise ArtefactError(f"{folder} is not a ranker this version can read: {error}") from error
     trained = TrainedRanker(config, layout, made_for, state)
     if trained.fingerprint != expected:

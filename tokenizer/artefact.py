@@ -112,7 +112,9 @@ def _description(path: Path) -> Description:
     try:
         return Description.model_validate_json(_read(path))
     except ValidationError as error:
-        raise TokenizerError(f"{path} does not describe a tokenizer: {error}") from error
+        fault = error.errors()[0]
+        where = ".".join(map(str, fault["loc"])) or "the file"
+        raise TokenizerError(f"{path} does not describe a tokenizer: {where}: {fault['msg']}") from error
 
 
 def _read(path: Path) -> bytes:

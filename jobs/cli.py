@@ -4,6 +4,7 @@ import typer
 
 from jobs import (
     backfill,
+    compact,
     demo,
     encode,
     evaluate,
@@ -18,6 +19,7 @@ from jobs import (
     tokenize,
     train_ranker,
     train_tokenizer,
+    vacuum,
 )
 from jobs.entry import start
 
@@ -44,6 +46,8 @@ COMMANDS = {
     "explain": explain,
     "status": status,
     "export": export,
+    "compact": compact,
+    "vacuum": vacuum,
 }
 for name, module in COMMANDS.items():
     app.command(name)(module.command)

@@ -17,6 +17,7 @@ Overrides = Annotated[
     list[str] | None, typer.Option("--set", help="Override a setting: key.path=value. May be repeated.")
 ]
 Tokenizer = Annotated[str | None, typer.Option("--tokenizer", help="Fingerprint; default: the newest trained.")]
+Json = Annotated[bool, typer.Option("--json", help="For machines.")]
 
 DEFAULT_CONFIG = Path("hisam.yaml")
 INTERRUPTED = 130

@@ -1,16 +1,22 @@
-"""Tables, versions, rows, pending work, released fingerprint."""
+"""Tables, sizes, pending work, released fingerprint, last runs."""
+
+import json
 
 import typer
 
-from jobs.entry import DEFAULT_CONFIG, ConfigFile, Overrides, read_config, start
+from jobs.entry import DEFAULT_CONFIG, ConfigFile, Json, Overrides, read_config, start
 
 
-def command(config: ConfigFile = DEFAULT_CONFIG, overrides: Overrides = None) -> None:
-    """Show what the lake holds, what is released and what is waiting."""
-    from jobs.tables import show_status
+def command(config: ConfigFile = DEFAULT_CONFIG, overrides: Overrides = None, as_json: Json = False) -> None:
+    """Show what the lake holds, what is released, what is waiting and how long it should take."""
+    from jobs.views import show_status
     from pipeline.status import status
 
-    show_status(status(read_config(config, overrides)))
+    found = status(read_config(config, overrides))
+    if as_json:
+        typer.echo(json.dumps(found, indent=2, ensure_ascii=False, default=str))
+    else:
+        show_status(found)
 
 
 if __name__ == "__main__":

@@ -131,25 +131,6 @@ def show_migration(found: Mapping[str, Any]) -> None:
     console.print(*lines, sep="\n", highlight=False, soft_wrap=True)
 
 
-def show_status(found: Mapping[str, Any]) -> None:
-    """What ``pipeline.status.status`` found."""
-    console = Console()
-    table = Table("table", "version", "rows", title=found["lake"], title_justify="left")
-    for name, entry in found["tables"].items():
-        table.add_row(name, _figure(entry["version"]), _figure(entry["rows"]))
-    console.print(table)
-    release = found["released"]
-    console.print(f"live items   {found['live_items']:,}")
-    console.print(f"encoders     {found['encoder']}")
-    console.print(f"tokenizers   {', '.join(found['tokenizers']) or 'none'}")
-    console.print(f"rankers      {', '.join(found['rankers']) or 'none'}")
-    console.print(
-        f"released     {release['tokenizer']} (release {release['version']})" if release else "released     nothing"
-    )
-    console.print(f"waiting      {', '.join(f'{job} {n:,}' for job, n in found['waiting'].items())}")
-    console.print(f"last runs    {', '.join(found['runs']) or 'none'}")
-
-
 def show_demo(folder: Path, config: "Config", tokenizer: str, ranker: str, seconds: float) -> None:
     """Where the demo's results lie."""
     lake = Path(config.lake)

@@ -16,6 +16,7 @@ from schemas.tables import Table
 
 UNUSABLE_IN_PATHS = "%*?[]{}\\"
 S3_SETTINGS = ("AWS_ENDPOINT_URL", "AWS_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+UPKEEP = ("OPTIMIZE", "VACUUM START", "VACUUM END")  # commits that change no row
 
 
 class Lake:
@@ -89,6 +90,27 @@ class Lake:
         """The newest version of ``table``, ``None`` where it is not there."""
         return self.delta(table).version() if self.exists(table) else None
 
+    def rows_changed(self, table: Table, since: int) -> bool:
+        """Whether a commit after version ``since`` changed rows; compactions do not."""
+        delta = self.delta(table)
+        newer = delta.version() - since
+        if newer == 0:
+            return False
+        commits = delta.history(newer) if newer > 0 else []
+        return len(commits) < newer or any(commit.get("operation") not in UPKEEP for commit in commits)
+
+    def logged(self, table: Table, version: int) -> bool:
+        """Whether the log of ``table`` still has ``version``: Delta forgets versions after 30 days or more."""
+        names = self.names(f"{table.name}/_delta_log")
+        return any(name.startswith(f"{version:020}.") and name.endswith((".json", ".parquet")) for name in names)
+
+    def whole(self, table: Table, version: int) -> bool:
+        """Whether ``version`` of ``table`` can still be read: in the log, with all its files."""
+        if not self.logged(table, version):
+            return False
+        paths = [self.path(f"{table.name}/{file}") for file in self.files(table, {}, version)]
+        return all(info.type == fs.FileType.File for info in self.filesystem.get_file_info(paths))
+
     def rows(self, table: Table) -> int:
         """Rows of ``table`` from the transaction log alone."""
         return sum(self.delta(table).get_add_actions(flatten=True).column("num_records").to_pylist())
@@ -139,6 +161,18 @@ class Lake:
         with self.filesystem.open_output_stream(f"{path}.part") as stream:
             stream.write(json.dumps(content, indent=2, default=str).encode())
         self.filesystem.move(f"{path}.part", path)
+
+    def read_json(self, relative: str) -> Any:
+        """What :meth:`write_json` wrote.
+
+        Raises:
+            JobError: the file is not there, or is no JSON.
+        """
+        try:
+            with self.filesystem.open_input_file(self.path(relative)) as file:
+                return json.loads(file.read())
+        except (OSError, ValueError) as error:
+            raise JobError(f"{self.uri}/{relative} cannot be read ({error})") from error
 
     def names(self, relative: str) -> list[str]:
         """Names in a folder of the lake, sorted; empty where there is no such folder."""

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from deltalake.exceptions import DeltaError
 
 from pipeline.artefacts import tokenizer_layout
-from pipeline.errors import GateRefused, JobError
+from pipeline.errors import ConfigError, GateRefused, JobError
 from pipeline.gates import COLUMNS, Snapshot, broken, check, drift, measure, nothing_new
 from pipeline.lake import Lake
 from pipeline.live import first_of_each, live_items, only
@@ -94,7 +94,7 @@ def publish(run: Run, tokenizer: str, *, force: bool = False) -> bool:
         raise JobError(f"there are no IDs in {lake.uri}: run tokenize first")
     before = released(lake)
     candidate = Release(before.version + 1 if before else 1, tokenizer, items_version, ids_version)
-    if before and asdict(before) | {"version": candidate.version} == asdict(candidate):
+    if before and before.tokenizer == tokenizer and not newer_rows(lake, before):
         return False
     layout = tokenizer_layout(lake, tokenizer)
     with run.phase("read"):
@@ -142,20 +142,41 @@ def rollback(run: Run) -> Release:
     """Release again what was released before the current release; once more, and it is the one before that.
 
     Raises:
-        JobError: there is no earlier release.
+        JobError: there is no earlier release, or a vacuum that kept fewer releases has swept its files.
     """
-    rows = run.lake.read(RELEASES, [*Release.__dataclass_fields__, "action"]).sort_by("version").to_pylist()
+    standing, newest = standing_releases(run.lake), released(run.lake)
+    if newest is None or len(standing) < 2:
+        raise JobError(f"there is no release to go back to in {run.lake.uri}")
+    back = standing[-2]
+    if not (run.lake.whole(ITEMS, back.items_version) and run.lake.whole(SEMANTIC_IDS, back.semantic_ids_version)):
+        raise JobError(
+            f"release {back.version} cannot be read any more in {run.lake.uri}: a vacuum has swept its files, or its "
+            "versions have left the tables' logs; publish another tokenizer instead"
+        )
+    again = replace(back, version=newest.version + 1)
+    _append(run, again, "rollback", {})
+    return again
+
+
+def standing_releases(lake: Lake) -> list[Release]:
+    """Every release that readers have now or that rollbacks can bring back, the current one last.
+
+    Versions are those of the publishing; a release that was rolled back from is none of them.
+    """
     standing: list[Release] = []
-    for row in rows:
+    for row in lake.read(RELEASES, [*Release.__dataclass_fields__, "action"]).sort_by("version").to_pylist():
         if row.pop("action") == "publish":
             standing.append(Release(**row))
         else:
             standing.pop()
-    if len(standing) < 2:
-        raise JobError(f"there is no release to go back to in {run.lake.uri}")
-    again = replace(standing[-2], version=rows[-1]["version"] + 1)
-    _append(run, again, "rollback", {})
-    return again
+    return standing
+
+
+def newer_rows(lake: Lake, release: Release) -> bool:
+    """Whether items or IDs have changed since ``release``; to be compacted is no change."""
+    return lake.rows_changed(ITEMS, release.items_version) or lake.rows_changed(
+        SEMANTIC_IDS, release.semantic_ids_version
+    )
 
 
 def _append(run: Run, release: Release, action: str, gates: Mapping[str, Any]) -> None:
@@ -176,7 +197,10 @@ def _append(run: Run, release: Release, action: str, gates: Mapping[str, Any]) -
 def export(run: Run, folder: Path) -> Path:
     """Write the released IDs as one Parquet file, with the tokenizer in its schema's metadata.
 
+    The file appears whole, in place of an earlier export.
+
     Raises:
+        ConfigError: ``folder`` is none, or has a file of that name that is no export.
         JobError: nothing is released.
     """
     release = require_release(run.lake)
@@ -184,8 +208,20 @@ def export(run: Run, folder: Path) -> Path:
     columns = ["item_id", "sid", "shared", "text", "image", "disambiguator", "has_text", "has_image"]
     rows = released_ids(run.lake, release, columns).sort_by("item_id")
     run.count(rows_out=rows.num_rows)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise ConfigError(f"--to: {folder} is a file, not a folder") from error
     file = folder / "semantic_ids.parquet"
+    if file.exists() and not _is_export(file):
+        raise ConfigError(f"--to: {file} is not an export of this program, so it stays: name another folder")
     labelled = rows.replace_schema_metadata({"tokenizer": release.tokenizer, "release": str(release.version)})
     pq.write_table(labelled, file.with_suffix(".part"))
     return file.with_suffix(".part").replace(file)
+
+
+def _is_export(file: Path) -> bool:
+    try:
+        return {b"tokenizer", b"release"} <= set(pq.read_schema(file).metadata or {})
+    except (pa.ArrowInvalid, OSError):
+        return False

@@ -214,7 +214,11 @@ def test_more_nights(spark: SparkSession, first_night: dict[str, Run], shop_fold
     assert {item: after[item] for item in after if item not in fresh} == {
         item: ids[item] for item in ids if item not in fresh and item not in changes["deleted"]
     }
-    assert status(config)["waiting"] == {"encode": 0, "tokenize": 0}
+    assert {job: work["items"] for job, work in status(config)["waiting"].items()} == {
+        "encode": 0,
+        "tokenize": 0,
+        "publish": 0,
+    }
 
     with Run("rollback", config) as run:
         assert rollback(run).version == 3

@@ -9,7 +9,7 @@ from pipeline.config import Config
 from pipeline.errors import JobError
 from pipeline.releases import Release, released, rollback
 from pipeline.run import Run
-from schemas.tables import RELEASES
+from schemas.tables import ITEMS, RELEASES, SEMANTIC_IDS
 
 
 def config(folder: Path) -> Config:
@@ -22,8 +22,9 @@ def config(folder: Path) -> Config:
 def publish(run: Run, tokenizer: str) -> None:
     before = released(run.lake)
     row = {"version": before.version + 1 if before else 1, "tokenizer": tokenizer, "action": "publish", "gates": "{}"}
-    row |= {"items_version": 1, "semantic_ids_version": 1, "run_id": "r", "time": run.started}
-    run.lake.create(RELEASES)
+    row |= {"items_version": 0, "semantic_ids_version": 0, "run_id": "r", "time": run.started}
+    for table in (ITEMS, SEMANTIC_IDS, RELEASES):
+        run.lake.create(table)
     run.lake.append(RELEASES, pa.Table.from_pylist([row], schema=RELEASES.schema))
 
 
@@ -35,5 +36,5 @@ def test_rollbacks_go_back_one_release_each(tmp_path: Path) -> None:
         with pytest.raises(JobError, match="no release to go back to"):
             rollback(run)
         publish(run, "d")
-        assert rollback(run) == Release(7, "a", 1, 1)
-        assert released(run.lake) == Release(7, "a", 1, 1)
+        assert rollback(run) == Release(7, "a", 0, 0)
+        assert released(run.lake) == Release(7, "a", 0, 0)

@@ -121,7 +121,7 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
                     time.sleep(0.2)
             yield {"AWS_ENDPOINT_URL": endpoint, "AWS_REGION": "us-east-1", "AWS_ALLOW_HTTP": "true"}
         finally:
-            server.terminate()
+            server.kill()
             server.wait()
 
 

@@ -243,7 +243,7 @@ def test_two_nights_that_start_together_are_one_after_the_other(shop: Path) -> N
 
     def check(releases: int) -> None:
         lake = Lake(str(shop / "lake"))
-        assert lake.read(RELEASES, ["version"])["version"].to_pylist() == [*range(1, releases + 1)]
+        assert sorted(lake.read(RELEASES, ["version"])["version"].to_pylist()) == [*range(1, releases + 1)]
         for table, also in ((ITEMS, "deleted"), (EMBEDDINGS, "text_sha"), (SEMANTIC_IDS, "sid")):
             rows = [tuple(row.values()) for row in lake.read(table, [*table.key, also]).to_pylist()]
             assert len(rows) == len(set(rows)) > 100, table.name

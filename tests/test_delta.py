@@ -31,7 +31,7 @@ def lake(tmp_path: Path) -> Lake:
 
 
 def items(spark: SparkSession, *ids: str, image: bytes | None = b"\xff\x00") -> DataFrame:
-    rows = [(i, f"hash-{i}", f"text {i}", image, "t", None, False, "run", NOW) for i in ids]
+    rows = [(i, f"hash-{i}", f"text {i}", image, "t", None, None, False, "run", NOW) for i in ids]
     return spark.createDataFrame(rows, spark_schema(ITEMS))
 
 

@@ -1,8 +1,10 @@
 """Prepare, as Spark's workers run it, in a process of its own: a crash or a hang of a decoder is seen and survived."""
 
 import multiprocessing
+import re
 import resource
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,6 +29,12 @@ def input_schema(catalog: Catalog) -> pa.Schema:
     )
 
 
+def _peak_bytes() -> int:
+    """Of this process alone: what getrusage says begins with the memory of the process that started it."""
+    status = Path("/proc/self/status").read_text()
+    return 1024 * int(re.search(r"VmHWM:\s+(\d+) kB", status)[1])
+
+
 def _serve(pipe: Connection, catalog: Catalog) -> None:
     from pipeline.builtin_encoders import TextDescriptor
 
@@ -40,7 +48,7 @@ def _serve(pipe: Connection, catalog: Catalog) -> None:
         found = pa.Table.from_batches(batches).to_pylist()
         texts = [row["text"] for row in found if row["text"]]
         finite = bool(np.isfinite(encoder(texts)).all())
-        pipe.send((found, finite, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024))
+        pipe.send((found, finite, _peak_bytes()))
 
 
 class WatchedWorker:

@@ -104,6 +104,7 @@ ON = {
     NEW: [v for v in VARIANTS if v not in ("flat, codes", *INSTEAD)],
 }
 Variant = Annotated[list[str] | None, typer.Option(help="Only these variants.")]
+Data = Annotated[list[str] | None, typer.Option(help=f"Only these: {ALL}, {NEW}.")]
 
 
 def _tokenizer(method: str) -> TokenizerConfig:
@@ -113,25 +114,32 @@ def _tokenizer(method: str) -> TokenizerConfig:
 
 
 def main(
-    config: Path, work: Path, seeds: int = 3, processes: int = 2, epochs: int = 3, variant: Variant = None
+    config: Path,
+    work: Path,
+    seeds: int = 3,
+    processes: int = 2,
+    epochs: int = 3,
+    variant: Variant = None,
+    data: Data = None,
 ) -> None:
     """Train and score every variant; ``work`` keeps the codes of the benchmark's tokenizers."""
     films = load_films(config)
-    for data in (ALL, NEW):
+    for name in ON:
         for method in METHODS:
-            _codes(films, data, method, work)
+            _codes(films, name, method, work)
     chosen = variant or list(VARIANTS)
-    trials = [Trial(d, v, s) for s in range(seeds) for v in chosen for d in ON if v in ON[d]]
+    trials = [Trial(d, v, s) for s in range(seeds) for v in chosen for d in data or ON if v in ON[d]]
     measure = partial(_measure, config, work, epochs)
     results = run_trials(trials, measure, RESULTS / "ranker_quality.jsonl", processes)
     console = Console(width=200)
-    for data in (ALL, NEW):
-        console.print(summary(results, data, VARIANTS, COLUMNS, range(seeds)))
-    for data, a, b in DIFFERENCES:
-        if {a, b} <= set(chosen):
-            figures = [c for c in COLUMNS[:-1] if c in results[Trial(data, a, 0).key]]
-            found = (f"{c} {paired(results, data, a, b, c, range(seeds))}" for c in figures)
-            console.print(f"{data}: {a} less {b}: {', '.join(found)}")
+    for name in ON:
+        console.print(summary(results, name, VARIANTS, COLUMNS, range(seeds)))
+    for name, a, b in DIFFERENCES:
+        both = [s for s in range(seeds) if {Trial(name, v, s).key for v in (a, b)} <= results.keys()]
+        if both:
+            figures = [c for c in COLUMNS[:-1] if c in results[Trial(name, a, both[0]).key]]
+            found = (f"{c} {paired(results, name, a, b, c, both)}" for c in figures)
+            console.print(f"{name}, {len(both)} seeds: {a} less {b}: {', '.join(found)}")
 
 
 def _measure(config_file: Path, work: Path, epochs: int, trial: Trial) -> Figures:

@@ -24,16 +24,23 @@ INTERRUPTED = 130
 
 
 def start(command: Callable[[], None]) -> None:
-    """Run a command line; what a job says it cannot do becomes one message and its exit status."""
+    """Run a command line; what a job says it cannot do becomes one message and its exit status.
+
+    So does what an engine, a disk or a network fails with; a mistake of ours shows its traceback.
+    """
     from pipeline.errors import JobError
+    from pipeline.failures import plainly
 
     logging.basicConfig(format="%(message)s")
     logging.getLogger("pipeline").setLevel(logging.INFO)
     try:
         command()
-    except JobError as error:
-        sys.stderr.write(f"hisam: {error}\n")
-        sys.exit(error.exit_status)
+    except Exception as error:
+        said = plainly(error)
+        if said is None:
+            raise
+        sys.stderr.write(f"hisam: {said}\n")
+        sys.exit(error.exit_status if isinstance(error, JobError) else JobError.exit_status)
     except KeyboardInterrupt:
         sys.stderr.write("hisam: interrupted; what was committed stays, the next run goes on from there\n")
         sys.exit(INTERRUPTED)

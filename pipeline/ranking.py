@@ -60,11 +60,11 @@ def train_ranker(run: Run, progress: Progress | None = None) -> str:
             )
         except WindowError as error:
             raise JobError(f"{SEQUENCES.name}: {error}") from error
-    lake.delete(checkpoints)
     metrics = {"tokenizer": release.tokenizer, "epochs": [asdict(epoch) for epoch in history]}
     with run.phase("write"), tempfile.TemporaryDirectory() as folder:
         trained.save(Path(folder), metrics)
         store(lake, "rankers", Path(folder), trained.fingerprint)
+    lake.delete(checkpoints)
     run.count(rows_in=history[-1].windows)
     run.metrics |= {"ranker": trained.fingerprint, "arch": config.ranker.arch, "gpus": gpus(), **metrics}
     return trained.fingerprint

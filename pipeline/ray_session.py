@@ -2,6 +2,7 @@
 
 import logging
 import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from ray.data import DataContext, Dataset
 
 from pipeline.config import RaySettings
 from pipeline.errors import JobError
+from pipeline.failures import AGAIN
 from pipeline.lake import Lake
 
 logging.getLogger("ray").setLevel(logging.ERROR)
@@ -40,18 +42,38 @@ def ray_session(settings: RaySettings) -> Iterator[None]:
     except (ConnectionError, ValueError) as error:
         raise JobError(f"ray.address: no cluster at {address}: {error}") from error
     quiet_data_logs()
-    try:
-        yield
-    finally:
-        ray.shutdown()
+    with _witness():
+        try:
+            yield
+        finally:
+            ray.shutdown()
+
+
+@contextmanager
+def _witness() -> Iterator[None]:
+    """Say so if this process ends before the block does.
+
+    Ray ends a driver from within, past every ``except`` and without a word, when its raylet or its control process is
+    dead; so a shell waits for a line from here, and speaks if none comes.
+    """
+    words = f"hisam: the job died: it, or a process of Ray's, was killed or ran out of memory; {AGAIN}"
+    with subprocess.Popen(["/bin/sh", "-c", 'read -r _ || echo "$0" >&2', words], stdin=subprocess.PIPE) as shell:
+        try:
+            yield
+        finally:
+            shell.communicate(b"ended\n")
 
 
 def quiet_data_logs() -> None:
-    """Progress bars on a terminal, errors alone elsewhere."""
+    """Progress bars on a terminal, nothing elsewhere: Ray Data raises errors, and has a file for their tracebacks."""
     context = DataContext.get_current()
     context.enable_progress_bars = sys.stderr.isatty()
     context.print_on_execution_start = False
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    log = logging.getLogger("ray.data")
+    log.setLevel(logging.ERROR)
+    for handler in log.handlers:
+        if isinstance(handler, logging.StreamHandler):  # the terminal's
+            handler.setLevel(logging.CRITICAL)
 
 
 def gpus() -> int:

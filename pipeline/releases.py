@@ -141,9 +141,14 @@ def _standing(lake: Lake, release: Release, force: bool) -> Snapshot | None:
 def rollback(run: Run) -> Release:
     """Release again what was released before the current release; once more, and it is the one before that.
 
+    A rollback that was killed after its commit is not done twice: this run says what that one could not.
+
     Raises:
         JobError: there is no earlier release, or a vacuum that kept fewer releases has swept its files.
     """
+    moved = _moved_by_a_killed_rollback(run)
+    if moved is not None:
+        return moved
     standing, newest = standing_releases(run.lake), released(run.lake)
     if newest is None or len(standing) < 2:
         raise JobError(f"there is no release to go back to in {run.lake.uri}")
@@ -177,6 +182,22 @@ def newer_rows(lake: Lake, release: Release) -> bool:
     return lake.rows_changed(ITEMS, release.items_version) or lake.rows_changed(
         SEMANTIC_IDS, release.semantic_ids_version
     )
+
+
+def _moved_by_a_killed_rollback(run: Run) -> Release | None:
+    """The current release, if the rollback that made it left no record; it gets one."""
+    rows = run.lake.read(RELEASES, [*Release.__dataclass_fields__, "action", "run_id"]).sort_by("version").to_pylist()
+    if not rows:
+        return None
+    action, killed = rows[-1].pop("action"), rows[-1].pop("run_id")
+    record = f"runs/{killed}/rollback.json"
+    if action != "rollback" or killed == run.run_id or "rollback.json" in run.lake.names(f"runs/{killed}"):
+        return None
+    release = Release(**rows[-1])
+    run.metrics |= {"tokenizer": release.tokenizer, "release": release.version, "moved_by": killed}
+    noted = {"run_id": killed, "status": "failed", "error": f"killed after it moved the release; noted by {run.run_id}"}
+    run.lake.write_json(record, run.record() | noted)
+    return release
 
 
 def _append(run: Run, release: Release, action: str, gates: Mapping[str, Any]) -> None:

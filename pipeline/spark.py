@@ -1,13 +1,16 @@
 """The Spark session of a job, as the configuration asks for it."""
 
+import logging
 import os
 import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from py4j.protocol import Py4JJavaError
+from pyspark.accumulators import AccumulatorTCPServer
 from pyspark.errors import AnalysisException, PySparkException
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -38,6 +41,8 @@ def spark_session(settings: SparkSettings, app: str) -> Iterator[SparkSession]:
 
 def start_session(settings: SparkSettings, app: str) -> SparkSession:
     """Start Spark: our defaults, then native Delta's settings, then the user's own, which win."""
+    logging.getLogger("py4j").setLevel(logging.CRITICAL)  # it logs tracebacks of what it raises, too
+    AccumulatorTCPServer.handle_error = _quietly  # type: ignore[method-assign, assignment]
     submitted = "PYSPARK_GATEWAY_PORT" in os.environ  # by spark-submit, which has started Java with its own settings
     local = settings.master.startswith("local") and not submitted
     if local:
@@ -70,6 +75,10 @@ def start_session(settings: SparkSettings, app: str) -> SparkSession:
         return builder.getOrCreate()
     except Exception as error:
         raise JobError(f"Spark did not start on {settings.master}: {error}") from error
+
+
+def _quietly(server: Any, request: Any, client: Any) -> None:
+    """When Java dies this server would print a traceback beside the job's own message; nothing here counts with it."""
 
 
 def read_source(spark: SparkSession, source: Source, key: str, *, catalogue: bool = False) -> DataFrame:

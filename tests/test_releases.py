@@ -38,3 +38,17 @@ def test_rollbacks_go_back_one_release_each(tmp_path: Path) -> None:
         publish(run, "d")
         assert rollback(run) == Release(7, "a", 0, 0)
         assert released(run.lake) == Release(7, "a", 0, 0)
+
+
+def test_a_rollback_that_was_killed_after_its_commit_is_not_done_twice(tmp_path: Path) -> None:
+    killed = Run("rollback", config(tmp_path))
+    for tokenizer in "abc":
+        publish(killed, tokenizer)
+    with killed:
+        rollback(killed)
+    (tmp_path / "lake" / "runs" / killed.run_id / "rollback.json").unlink()  # as if it had not come so far
+    with Run("rollback", config(tmp_path)) as run:
+        assert rollback(run) == Release(4, "b", 0, 0)
+        assert run.metrics["moved_by"] == killed.run_id
+    with Run("rollback", config(tmp_path)) as run:
+        assert rollback(run) == Release(5, "a", 0, 0)

@@ -1,0 +1,45 @@
+"""What two lakes hold, row by row, whatever the runs, files and versions are called."""
+
+import hashlib
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from shops import config_of
+
+from pipeline.artefacts import fingerprints, local_folder
+from pipeline.lake import Lake
+from pipeline.releases import released, released_ids
+from schemas.tables import TABLES
+from tokenizer.artefact import load
+
+INCIDENTAL = {"run_id", "extracted_at", "seen_at", "time", "source", "items_version", "semantic_ids_version"}
+
+Row = tuple[str, ...]
+
+
+def contents(folder: Path) -> Counter[Row]:
+    """Every row of every table, its table's name first, and every artefact; how often each is there."""
+    lake = Lake(config_of(folder).lake)
+    rows: Counter[Row] = Counter()
+    for table in TABLES.values():
+        columns = [name for name in table.schema.names if name not in INCIDENTAL]
+        for row in lake.read(table, columns).to_pylist():
+            rows[(table.name, *(_short(row[name]) for name in columns))] += 1
+    release = released(lake)
+    if release is not None:
+        for row in released_ids(lake, release, ["item_id", "sid", "disambiguator"]).to_pylist():
+            rows[("released", *map(str, row.values()))] += 1
+    for kind in ("tokenizers", "rankers"):
+        for fingerprint in fingerprints(lake, kind):
+            rows[(kind, fingerprint)] += 1
+            if kind == "tokenizers":
+                load(local_folder(lake, kind, fingerprint))  # refuses one whose files are not those of its fingerprint
+    return rows
+
+
+def _short(value: Any) -> str:
+    value = re.sub(r"/\S+(?=/images)", "", value) if isinstance(value, str) else value  # the shops' own folders
+    said = value if isinstance(value, bytes) else repr(value).encode()
+    return said.decode() if len(said) <= 100 and not isinstance(value, bytes) else hashlib.sha256(said).hexdigest()

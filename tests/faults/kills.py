@@ -1,0 +1,111 @@
+"""Every kill point: which job, which instant of it, who dies there."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Victim = Literal["driver", "java", "raylet", "gcs_server", "self"]
+
+COMMIT = "deltalake.table:DeltaTable.create_write_transaction"  # of Spark's files and of Ray's
+SINK = "ray.data._internal.datasource.delta_datasink:DeltaDatasink"
+ENCODE, TOKENIZE = "pipeline.encode:_encode_chunk", "pipeline.tokenize:_tokenize_chunk"
+STORE, RELEASE = "pipeline.artefacts:store", "pipeline.lake:Lake.append"
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Whom to kill, at which call of which function.
+
+    ``victim``: ``driver`` is the job's own process, ``self`` the process that makes the call, whichever that is; the
+    others are programs' names among the job's children.
+    """
+
+    at: str
+    when: Literal["before", "after"] = "before"
+    nth: int = 1
+    victim: Victim = "driver"
+
+
+@dataclass(frozen=True)
+class Kill:
+    """A job and the fault that befalls it.
+
+    ``chunk``: the one it is in, of a job that commits chunks. ``settings`` override the shop's configuration.
+    """
+
+    job: str
+    name: str
+    fault: Fault
+    chunk: int | None = None
+    settings: tuple[str, ...] = ()
+
+    @property
+    def id(self) -> str:
+        """For pytest."""
+        return f"{self.job}: {self.name}".replace(" ", "_")
+
+
+def at(function: str, when: Literal["before", "after"] = "before", nth: int = 1, victim: Victim = "driver") -> Fault:
+    """A fault, in few words."""
+    return Fault(function, when, nth, victim)
+
+
+PREPARE = "pipeline.prepare:Prepare.__call__"
+COMPARE = "pipeline.extract:resolve_duplicates"
+ENCODER, PUT, TOKENIZER = (
+    "pipeline.encode:EncodeItems.__call__",
+    "pipeline.encode:_put_together",
+    "pipeline.tokenize:TokenizeItems.__call__",
+)
+PICTURE, WINDOWS = "pipeline.prepare:Prepare._picture", "pipeline.sequences:build_windows"
+TRAINED = {"train-tokenizer": "pipeline.tokenizer_training", "train-ranker": "pipeline.ranking"}
+NATIVE = "pipeline.delta:NativeDelta._write"
+
+SHORT = [
+    Kill("encode", "driver, vectors of chunk 2 written, not committed", at(COMMIT, nth=2), 2),
+]
+LONG = [
+    Kill("nightly", "driver, items committed, quarantine not", at(COMMIT, "after", 1)),
+    Kill("rollback", "driver, release moved back, nothing said", at(RELEASE, "after")),
+    Kill("extract", "driver, source staged", at(COMPARE)),
+    Kill("extract", "driver, items written, not committed", at(COMMIT)),
+    Kill("extract", "driver, items committed, quarantine not", at(COMMIT, "after")),
+    Kill("extract", "driver, quarantine written, not committed", at(COMMIT, nth=2)),
+    Kill("extract", "driver, quarantine committed", at(COMMIT, "after", 2)),
+    Kill("extract", "Python worker of Spark in a picture", at(PICTURE, nth=3, victim="self")),
+    Kill("extract", "Spark's JVM, source being read", at(PREPARE, victim="java")),
+    Kill("extract", "Spark's JVM, items committed", at(COMMIT, "after", victim="java")),
+    Kill("encode", "driver, chunk 1 committed", at(COMMIT, "after"), 1),
+    Kill("encode", "driver, between chunks 2 and 3", at(ENCODE, "after", 2), 2),
+    Kill("encode", "driver, last chunk committed, no record", at("pipeline.run:Run.wrote"), 3),
+    Kill("encode", "Ray worker, encoding", at(ENCODER, victim="self"), 1),
+    Kill("encode", "Ray worker, putting rows together", at(PUT, "after", victim="self"), 1),
+    Kill("encode", "Ray worker, writing Parquet", at(f"{SINK}.write", victim="self"), 1),
+    Kill("encode", "raylet, in chunk 2", at(f"{SINK}.on_write_start", "before", 2, "raylet"), 2),
+    Kill("encode", "Ray's control process, in chunk 2", at(f"{SINK}.on_write_start", "before", 2, "gcs_server"), 2),
+    Kill("train-tokenizer", "driver, trained, not stored", at(f"{TRAINED['train-tokenizer']}:store")),
+    Kill("train-tokenizer", "driver, half of the artefact stored", at("pyarrow.fs:copy_files", nth=2)),
+    Kill("train-tokenizer", "driver, stored, checkpoints there", at(STORE, "after")),
+    Kill("train-tokenizer", "raylet, training", at("pipeline.training_runs:_follow", victim="raylet")),
+    Kill("tokenize", "driver, chunk 1 committed", at(COMMIT, "after"), 1),
+    Kill("tokenize", "driver, IDs of chunk 2 written, not committed", at(COMMIT, nth=2), 2),
+    Kill("tokenize", "Ray worker, tokenising", at(TOKENIZER, victim="self"), 1),
+    Kill("tokenize", "Ray worker, writing Parquet", at(f"{SINK}.write", victim="self"), 1),
+    Kill("backfill", "driver, chunk 1 committed", at(COMMIT, "after"), 1),
+    Kill("backfill", "driver, IDs of chunk 2 written, not committed", at(COMMIT, nth=2), 2),
+    Kill("backfill", "Ray worker, tokenising", at(TOKENIZER, "after", victim="self"), 1),
+    Kill("publish", "driver, gates passed, release not written", at(RELEASE)),
+    Kill("publish", "driver, released, no record", at(RELEASE, "after")),
+    Kill("rollback", "driver, release not moved", at(RELEASE)),
+    Kill("sequences", "driver, windows written, not committed", at(COMMIT)),
+    Kill("sequences", "driver, windows committed", at(COMMIT, "after")),
+    Kill("sequences", "Spark's JVM, windows being cut", at(WINDOWS, victim="java")),
+    Kill("train-ranker", "driver, trained, not stored", at(f"{TRAINED['train-ranker']}:store")),
+    Kill("train-ranker", "driver, stored, no record", at(STORE, "after")),
+    Kill("train-ranker", "raylet, training", at("pipeline.training_runs:_follow", victim="raylet")),
+    Kill("nightly", "driver, between extract and encode", at("pipeline.encode:encode")),
+    Kill("nightly", "driver, vectors committed", at(ENCODE, "after")),
+    Kill("nightly", "driver, IDs committed", at(TOKENIZE, "after")),
+    Kill("nightly", "driver, not yet released", at(RELEASE)),
+    Kill("nightly", "Spark's JVM, items written", at(COMMIT, victim="java")),
+    Kill("nightly", "raylet, tokenising", at(TOKENIZE, victim="raylet")),
+]

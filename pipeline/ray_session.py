@@ -72,7 +72,7 @@ def quiet_data_logs() -> None:
     log = logging.getLogger("ray.data")
     log.setLevel(logging.ERROR)
     for handler in log.handlers:
-        if isinstance(handler, logging.StreamHandler):  # the terminal's
+        if isinstance(handler, logging.StreamHandler) and type(handler).__module__.startswith("ray."):  # the terminal's
             handler.setLevel(logging.CRITICAL)
 
 

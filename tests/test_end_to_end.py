@@ -1,8 +1,6 @@
 """The whole pipeline on real engines: a small generated catalogue to a ranker, then more nights."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -275,30 +273,3 @@ def test_vectors_of_other_encoders_are_refused_with_both_names(first_night: dict
         tokenize(run, tokenizer)
     with Run("train", other) as run, pytest.raises(JobError, match="run encode first"):
         train_tokenizer(run)
-
-
-def test_commands_end_with_the_right_exit_status(tmp_path: Path, shop: Path) -> None:
-    def hisam(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", *arguments]
-        return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, cwd=tmp_path)
-
-    config = str(shop / "config.yaml")
-    for module, arguments, code, said in (
-        ("jobs.extract", [], 2, "hisam: there is no configuration file hisam.yaml: name one with --config\n"),
-        ("jobs.publish", ["-c", config], 1, "run train-tokenizer first\n"),
-        ("jobs.publish", ["-c", config, "--set", "gates.nope=1"], 2, "gates.nope: unknown key"),
-        ("jobs.train_ranker", ["-c", config, "--arch", "deep"], 2, "'deep' is not one of"),
-        ("jobs.status", ["-c", config], 0, ""),
-    ):
-        done = hisam(module, *arguments)
-        assert done.returncode == code, done.stderr
-        assert said in done.stderr
-        assert "Traceback" not in done.stderr
-
-
-def test_the_command_line_starts_without_an_engine() -> None:
-    code = (
-        "import sys, jobs.cli; print(sorted({'torch', 'ray', 'pyspark', 'pyarrow', 'transformers'} & set(sys.modules)))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "[]\n"

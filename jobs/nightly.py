@@ -17,16 +17,19 @@ if TYPE_CHECKING:
 def run_nightly(config: "Config", tokenizer: str | None = None) -> None:
     """All four jobs under one run id and one hold of the lake's lock.
 
-    The tokenizer is the released one, or the newest while none is released.
+    The tokenizer is the released one, or the newest while none is released; one that cannot be used is refused before
+    any work.
     """
     from pipeline.artefacts import newest
     from pipeline.ray_session import ray_session
     from pipeline.releases import released
     from pipeline.run import Run
+    from pipeline.tokenize import configured_encoders
 
     with Run("nightly", config, tokenizer=tokenizer) as night:
         release = released(night.lake)
         tokenizer = tokenizer or (release.tokenizer if release else newest(night.lake, "tokenizers"))
+        configured_encoders(night, tokenizer)
         run_extract(config, night.run_id)
         with ray_session(config.ray):
             run_encode(config, night.run_id)

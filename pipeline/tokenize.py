@@ -34,14 +34,23 @@ def tokenize(run: Run, tokenizer: str) -> None:
         ConfigError: the lake has no such tokenizer.
         JobError: it is damaged, or was trained on vectors of other encoders than those configured; both are named.
     """
-    trained = load_tokenizer(run.lake, tokenizer)
-    configured = encoder_fingerprint(run.config.encoders)
-    if trained.encoder != configured:
+    fill(run, tokenizer, configured_encoders(run, tokenizer))
+
+
+def configured_encoders(run: Run, tokenizer: str) -> str:
+    """The fingerprint of the configured encoders, on whose vectors ``tokenizer`` must have been trained.
+
+    Raises:
+        ConfigError: the lake has no such tokenizer.
+        JobError: it is damaged, or of other encoders; both are named.
+    """
+    trained, configured = load_tokenizer(run.lake, tokenizer).encoder, encoder_fingerprint(run.config.encoders)
+    if trained != configured:
         raise JobError(
-            f"tokenizer {tokenizer} was trained on vectors of encoders {trained.encoder}, configured are "
+            f"tokenizer {tokenizer} was trained on vectors of encoders {trained}, configured are "
             f"encoders {configured}: train a tokenizer for these, or configure those"
         )
-    fill(run, tokenizer, configured)
+    return configured
 
 
 def fill(run: Run, tokenizer: str, encoder: str) -> None:

@@ -78,7 +78,7 @@ def read_events(spark: SparkSession, settings: Interactions) -> DataFrame:
 
 
 def released_tokens(items: DataFrame, ids: DataFrame, layout: Layout) -> DataFrame:
-    """``item_id`` and ``tokens`` (every slot, absent ones filled) of the released items."""
+    """``item_id`` and ``tokens`` (every slot, absent ones filled) of the released items, one row an item."""
     live = live_items(items).withColumnRenamed("known_hash", "content_hash")
     absent = F.lit(layout.absent).cast("smallint")
     filled = [
@@ -86,9 +86,8 @@ def released_tokens(items: DataFrame, ids: DataFrame, layout: Layout) -> DataFra
         for part, levels in zip(PARTS, layout.levels, strict=True)
         if levels
     ]
-    return live.join(ids, on=["item_id", "content_hash"], how="inner").select(
-        "item_id", F.concat(*filled).alias("tokens")
-    )
+    joined = live.join(ids, on=["item_id", "content_hash"], how="inner").dropDuplicates(["item_id"])
+    return joined.select("item_id", F.concat(*filled).alias("tokens"))
 
 
 def with_split(events: DataFrame, cut: float) -> DataFrame:

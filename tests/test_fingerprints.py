@@ -14,6 +14,7 @@ from test_prepare import KNOWN, picture, prepared
 from test_ranker_data import LAYOUT, taste_windows
 
 import pipeline.prepare as preparing
+from jobs.nightly import run_nightly
 from pipeline.artefacts import store
 from pipeline.backfill import backfill
 from pipeline.config import Config, Encoders
@@ -105,8 +106,10 @@ def shop(made: Shop, tmp_path: Path) -> Shop:
 
 
 def test_a_tokenizer_of_other_encoders_is_not_for_the_nightly_flow(shop: Shop) -> None:
-    said = shop.says(lambda run: tokenize(run, shop.foreign))
-    assert all(name in said for name in (shop.foreign, OTHER, CONFIGURED))
+    for job in (lambda run: tokenize(run, shop.foreign), lambda _: run_nightly(shop.config, shop.foreign)):
+        said = shop.says(job)
+        assert all(name in said for name in (shop.foreign, OTHER, CONFIGURED))
+    assert not list(shop.folder("runs", "").rglob("extract.json"))  # no work was begun
 
 
 def test_vectors_of_other_encoders_train_nothing(shop: Shop) -> None:

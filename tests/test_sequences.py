@@ -10,7 +10,8 @@ from pyspark.sql import SparkSession
 
 from pipeline.config import Interactions
 from pipeline.errors import ConfigError, JobError
-from pipeline.sequences import build_windows, explained, read_events, with_split
+from pipeline.sequences import build_windows, explained, read_events, released_tokens, with_split
+from schemas.semantic_id import Layout
 
 pytestmark = pytest.mark.spark
 
@@ -96,6 +97,19 @@ def interactions(folder: Path, text: str, **settings: object) -> Interactions:
     (folder / "events.csv").write_text("user,item,at,rating\n" + text)
     source = {"path": str(folder / "events.csv"), "format": "csv", "options": {"header": True}}
     return Interactions.model_validate(INTERACTIONS | {"source": source} | settings)
+
+
+def test_ids_that_overlapping_runs_wrote_twice_join_once(spark: SparkSession) -> None:
+    items = spark.createDataFrame(
+        [("a", "old", "1", False), ("a", "new", "2", False), ("b", "new", "1", True)],
+        "item_id string, content_hash string, run_id string, deleted boolean",
+    ).selectExpr("*", "null AS image_sha", "null AS image_source")
+    ids = spark.createDataFrame(
+        [("a", "old", [1], None), ("a", "new", [2], None), ("a", "new", [2], None), ("b", "new", [3], [3])],
+        "item_id string, content_hash string, shared array<smallint>, image array<smallint>",
+    ).selectExpr("*", "null AS text")
+    layout = Layout(shared_levels=1, text_levels=0, image_levels=1, codebook_size=8)
+    assert [tuple(row) for row in released_tokens(items, ids, layout).collect()] == [("a", [2, 8])]
 
 
 def test_rows_that_do_not_say_everything_are_null_where_they_do_not(spark: SparkSession, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import statistics
 import time
 from collections.abc import Callable
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -32,15 +33,16 @@ from schemas.semantic_id import Layout
 LAYOUT = Layout(3, 2, 2, 256)
 LENGTHS = (50, 100, 200, 300, 500, 1000, 2000)
 ITEMS_A_STEP = 2000
-MEMORY_ITEMS, HISTORY, CANDIDATES, SOME = 1000, 300, 1000, 50
+MEMORY_ITEMS, RECOMPUTE, HISTORY, CANDIDATES, SOME = 1000, 100, 300, 1000, 50
 ARCHS = ("flat", "hmat")
 
 Run = Callable[[], object]
 
 
-def ranker(arch: str) -> nn.Module:
+def ranker(arch: str, recompute: int | None = None) -> nn.Module:
     """Dim 64, 2 layers, 2 heads, T = 7: the defaults."""
-    return build(RankerConfig.model_validate({"arch": arch, "max_items": max(LENGTHS), "dropout": 0}), LAYOUT)
+    settings = {"arch": arch, "max_items": max(LENGTHS), "dropout": 0, "recompute": recompute}
+    return build(RankerConfig.model_validate(settings), LAYOUT)
 
 
 def windows(batch: int, items: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -72,10 +74,11 @@ def compared(runs: dict[str, Run], turns: int) -> dict[str, Any]:
     return {**medians, "ratio": statistics.median(ratios), "least": ratios[0], "greatest": ratios[-1]}
 
 
-def passes(items: int, turns: int) -> dict[str, Any]:
+def passes(items: int, turns: int, recompute: int | None = None) -> dict[str, Any]:
     """Forward and backward of about :data:`ITEMS_A_STEP` items in windows of ``items``."""
     batch = windows(max(1, ITEMS_A_STEP // items), items)
-    return {"items": items} | compared({arch: partial(training_pass, ranker(arch), batch) for arch in ARCHS}, turns)
+    runs: dict[str, Run] = {arch: partial(training_pass, ranker(arch, recompute), batch) for arch in ARCHS}
+    return {"items": items} | compared(runs, turns)
 
 
 def scoring(turns: int) -> dict[str, Any]:
@@ -100,10 +103,10 @@ def scoring(turns: int) -> dict[str, Any]:
         return found | scaled | {"memory_bytes": hmat.remember(*history).nbytes}
 
 
-def peak_memory(arch: str) -> int:
+def peak_memory(arch: str, recompute: int | None) -> int:
     """Bytes that a training pass over one window of :data:`MEMORY_ITEMS` needs beyond one over ten items; call it in a
     process of its own."""
-    model = ranker(arch)
+    model = ranker(arch, recompute)
     training_pass(model, windows(1, 10))
     before = _peak()
     training_pass(model, windows(1, MEMORY_ITEMS))
@@ -141,11 +144,15 @@ def main(turns: int = 5, threads: int = 2, figure: Path = Path("docs/ranker_spee
     torch.set_num_threads(threads)
     context = multiprocessing.get_context("spawn")
     with context.Pool(1, maxtasksperchild=1) as pool:
-        memory = dict(zip(ARCHS, pool.map(peak_memory, ARCHS, chunksize=1), strict=True))
+        memory = {
+            name: dict(zip(ARCHS, pool.starmap(peak_memory, product(ARCHS, [step]), chunksize=1), strict=True))
+            for name, step in {"kept": None, "recomputed": RECOMPUTE}.items()
+        }
     rows = [passes(items, turns) for items in LENGTHS]
     found: dict[str, Any] = {
         "threads": threads,
         "passes": rows,
+        "recomputed": passes(MEMORY_ITEMS, turns, RECOMPUTE),
         "peak_memory_bytes": memory,
         "scoring": scoring(turns),
     }
@@ -153,14 +160,16 @@ def main(turns: int = 5, threads: int = 2, figure: Path = Path("docs/ranker_spee
     (RESULTS / "ranker_speed.json").write_text(json.dumps(found, indent=1) + "\n")
     plot(rows, figure)
     table = Table("items of a window", "flat, ms", "HMAT, ms", "flat / HMAT", title="forward and backward")
+    again: dict[str, Any] = found["recomputed"] | {"items": f"{MEMORY_ITEMS}, computed again in stretches"}
     scored: dict[str, Any] = {"items": f"{CANDIDATES} candidates after {HISTORY}"} | found["scoring"]
-    for row in [*rows, scored]:
+    for row in [*rows, again, scored]:
         ratio = f"{row['ratio']:.2f} ({row['least']:.2f} to {row['greatest']:.2f})"
         table.add_row(str(row["items"]), f"{row['flat'] * 1e3:.0f}", f"{row['hmat'] * 1e3:.0f}", ratio)
     console = Console()
     console.print(table)
-    megabytes = {arch: f"{size / 2**20:.0f} MiB" for arch, size in memory.items()}
-    console.print(f"peak memory of a pass over {MEMORY_ITEMS} items: {megabytes}", highlight=False)
+    for name, sizes in memory.items():
+        megabytes = ", ".join(f"{arch} {size / 2**20:.0f} MiB" for arch, size in sizes.items())
+        console.print(f"peak memory of a pass over {MEMORY_ITEMS} items, {name}: {megabytes}", highlight=False)
     console.print(f"memory of {HISTORY} items: {found['scoring']['memory_bytes'] / 1024:.0f} KiB", highlight=False)
 
 

@@ -10,7 +10,7 @@ Details of the past are never visible. The null memory comes first, so that item
 the memory: what the items see is then plain causal attention, one a slot.
 
 Letters: B windows, H heads, N items, S slots of an item (its anchor is the last), Q the last Q slots, which
-query (S, or 1 for the anchor alone), D head, M rows of memory (N+1 with the last item's).
+query (S, or 1 for the anchor alone), D head, M rows of memory.
 """
 
 import torch
@@ -35,8 +35,8 @@ def dense_attention(
 ) -> Tensor:
     """What each query reads, ``(B, H, N, Q, D)``; scores are (M+S) a query instead of N·S.
 
-    Queries and keys are rotated. Item ``i`` sees rows ``0 … i`` of the past; unless ``causal``, all of them, as
-    candidates for one place do.
+    Queries and keys are rotated. The last item sees all M rows of the past, each item before it one row less; unless
+    ``causal``, all of them see all rows, as candidates for one place do.
     """
     items, queries, head = q_BHNQD.shape[2:]
     rows = past_k_BHMD.shape[2]
@@ -44,7 +44,7 @@ def dense_attention(
     past_BHNQM = _by_item(q_BHNQD, past_k_BHMD.transpose(-1, -2))
     own_BHNQS = q_BHNQD @ k_BHNSD.transpose(-1, -2)
     if causal:
-        future_NM = ~torch.ones(items, rows, dtype=torch.bool, device=q_BHNQD.device).tril()
+        future_NM = ~torch.ones(items, rows, dtype=torch.bool, device=q_BHNQD.device).tril(rows - items)
         past_BHNQM = past_BHNQM.masked_fill(future_NM[:, None], -torch.inf)
     own_BHNQS = own_BHNQS.masked_fill(~own_item_mask(k_BHNSD.shape[3], queries, q_BHNQD.device), -torch.inf)
     weights = torch.cat([past_BHNQM, own_BHNQS], -1).softmax(-1)

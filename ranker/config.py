@@ -48,6 +48,12 @@ class RankerConfig(BaseModel):
     weight_decay: float = Field(default=0.01, ge=0, le=1)
     warmup_steps: int = Field(default=50, ge=0)
     max_gradient_norm: float = Field(default=1.0, gt=0)
+    recompute: int | None = Field(
+        default=None,
+        ge=1,
+        description="keep nothing of a layer in training, but compute it again backwards, so many items at once: about "
+        "a third more time for a fraction of the memory; none: keep all",
+    )
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         default="auto", description="of the network in training; auto: bfloat16 on a GPU that has it, else float32"
     )

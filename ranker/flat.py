@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ranker.config import RankerConfig
 from ranker.items import ItemEmbedding
 from ranker.layers import ClickHead, FeedbackEmbedding, FeedForward
+from ranker.recompute import in_stretches
 from ranker.rotary import plain_rotation, rotate
 from schemas.semantic_id import Layout
 
@@ -32,8 +33,20 @@ class FlatBlock(nn.Module):
         self.feed_forward = FeedForward(config.dim)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x_BLE: Tensor, rotation_LF: Tensor, read_Q: Tensor | None = None) -> Tensor:
-        """``(B, Q, E)``: the stream, or its positions ``read_Q`` alone, updated."""
+    def forward(
+        self, x_BLE: Tensor, rotation_LF: Tensor, read_Q: Tensor | None = None, recompute: int | None = None
+    ) -> Tensor:
+        """``(B, Q, E)``: the stream, or its positions ``read_Q`` alone, updated. Where it is to be computed again, the
+        feed-forward sub-layer is in stretches of ``recompute`` positions, attention always whole."""
+        length = len(rotation_LF)
+        x_BQE = in_stretches(lambda *_: self._attend(x_BLE, rotation_LF, read_Q), length, recompute and length)
+
+        def feed_forward(start: int, stop: int) -> Tensor:
+            return x_BQE[:, start:stop] + self.dropout(self.feed_forward(x_BQE[:, start:stop]))
+
+        return in_stretches(feed_forward, x_BQE.shape[1], recompute)
+
+    def _attend(self, x_BLE: Tensor, rotation_LF: Tensor, read_Q: Tensor | None) -> Tensor:
         normed_BLE = self.norm(x_BLE)
         k_BLHD, v_BLHD = (self._heads(x) for x in self.key_value(normed_BLE).chunk(2, -1))
         visible_QL, rotation_QF = None, rotation_LF
@@ -45,8 +58,7 @@ class FlatBlock(nn.Module):
         read_BHQD = F.scaled_dot_product_attention(
             q_BHQD, k_BHLD, v_BHLD, attn_mask=visible_QL, is_causal=visible_QL is None
         )
-        x_BQE = x_BLE + self.dropout(self.out(read_BHQD.transpose(1, 2).flatten(2)))
-        return x_BQE + self.dropout(self.feed_forward(x_BQE))
+        return x_BLE + self.dropout(self.out(read_BHQD.transpose(1, 2).flatten(2)))
 
     def _heads(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.heads, -1))
@@ -73,8 +85,9 @@ class FlatTransformer(nn.Module):
         x_BLE = x_BNSE.flatten(1, 2)
         head = self.config.dim // self.config.heads
         rotation_LF = plain_rotation(items * slots, head, self.config.rope_base, x_BLE.device)
+        recompute = self.config.recompute * slots if self.training and self.config.recompute else None
         *inner, last = self.blocks
         for block in inner:
-            x_BLE = block(x_BLE, rotation_LF)
+            x_BLE = block(x_BLE, rotation_LF, recompute=recompute)
         before_feedback_N = torch.arange(items, device=x_BLE.device) * slots + slots - 2
-        return self.head(last(x_BLE, rotation_LF, before_feedback_N))[..., 0]  # nothing else is read
+        return self.head(last(x_BLE, rotation_LF, before_feedback_N, recompute))[..., 0]  # nothing else is read

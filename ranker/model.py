@@ -20,6 +20,7 @@ from ranker.config import RankerConfig
 from ranker.flash import memory_anchor_attention
 from ranker.items import EMBEDDING_STD, ItemEmbedding
 from ranker.layers import ClickHead, FeedbackEmbedding, FeedForward
+from ranker.recompute import in_stretches
 from ranker.rotary import hierarchical_rotation, rotate
 from schemas.semantic_id import Layout
 
@@ -62,9 +63,9 @@ class MemoryAnchorAttention(nn.Module):
     def forward(
         self, x_BNSE: Tensor, past: tuple[Tensor, Tensor], rotation_NSF: Tensor, queries: int, candidates: bool
     ) -> Tensor:
-        """``(B, N, Q, E)``: what the last ``queries`` slots of every item read of it and of the past before it, or, if
-        the items are ``candidates``, of all of the past."""
-        items, first = x_BNSE.shape[1], x_BNSE.shape[2] - queries
+        """``(B, N, Q, E)``: what the last ``queries`` slots of every item read of it and of the past: the last item of
+        all of it, each before that of one memory less, or, if the items are ``candidates``, all of all of it."""
+        first = x_BNSE.shape[2] - queries
         q_BNQHD = rotate(self._heads(self.query(x_BNSE[:, :, first:])), rotation_NSF[:, first:])
         k_BNSHD, v_BNSHD = (self._heads(x) for x in self.key_value(x_BNSE).chunk(2, -1))
         k_BNSHD = rotate(k_BNSHD, rotation_NSF)
@@ -72,7 +73,7 @@ class MemoryAnchorAttention(nn.Module):
         if candidates:
             read_BHNQD = dense_attention(q_BHNQD, k_BHNSD, v_BHNSD, *past, causal=False)
         else:
-            read_BHNQD = memory_anchor_attention(q_BHNQD, k_BHNSD, v_BHNSD, *(x[:, :, :items] for x in past))
+            read_BHNQD = memory_anchor_attention(q_BHNQD, k_BHNSD, v_BHNSD, *past)
         return self.out(read_BHNQD.movedim(1, -2).flatten(3))
 
     def _heads(self, x: Tensor) -> Tensor:
@@ -139,9 +140,9 @@ class HMAT(nn.Module):
         *inner, last = self.layers
         for block in inner:
             past = block.remember(condensed(x_BNSE), feedback_BNE, rotation_NSF[:, -1])
-            x_BNSE = block(x_BNSE, past, rotation_NSF, anchor_alone=False)
+            x_BNSE = self._layer(block, x_BNSE, past, rotation_NSF, anchor_alone=False)
         past = last.remember(condensed(x_BNSE), feedback_BNE, rotation_NSF[:, -1])
-        x_BN1E = last(x_BNSE, past, rotation_NSF, anchor_alone=True)  # nothing else is read
+        x_BN1E = self._layer(last, x_BNSE, past, rotation_NSF, anchor_alone=True)  # nothing else is read
         return self.head(x_BN1E)[:, :, 0, 0]
 
     def remember(self, tokens_BNT: Tensor, items_BN: Tensor, labels_BN: Tensor) -> Memory:
@@ -152,7 +153,7 @@ class HMAT(nn.Module):
         for block in self.layers:
             layers.append(block.remember(condensed(x_BNSE), feedback_BNE, rotation_NSF[:, -1]))
             if len(layers) < len(self.layers):
-                x_BNSE = block(x_BNSE, layers[-1], rotation_NSF, anchor_alone=False)
+                x_BNSE = self._layer(block, x_BNSE, layers[-1], rotation_NSF, anchor_alone=False)
         return Memory(layers)
 
     def score(self, memory: Memory, tokens_BCT: Tensor, items_BC: Tensor) -> Tensor:
@@ -171,6 +172,18 @@ class HMAT(nn.Module):
         x_BNTE, whole_BNE = self.items(tokens_BNT, items_BN)
         anchor_BN1E = (self.anchor_E + x_BNTE.sum(2) + whole_BNE).unsqueeze(2)
         return torch.cat([x_BNTE, anchor_BN1E], 2)
+
+    def _layer(
+        self, block: Block, x_BNSE: Tensor, past: tuple[Tensor, Tensor], rotation_NSF: Tensor, *, anchor_alone: bool
+    ) -> Tensor:
+        """``(B, N, Q, E)``: all items after ``block``, in stretches if training is to keep nothing."""
+
+        def stretch(start: int, stop: int) -> Tensor:
+            keys, values = (x_BHMD[:, :, :stop] for x_BHMD in past)
+            items = x_BNSE[:, start:stop], (keys, values), rotation_NSF[start:stop]
+            return cast(Tensor, block(*items, anchor_alone=anchor_alone))
+
+        return in_stretches(stretch, x_BNSE.shape[1], self.config.recompute if self.training else None)
 
     def _rotation(self, items: int, slots: int) -> Tensor:
         head = self.config.dim // self.config.heads

@@ -36,6 +36,9 @@ class RankerConfig(BaseModel):
     decoded: tuple[Literal["text", "image"], ...] = Field(
         default=(), description="vectors that the tokenizer's decoders make of an item's codes, beside the codes"
     )
+    decoded_dropout: float = Field(
+        default=0.0, ge=0, lt=1, description="chance that a number of a decoded vector is hidden in training"
+    )
     free_dropout: float = Field(
         default=0.0, ge=0, lt=1, description="chance that code vectors and ID of an item are hidden in training"
     )

@@ -30,7 +30,7 @@ class ItemEmbedding(nn.Module):
         if self.codes is not None:
             nn.init.normal_(self.codes.weight, std=EMBEDDING_STD)
         self.identity = HashedIdentity(config) if config.item_id else None
-        self.decoded = DecodedVectors(decoded_CV, config.dim) if decoded_CV is not None else None
+        self.decoded = DecodedVectors(decoded_CV, config) if decoded_CV is not None else None
 
     @property
     def tokens_alone(self) -> bool:
@@ -82,16 +82,20 @@ class HashedIdentity(nn.Module):
 
 
 class DecodedVectors(nn.Module):
-    """A projection of the vectors that a tokenizer's frozen decoders make of an item's codes, one summand a code."""
+    """A projection of the vectors that a tokenizer's frozen decoders make of an item's codes, one summand a code.
 
-    def __init__(self, decoded_CV: Tensor, dim: int) -> None:
+    A catalogue of thousands has few items a dimension: without dropout the projection learns them by heart, too.
+    """
+
+    def __init__(self, decoded_CV: Tensor, config: RankerConfig) -> None:
         super().__init__()
         self.decoded_CV: Tensor
         self.register_buffer("decoded_CV", decoded_CV)
-        self.project = nn.Linear(decoded_CV.shape[1], dim)
+        self.dropout = nn.Dropout(config.decoded_dropout)
+        self.project = nn.Linear(decoded_CV.shape[1], config.dim)
 
     def forward(self, rows_BNT: Tensor) -> Tensor:
         """``(B, N, E)`` of int64 rows of ``decoded_CV``."""
         # As many rows as items are projected: the sum of an item's codes comes first.
         sums = nn.functional.embedding_bag(rows_BNT.flatten(0, 1), self.decoded_CV, mode="sum")
-        return self.project(sums).unflatten(0, rows_BNT.shape[:2])
+        return self.project(self.dropout(sums)).unflatten(0, rows_BNT.shape[:2])

@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from ranker import flash
+from ranker import past_cpu, past_cuda
 from ranker.architectures import build
 from ranker.attention import dense_attention, with_null
 from ranker.config import RankerConfig
@@ -35,10 +35,10 @@ def one_softmax(q: Tensor, k: Tensor, v: Tensor, memory_k: Tensor, memory_v: Ten
     return (weights @ values).unflatten(2, (items, slots))
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.integers(1, 3), st.integers(1, 3), st.integers(1, 9), st.integers(1, 5), st.sampled_from([4, 8]), st.data())
 def test_equals_the_dense_mask_in_values_and_gradients(
-    batch: int, heads: int, items: int, slots: int, head: int, data: st.DataObject
+    monkeypatch: pytest.MonkeyPatch, batch: int, heads: int, items: int, slots: int, head: int, data: st.DataObject
 ) -> None:
     torch.manual_seed(data.draw(st.integers(0, 2**16)))
     queries = data.draw(st.sampled_from([1, slots]))
@@ -47,6 +47,7 @@ def test_equals_the_dense_mask_in_values_and_gradients(
     q, k, v, memory_k, memory_v, null = inputs
     past = (with_null(null[:, 0], memory)[:, :, :items] for memory in (memory_k, memory_v))
     attend = data.draw(st.sampled_from([dense_attention, memory_anchor_attention]))
+    monkeypatch.setattr(past_cpu, "STRETCH", data.draw(st.sampled_from([1, 3, 128])))
     first = data.draw(st.integers(0, items - 1))  # only the items from there on are asked for
     own = (x[:, :, first:] for x in (q[..., slots - queries :, :], k, v))
     fast = attend(*own, *past)
@@ -61,7 +62,7 @@ def test_equals_the_dense_mask_in_values_and_gradients(
 
 
 @settings(max_examples=20, deadline=None)
-@given(st.integers(1, 2), st.integers(1, 80), st.integers(2, 8), st.sampled_from([torch.float32, torch.bfloat16]))
+@given(st.integers(1, 2), st.integers(1, 200), st.integers(2, 8), st.sampled_from([torch.float32, torch.bfloat16]))
 def test_flash_equals_the_reference_in_lower_precision(batch: int, items: int, slots: int, dtype: torch.dtype) -> None:
     torch.manual_seed(items)
     heads, head = 2, 32
@@ -81,16 +82,16 @@ def test_flash_equals_the_reference_in_lower_precision(batch: int, items: int, s
         assert difference <= near * max(1.0, torch.linalg.vector_norm(slow.detach()))
 
 
-def test_cudas_flash_takes_and_gives_the_same_shapes() -> None:
+@pytest.mark.parametrize("memories", [9, 12])
+def test_cudas_flash_takes_and_gives_the_same_shapes(memories: int) -> None:
     """The signatures of CUDA's operators, without a GPU: fake tensors have shapes and no numbers."""
     with FakeTensorMode():
-        q, gradient, k, v = (
-            torch.empty(s, dtype=torch.bfloat16, device="cuda") for s in [(4, 8, 9, 32)] * 2 + [(4, 2, 9, 32)] * 2
-        )
-        past = flash.read_past(q, k, v, causal=True)
-        assert (past.read_BRND.shape, past.read_BRND.dtype) == (q.shape, q.dtype)
-        assert (past.log_BRN.shape, past.log_BRN.dtype) == (q.shape[:3], torch.float32)
-        to_q, to_k, to_v = flash.past_backward(gradient, q, k, v, past, causal=True)
+        q, gradient = (torch.empty(4, 9, 4, 2, 32, dtype=torch.bfloat16, device="cuda") for _ in range(2))
+        k, v = (torch.empty(4, 2, memories, 32, dtype=torch.bfloat16, device="cuda") for _ in range(2))
+        past = past_cuda.read_past(q, k, v)
+        assert (past.read_BNQHD.shape, past.read_BNQHD.dtype) == (q.shape, q.dtype)
+        assert (past.log_BNQH.shape, past.log_BNQH.dtype) == (q.shape[:4], torch.float32)
+        to_q, to_k, to_v = past_cuda.past_backward(gradient, q, k, v, past)
     assert (to_q.shape, to_k.shape, to_v.shape) == (q.shape, k.shape, k.shape)
 
 
@@ -130,7 +131,12 @@ DECODED_CV = torch.randn(LAYOUT.slots * (LAYOUT.codebook_size + 1), 5, generator
 KNOWN = {  # what a ranker may know of an item
     "codes": {},
     "item_id": {"codes": False, "item_id": {"buckets": 50}},
-    "all": {"item_id": {"buckets": 50, "dropout": 0.2}, "decoded": ["text"], "free_dropout": 0.3},
+    "all": {
+        "item_id": {"buckets": 50, "dropout": 0.2},
+        "decoded": ["text"],
+        "decoded_dropout": 0.2,
+        "free_dropout": 0.3,
+    },
 }
 
 

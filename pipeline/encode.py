@@ -47,7 +47,7 @@ def encode(run: Run) -> str:
         pending = without(contents, encoded(lake, encoder), ["content_hash"])
         run.count(rows_in=contents.num_rows, skipped=contents.num_rows - pending.num_rows)
     run.metrics["encoder"] = encoder
-    run.count(texts_encoded=0, images_encoded=0)
+    run.count(rows_out=0, texts_encoded=0, images_encoded=0)
     lake.create(EMBEDDINGS)
     with run.phase("encode"):
         for chunk in chunks(pending, settings.commit_rows):

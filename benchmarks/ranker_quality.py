@@ -46,6 +46,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "codes + IDs": {"item_id": ITEM_ID},
     "decoded": DECODED,
     "decoded + IDs": BOTH,
+    "decoded, dropout + IDs": BOTH | {"decoded_dropout": 0.3},
     "codes + decoded + IDs": BOTH | {"codes": True},
     "decoded + IDs, rq_kmeans": BOTH,
     "decoded + IDs, rq_vae": BOTH,
@@ -60,8 +61,10 @@ DIFFERENCES = (
     (ALL, "codes", "details of the past"),
     (ALL, "codes + IDs", "IDs"),
     (ALL, "decoded + IDs", "IDs"),
+    (ALL, "decoded, dropout + IDs", "IDs"),
     (NEW, "codes + IDs", "IDs"),
     (NEW, "decoded + IDs", "IDs"),
+    (NEW, "decoded, dropout + IDs", "IDs"),
     (NEW, "decoded + IDs", "decoded + IDs, rq_kmeans"),
     (NEW, "decoded + IDs", "decoded + IDs, rq_vae"),
 )

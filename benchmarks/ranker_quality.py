@@ -46,7 +46,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "codes + IDs": {"item_id": ITEM_ID},
     "decoded": DECODED,
     "decoded + IDs": BOTH,
-    "decoded, dropout + IDs": BOTH | {"decoded_dropout": 0.3},
+    "decoded, dropout + IDs": BOTH | {"decoded_dropout": 0.5},
     "codes + decoded + IDs": BOTH | {"codes": True},
     "decoded + IDs, rq_kmeans": BOTH,
     "decoded + IDs, rq_vae": BOTH,

@@ -1,6 +1,5 @@
 """The whole pipeline on real engines: a small generated catalogue to a ranker, then more nights."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from pipeline.config import Config
 from pipeline.config_file import load_config
 from pipeline.demo.generator import generate, mutate
 from pipeline.encode import encode
-from pipeline.errors import ConfigError, GateRefused, JobError
+from pipeline.errors import ConfigError, JobError
 from pipeline.extract import extract
 from pipeline.lake import Lake
 from pipeline.ranking import evaluate, train_ranker
@@ -169,11 +168,6 @@ def test_foreign_clients_read_the_ids(first_night: dict[str, Run], config: Confi
     assert plain.schema.metadata[b"tokenizer"].decode() == fingerprints(run.lake, "tokenizers")[0]
 
 
-def test_the_same_data_and_seed_train_the_same_tokenizer(first_night: dict[str, Run], config: Config) -> None:
-    with Run("train-tokenizer", config) as run:
-        assert train_tokenizer(run) == first_night["train"].metrics["tokenizer"]
-
-
 def night(spark: SparkSession, config: Config, tokenizer: str) -> dict[str, Run]:
     runs = {name: Run(name, config) for name in ("extract", "encode", "tokenize", "publish")}
     with runs["extract"] as run:
@@ -230,35 +224,6 @@ def ids_by_item(config: Config) -> dict[str, tuple[str, int]]:
     assert release is not None
     rows = released_ids(lake, release, ["item_id", "sid", "disambiguator"]).to_pylist()
     return {row["item_id"]: (row["sid"], row["disambiguator"]) for row in rows}
-
-
-def test_a_refused_gate_leaves_the_release_as_it_was(first_night: dict[str, Run], config: Config) -> None:
-    lake = Lake(config.lake)
-    with Run("train-tokenizer", config.model_copy(update={"tokenizer": other_seed(config)})) as run:
-        second = train_tokenizer(run)
-    with Run("backfill", config) as run:
-        tokenize(run, second)
-    before = released(lake)
-    strict = config.model_copy(update={"gates": config.gates.model_copy(update={"min_codebook_use": 1.0})})
-    used = None
-    with Run("publish", strict) as run:
-        try:
-            publish(run, second)
-        except GateRefused as refusal:
-            used = str(refusal)
-    if used is None:  # every code is used: the other limit then
-        pytest.fail("the catalogue was to leave a code unused")
-    assert "min_codebook_use: " in used
-    assert released(lake) == before
-    with Run("publish", strict) as run:
-        assert publish(run, second, force=True)
-    newest = rows_of(config, "releases").sort_by("version").to_pylist()[-1]
-    assert newest["tokenizer"] == second
-    assert json.loads(newest["gates"])["forced"] is True
-
-
-def other_seed(config: Config) -> Any:
-    return config.tokenizer.model_copy(update={"seed": 1, "codebook_size": 64})
 
 
 def test_vectors_of_other_encoders_are_refused_with_both_names(first_night: dict[str, Run], config: Config) -> None:

@@ -61,12 +61,18 @@ class MemoryAnchorAttention(nn.Module):
         return with_null(self.null_key_HD, k_BHND), with_null(self.null_value_HD, v_BHND)
 
     def forward(
-        self, x_BNSE: Tensor, past: tuple[Tensor, Tensor], rotation_NSF: Tensor, queries: int, candidates: bool
+        self,
+        asking_BNQE: Tensor,
+        x_BNSE: Tensor,
+        past: tuple[Tensor, Tensor],
+        rotation_NSF: Tensor,
+        candidates: bool,
     ) -> Tensor:
-        """``(B, N, Q, E)``: what the last ``queries`` slots of every item read of it and of the past: the last item of
-        all of it, each before that of one memory less, or, if the items are ``candidates``, all of all of it."""
-        first = x_BNSE.shape[2] - queries
-        q_BNQHD = rotate(self._heads(self.query(x_BNSE[:, :, first:])), rotation_NSF[:, first:])
+        """``(B, N, Q, E)``: what the last Q slots of every item, ``asking_BNQE``, read of it and of the past: the last
+        item of all of it, each before that of one memory less, or, if the items are ``candidates``, all of all of it.
+        """
+        first = x_BNSE.shape[2] - asking_BNQE.shape[2]
+        q_BNQHD = rotate(self._heads(self.query(asking_BNQE)), rotation_NSF[:, first:])
         k_BNSHD, v_BNSHD = (self._heads(x) for x in self.key_value(x_BNSE).chunk(2, -1))
         k_BNSHD = rotate(k_BNSHD, rotation_NSF)
         q_BHNQD, k_BHNSD, v_BHNSD = (x.movedim(-2, 1) for x in (q_BNQHD, k_BNSHD, v_BNSHD))
@@ -104,9 +110,13 @@ class Block(nn.Module):
         candidates: bool = False,
     ) -> Tensor:
         """``(B, N, Q, E)``: all slots, or the anchors alone, updated."""
-        queries = 1 if anchor_alone else x_BNSE.shape[2]
-        read_BNQE = self.attention(self.norm(x_BNSE), past, rotation_NSF, queries, candidates)
-        x_BNQE = x_BNSE[:, :, x_BNSE.shape[2] - queries :] + self.dropout(read_BNQE)
+        normed_BNSE = self.norm(x_BNSE)
+        asking_BNQE, x_BNQE = normed_BNSE, x_BNSE
+        if anchor_alone:  # normalised once more, which costs less than a gradient of zeros for the other slots
+            x_BNQE = x_BNSE[:, :, -1:]
+            asking_BNQE = self.norm(x_BNQE)
+        read_BNQE = self.attention(asking_BNQE, normed_BNSE, past, rotation_NSF, candidates)
+        x_BNQE = x_BNQE + self.dropout(read_BNQE)
         return x_BNQE + self.dropout(self.feed_forward(x_BNQE))
 
 

@@ -47,6 +47,7 @@ def test_what_overlapping_runs_wrote_twice_counts_once(tmp_path: Path) -> None:
     assert released_ids(lake, require_release(lake), ["item_id"]).num_rows == 60
 
 
+@pytest.mark.slow
 @pytest.mark.spark
 def test_a_catalogue_of_texts_alone_and_pictures_that_come_later(spark: SparkSession, shop: Path) -> None:
     config = load_config(shop / "config.yaml", [*SMALL, "catalog.image=null"])

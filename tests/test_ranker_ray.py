@@ -106,6 +106,7 @@ def test_dead_workers_change_nothing(
     assert told[-1] == 3
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_from_what_an_earlier_one_left(
     undisturbed: tuple[str, list[EpochFigures]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -146,6 +147,7 @@ def test_what_cannot_be_trained_is_said_once(tmp_path: Path) -> None:
         trained(tmp_path, windows, learning_rate=1, max_gradient_norm=1e30, warmup_steps=0, epochs=1, workers=1)
 
 
+@pytest.mark.slow
 def test_patience_ends_a_training_with_its_best_pass(tmp_path: Path) -> None:
     windows = taste_windows(60, seed=1)
     ranker, history = trained(tmp_path, windows, epochs=40, patience=2, learning_rate=0.1, workers=1, dim=32)

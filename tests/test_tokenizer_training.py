@@ -191,6 +191,7 @@ def test_a_run_after_a_dead_driver_goes_on(undisturbed: tuple[str, Path], tmp_pa
     assert checkpoints(config) == []
 
 
+@pytest.mark.slow
 def test_residual_k_means_of_texts_alone_past_checkpoints_that_a_kill_broke(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

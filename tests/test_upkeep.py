@@ -167,6 +167,7 @@ def test_native_delta_loses_no_file_either(spark: SparkSession, nights_shop: Pat
     assert [run.counts.get("rows_out", 0) for run in runs.values()] == [0, 0, 0, 0]
 
 
+@pytest.mark.slow
 def test_a_compacted_lake_has_the_same_rows_and_ids_and_idle_nights(
     spark: SparkSession, nights_shop: Path, nights_config: Config
 ) -> None:

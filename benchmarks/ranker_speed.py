@@ -139,7 +139,7 @@ def plot(rows: list[dict[str, Any]], file: Path) -> None:
     figure.savefig(file, metadata={"Date": None})
 
 
-def main(turns: int = 5, threads: int = 2, figure: Path = Path("docs/ranker_speed.svg")) -> None:
+def main(turns: int = 15, threads: int = 2, figure: Path = Path("docs/ranker_speed.svg")) -> None:
     """Print the table, draw ``figure`` and write ``results/ranker_speed.json``."""
     torch.set_num_threads(threads)
     context = multiprocessing.get_context("spawn")

@@ -1,7 +1,6 @@
 """What flash attention over the memories gives, on CPU (:mod:`ranker.past_cpu`) and CUDA (:mod:`ranker.past_cuda`)."""
 
-from collections.abc import Sequence
-from functools import reduce
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
@@ -18,10 +17,11 @@ class Past(NamedTuple):
     longest: tuple[int, ...] = ()
 
 
-def merged(parts: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+def merged(parts: Iterable[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
     """One softmax from parts of it: of what each reads ``(…, D)`` and its logarithms ``(…)``, those of all."""
-    if len(parts) == 1:
-        return parts[0]
-    log = reduce(torch.logaddexp, (own_log for _, own_log in parts))
-    weighted = (read * (own_log - log).exp_().unsqueeze(-1).to(read.dtype) for read, own_log in parts)
-    return reduce(torch.add, weighted), log
+    (read, log), *others = parts
+    for more, more_log in others:
+        both = torch.logaddexp(log, more_log)
+        read = torch.lerp(read, more, (more_log - both).exp_().unsqueeze(-1).to(read.dtype))
+        log = both
+    return read, log

@@ -7,6 +7,7 @@ Letters as in :mod:`ranker.attention`; L queries of a stretch, all slots of all 
 """
 
 from collections.abc import Iterator
+from functools import reduce
 
 import torch
 from torch import Tensor
@@ -26,12 +27,10 @@ def read_past(q_BNQHD: Tensor, k_BHMD: Tensor, v_BHMD: Tensor) -> Past:
     for items, parts in _stretches(q_BNQHD, k_BHMD.shape[2]):
         q_BHLD = _packed(q_BNQHD[:, items])
         read_BHLD, log_BHL = merged(
-            [
-                aten._scaled_dot_product_flash_attention_for_cpu(
-                    q_BHLD, k_BHMD[:, :, rows], v_BHMD[:, :, rows], 0.0, causal, attn_mask=mask
-                )
-                for rows, causal, mask in parts
-            ]
+            aten._scaled_dot_product_flash_attention_for_cpu(
+                q_BHLD, k_BHMD[:, :, rows], v_BHMD[:, :, rows], 0.0, causal, attn_mask=mask
+            )
+            for rows, causal, mask in parts
         )
         reads.append(read_BHLD.transpose(1, 2))
         logs.append(log_BHL.transpose(1, 2))
@@ -48,16 +47,16 @@ def past_backward(
     for items, parts in _stretches(q_BNQHD, k_BHMD.shape[2]):
         g_BHLD, q_BHLD, read_BHLD = (_packed(x[:, items]) for x in (g_BNQHD, q_BNQHD, past.read_BNQHD))
         log_BHL = past.log_BNQH[:, items].flatten(1, 2).transpose(1, 2).contiguous()
-        to_q_BHLD = torch.zeros_like(q_BHLD)
+        to_q_BHLD = []
         for rows, causal, mask in parts:
             inputs = g_BHLD, q_BHLD, k_BHMD[:, :, rows], v_BHMD[:, :, rows], read_BHLD, log_BHL
             more_q, more_k, more_v = aten._scaled_dot_product_flash_attention_for_cpu_backward(
                 *inputs, 0.0, causal, attn_mask=mask
             )
-            to_q_BHLD += more_q
+            to_q_BHLD.append(more_q)
             to_k_BHMD[:, :, rows] += more_k
             to_v_BHMD[:, :, rows] += more_v
-        to_q.append(to_q_BHLD.transpose(1, 2))
+        to_q.append(reduce(torch.add, to_q_BHLD).transpose(1, 2))
     return torch.cat(to_q, 1).view(q_BNQHD.shape), to_k_BHMD, to_v_BHMD
 
 
@@ -65,7 +64,7 @@ def _stretches(q_BNQHD: Tensor, memories: int) -> Iterator[tuple[slice, list[Par
     """Items that go together, and the parts of the memories that they see."""
     items, queries = q_BNQHD.shape[1:3]
     plain = queries == 1  # causal attention as ever
-    width = items if plain else min(items, STRETCH)
+    width = items if plain else -(-items // -(-items // STRETCH))  # stretches of about one length
     mask = None if plain else _future(width, queries, q_BNQHD)
     seen = memories - items
     for start in range(0, items, width):

@@ -82,4 +82,6 @@ class RankerConfig(BaseModel):
             raise ValueError("codes, item_id and decoded are all off: nothing would be known of an item")
         if self.free_dropout and not self.decoded:
             raise ValueError("free_dropout hides all but the decoded vectors: set decoded, too")
+        if self.decoded_dropout and not self.decoded:
+            raise ValueError("decoded_dropout hides parts of the decoded vectors: set decoded, too")
         return self

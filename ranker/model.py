@@ -69,7 +69,7 @@ class MemoryAnchorAttention(nn.Module):
         candidates: bool,
     ) -> Tensor:
         """``(B, N, Q, E)``: what the last Q slots of every item, ``asking_BNQE``, read of it and of the past: the last
-        item of all of it, each before that of one memory less, or, if the items are ``candidates``, all of all of it.
+        item of all memories, each before it of one less, or, if the items are ``candidates``, each of all.
         """
         first = x_BNSE.shape[2] - asking_BNQE.shape[2]
         q_BNQHD = rotate(self._heads(self.query(asking_BNQE)), rotation_NSF[:, first:])

@@ -258,6 +258,12 @@ def test_decoded_vectors_must_be_those_of_the_codes() -> None:
         build(RankerConfig(), LAYOUT, DECODED_CV)
 
 
+@pytest.mark.parametrize("name", ["free_dropout", "decoded_dropout"])
+def test_dropout_around_decoded_vectors_needs_them(name: str) -> None:
+    with pytest.raises(ValueError, match=f"{name} hides .*: set decoded, too"):
+        RankerConfig.model_validate({name: 0.5})
+
+
 def test_both_architectures_are_of_one_size() -> None:
     layout = Layout(3, 2, 2, 64)
     sizes = [sum(p.numel() for p in build(RankerConfig(arch=arch), layout).parameters()) for arch in ("hmat", "flat")]

@@ -31,6 +31,7 @@ def worker(rank: int, folder: str) -> None:
     model = build(CONFIG, LAYOUT)
     figures = run_epoch(DistributedDataParallel(model), [list(range(*span)) for span in SHARES[rank]])
     save_file(model.state_dict() | {"loss": torch.tensor(figures.loss)}, f"{folder}/{rank}.safetensors")
+    dist.barrier()  # whoever leaves first would cut the other one off
     dist.destroy_process_group()
 
 

@@ -239,6 +239,7 @@ def shared_work(rank: int, folder: str) -> None:
     for case, method, items in (("balanced", "dst", ITEMS), ("few", "dst", few_images), ("few", "rq_vae", few_images)):
         model = trained_and_resumed(items, WATCHED.model_copy(update={"method": method, "workers": 2}))
         save_file(model.state_dict(), f"{folder}/{case} images, {method} {rank}")
+    dist.barrier()  # whoever leaves first would cut the other one off
     dist.destroy_process_group()
 
 

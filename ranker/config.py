@@ -54,8 +54,8 @@ class RankerConfig(BaseModel):
     recompute: int | None = Field(
         default=None,
         ge=1,
-        description="keep nothing of a layer in training, but compute it again backwards, so many items at once: about "
-        "a third more time for a fraction of the memory; none: keep all",
+        description="keep nothing of a layer in training, but compute it again backwards, so many items at once: more "
+        "time for a fraction of the memory (docs/ranker.md); none: keep all",
     )
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         default="auto", description="of the network in training; auto: bfloat16 on a GPU that has it, else float32"

@@ -1,5 +1,8 @@
 """The whole pipeline on real engines: a small generated catalogue to a ranker, then more nights."""
 
+import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -189,10 +192,16 @@ def test_more_nights(spark: SparkSession, first_night: dict[str, Run], shop_fold
     """Unchanged data appends nothing; changed items alone are done again; a rollback brings the old IDs back."""
     tokenizer = fingerprints(Lake(config.lake), "tokenizers")[0]
     before, ids = versions(config), ids_by_item(config)
-    runs = night(spark, config, tokenizer)
+    command = [sys.executable, "-m", "jobs.nightly", "-c", str(shop_folder / "config.yaml")]
+    command += [word for setting in SETTINGS for word in ("--set", setting)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    records = sorted((shop_folder / "lake" / "runs").iterdir())[-1]
+    counts = {file.stem: json.loads(file.read_text())["counts"] for file in records.iterdir()}
+    assert set(counts) == {"extract", "encode", "tokenize", "publish", "nightly"}
     assert versions(config) == before
-    assert runs["extract"].counts["skipped"] == 219
-    assert [runs[name].counts.get("rows_out", 0) for name in runs] == [0, 0, 0, 0]
+    assert counts["extract"]["skipped"] == 219
+    assert not any(job.get("rows_out") for job in counts.values())
 
     changes = mutate(shop_folder, 0.08, seed=1)
     fresh = {*changes["text_edited"], *changes["image_edited"], *changes["new"]}

@@ -29,7 +29,7 @@ $(VENV)/installed: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --editable .
-	$(BIN)/python -m pipeline.java >/dev/null 2>&1 || $(BIN)/pip install --quiet --editable '.[java]'
+	$(BIN)/python -m pipeline.on_spark.java >/dev/null 2>&1 || $(BIN)/pip install --quiet --editable '.[java]'
 	touch $@
 
 $(VENV)/installed-dev: $(VENV)/installed

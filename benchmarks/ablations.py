@@ -8,8 +8,8 @@ from unittest.mock import patch
 import torch
 from torch import Tensor
 
-from tokenizer.branch import Branch
-from tokenizer.objective import DSTObjective
+from tokenizer.dst.branch import Branch
+from tokenizer.dst.objective import DSTObjective
 
 RANDOM_START = "dst, random start"
 SETTINGS: dict[str, dict[str, Any]] = {

@@ -20,9 +20,9 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.trials import RESULTS
-from pipeline.gates import COLUMNS, Snapshot, collisions, drift, measure
-from pipeline.lake import Lake
-from pipeline.releases import Release, snapshot
+from pipeline.lake.storage import Lake
+from pipeline.release.gates import COLUMNS, Snapshot, collisions, drift, measure
+from pipeline.release.releases import Release, snapshot
 from schemas.semantic_id import Layout, disambiguator
 from schemas.tables import ITEMS, SEMANTIC_IDS
 

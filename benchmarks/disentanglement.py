@@ -15,10 +15,10 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from benchmarks.known_factors import Catalogue
-from tokenizer.consensus import encode, pairs
-from tokenizer.embeddings import MODALITIES, Embeddings
-from tokenizer.interface import Tokenizer
-from tokenizer.metrics import fidelity, survey
+from tokenizer.base.embeddings import MODALITIES, Embeddings
+from tokenizer.base.tokenizer import Tokenizer
+from tokenizer.quality.consensus import encode, pairs
+from tokenizer.quality.metrics import fidelity, survey
 
 PROBE_ITEMS = 6_000
 OTHERS = {"shared": ("shared", "text", "image"), "text": ("shared", "text"), "image": ("shared", "image")}

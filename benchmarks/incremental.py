@@ -25,12 +25,12 @@ from jobs.nightly import run_nightly
 from jobs.publish import run_publish
 from jobs.tokenize import run_tokenize
 from jobs.train_tokenizer import run_train_tokenizer
-from pipeline.config import Config
-from pipeline.config_file import load_config
+from pipeline.config.file import load_config
+from pipeline.config.models import Config
 from pipeline.demo.generator import generate, mutate
-from pipeline.lake import Lake
-from pipeline.ray_session import ray_session
-from pipeline.releases import released_ids, require_release
+from pipeline.lake.storage import Lake
+from pipeline.on_ray.session import ray_session
+from pipeline.release.releases import released_ids, require_release
 from schemas.tables import ITEMS, TABLES
 
 JOBS = ("extract", "encode", "tokenize", "publish")

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tokenizer.embeddings import Embeddings
+from tokenizer.base.embeddings import Embeddings
 
 TEXT_DIM, IMAGE_DIM, MIXTURE = 384, 512, 128
 Labels = NDArray[np.int64]

@@ -14,13 +14,13 @@ import torch
 from numpy.typing import NDArray
 from sklearn.linear_model import RidgeCV
 
-from pipeline.config_file import load_config
-from pipeline.embedding_columns import to_matrix
-from pipeline.lake import Lake
-from pipeline.live import live_items
+from pipeline.config.file import load_config
+from pipeline.lake.live import live_items
+from pipeline.lake.storage import Lake
+from pipeline.on_ray.vector_columns import to_matrix
 from ranker.evaluation import grouped_auc
 from schemas.tables import EMBEDDINGS
-from tokenizer.embeddings import Embeddings
+from tokenizer.base.embeddings import Embeddings
 
 LIKED = 3  # a rating above it is a like
 TEST_FRACTION = 0.1

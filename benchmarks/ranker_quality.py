@@ -24,15 +24,15 @@ from benchmarks.movielens import Films, load_films
 from benchmarks.ranking import load_windows, train_and_score, under_codes, without_history_of
 from benchmarks.tokenizer_quality import MOVIELENS
 from benchmarks.trials import RESULTS, Figures, Trial, paired, run_trials, summary
-from ranker import model as hmat
-from ranker.attention import own_item_mask
 from ranker.config import RankerConfig
 from ranker.evaluation import report
-from ranker.rotary import plain_rotation
-from tokenizer.code_vectors import code_vectors
-from tokenizer.config import TokenizerConfig
-from tokenizer.consensus import encode
-from tokenizer.fitting import fit
+from ranker.hmat import model as hmat
+from ranker.hmat.attention import own_item_mask
+from ranker.hmat.rotary import plain_rotation
+from tokenizer.base.config import TokenizerConfig
+from tokenizer.quality.code_vectors import code_vectors
+from tokenizer.quality.consensus import encode
+from tokenizer.training.fitting import fit
 
 ALL, NEW = "all films", "new films"
 METHODS = ("dst", "rq_kmeans", "rq_vae")

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from benchmarks.trials import RESULTS
 from ranker.architectures import build
 from ranker.config import RankerConfig
-from ranker.model import HMAT
+from ranker.hmat.model import HMAT
 from schemas.semantic_id import Layout
 
 LAYOUT = Layout(3, 2, 2, 256)

@@ -10,15 +10,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.config_file import load_config
-from pipeline.lake import Lake
-from pipeline.ranker_scoring import WindowScorer
-from pipeline.releases import require_release
+from pipeline.config.file import load_config
+from pipeline.lake.storage import Lake
+from pipeline.on_ray.training.scoring import WindowScorer
+from pipeline.release.releases import require_release
 from ranker.architectures import build
 from ranker.artefact import TrainedRanker
 from ranker.config import RankerConfig
-from ranker.data import shuffled_batches
 from ranker.training import Training
+from ranker.windows import shuffled_batches
 from schemas.semantic_id import Layout
 from schemas.tables import SEQUENCES
 

@@ -25,13 +25,13 @@ from benchmarks.ranking import load_windows, train_and_score, under_codes
 from benchmarks.trials import RESULTS, Figures, Trial, paired, run_trials, summary
 from ranker.config import RankerConfig
 from ranker.evaluation import report
-from tokenizer.config import TokenizerConfig
-from tokenizer.consensus import encode
-from tokenizer.dst import DST
-from tokenizer.embeddings import MODALITIES
-from tokenizer.fitting import fit
-from tokenizer.interface import Tokenizer
-from tokenizer.quantiser import ResidualQuantiser
+from tokenizer.base.config import TokenizerConfig
+from tokenizer.base.embeddings import MODALITIES
+from tokenizer.base.tokenizer import Tokenizer
+from tokenizer.dst.model import DST
+from tokenizer.quality.consensus import encode
+from tokenizer.quantisation.quantiser import ResidualQuantiser
+from tokenizer.training.fitting import fit
 
 ITEMS, HELD_OUT = 20_000, 4_000
 GENERATED: dict[str, Any] = {

@@ -14,9 +14,9 @@ def command(
 ) -> None:
     """Give every live item IDs under another tokenizer, from its stored vectors; the release stays as it is."""
     from jobs.tables import show_migration
-    from pipeline.backfill import backfill
-    from pipeline.ray_session import ray_session
-    from pipeline.run import Run
+    from pipeline.lake.run import Run
+    from pipeline.on_ray.backfill import backfill
+    from pipeline.on_ray.session import ray_session
 
     settings = read_config(config, overrides)
     with Run("backfill", settings, tokenizer=tokenizer) as run, ray_session(settings.ray):

@@ -13,8 +13,8 @@ def command(
     target_mb: Annotated[int, typer.Option("--target-mb", min=1, max=4096, help="Size of a full file.")] = 128,
 ) -> None:
     """Rewrite every table's small files as few large ones, without changing a row or an ID."""
-    from pipeline.compaction import compact
-    from pipeline.run import Run
+    from pipeline.lake.compact import compact
+    from pipeline.lake.run import Run
 
     with Run("compact", read_config(config, overrides), target_mb=target_mb) as run:
         done = compact(run, target_mb * 2**20)

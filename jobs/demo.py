@@ -28,8 +28,8 @@ def command(
     from jobs.entry import read_config
     from jobs.tables import show_demo
     from pipeline.demo.generator import generate
-    from pipeline.ray_session import ray_session
-    from pipeline.run import Run
+    from pipeline.lake.run import Run
+    from pipeline.on_ray.session import ray_session
 
     clock = time.perf_counter()
     generate(folder, items, users, seed)

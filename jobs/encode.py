@@ -7,14 +7,14 @@ import typer
 from jobs.entry import DEFAULT_CONFIG, ConfigFile, Overrides, read_config, start, tell
 
 if TYPE_CHECKING:
-    from pipeline.config import Config
+    from pipeline.config.models import Config
 
 
 def run_encode(config: "Config", run_id: str | None = None) -> None:
     """The job, as nightly and demo run it too."""
-    from pipeline.encode import encode
-    from pipeline.ray_session import ray_session
-    from pipeline.run import Run
+    from pipeline.lake.run import Run
+    from pipeline.on_ray.encode import encode
+    from pipeline.on_ray.session import ray_session
 
     with Run("encode", config, run_id=run_id) as run, ray_session(config.ray):
         encode(run)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from pipeline.config import Config
-    from pipeline.run import Run
+    from pipeline.config.models import Config
+    from pipeline.lake.run import Run
 
 ConfigFile = Annotated[Path, typer.Option("--config", "-c", help="The configuration file.")]
 Overrides = Annotated[
@@ -28,15 +28,15 @@ def start(command: Callable[[], None]) -> None:
 
     So does what an engine, a disk or a network fails with; a mistake of ours shows its traceback.
     """
+    from jobs.error_messages import one_line
     from pipeline.errors import JobError
-    from pipeline.failures import plainly
 
     logging.basicConfig(format="%(message)s")
     logging.getLogger("pipeline").setLevel(logging.INFO)
     try:
         command()
     except Exception as error:
-        said = plainly(error)
+        said = one_line(error)
         if said is None:
             raise
         sys.stderr.write(f"hisam: {said}\n")
@@ -48,7 +48,7 @@ def start(command: Callable[[], None]) -> None:
 
 def read_config(file: Path, overrides: list[str] | None = None) -> "Config":
     """The configuration that the options name."""
-    from pipeline.config_file import load_config
+    from pipeline.config.file import load_config
 
     return load_config(file, overrides or ())
 

@@ -7,7 +7,7 @@ import typer
 from jobs.entry import DEFAULT_CONFIG, ConfigFile, Overrides, read_config, start, tell
 
 if TYPE_CHECKING:
-    from pipeline.config import Config
+    from pipeline.config.models import Config
 
 
 def run_evaluate(
@@ -15,10 +15,10 @@ def run_evaluate(
 ) -> dict[str, Any]:
     """The job, as demo runs it too; returns the figures."""
     from jobs.tables import show_comparison, show_evaluation
-    from pipeline.artefacts import newest
-    from pipeline.ranking import evaluate
-    from pipeline.ray_session import ray_session
-    from pipeline.run import Run
+    from pipeline.lake.artefacts import newest
+    from pipeline.lake.run import Run
+    from pipeline.on_ray.session import ray_session
+    from pipeline.on_ray.training.ranker import evaluate
 
     arguments = {"ranker": ranker, "against": against}
     with Run("evaluate", config, run_id=run_id, writes=False, **arguments) as run, ray_session(config.ray):

@@ -16,7 +16,7 @@ def command(
 ) -> None:
     """Show an item's versions, IDs, quarantine, what its codes stand for, and its nearest items by prefix."""
     from jobs.views import show_item
-    from pipeline.explain import explain
+    from pipeline.inspect.explain import explain
 
     found = explain(read_config(config, overrides), item_id)
     if as_json:

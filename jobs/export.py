@@ -14,8 +14,8 @@ def command(
     overrides: Overrides = None,
 ) -> None:
     """Write the released IDs as plain Parquet."""
-    from pipeline.releases import export
-    from pipeline.run import Run
+    from pipeline.lake.run import Run
+    from pipeline.release.releases import export
 
     with Run("export", read_config(config, overrides), writes=False, to=str(to)) as run:
         file = export(run, to)

@@ -7,14 +7,14 @@ import typer
 from jobs.entry import DEFAULT_CONFIG, ConfigFile, Overrides, read_config, start, tell
 
 if TYPE_CHECKING:
-    from pipeline.config import Config
+    from pipeline.config.models import Config
 
 
 def run_extract(config: "Config", run_id: str | None = None) -> None:
     """The job, as nightly and demo run it too."""
-    from pipeline.extract import extract
-    from pipeline.run import Run
-    from pipeline.spark import spark_session
+    from pipeline.lake.run import Run
+    from pipeline.on_spark.extract import extract
+    from pipeline.on_spark.session import spark_session
 
     with Run("extract", config, run_id=run_id) as run, spark_session(config.spark, "hisam extract") as spark:
         extract(spark, run)

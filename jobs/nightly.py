@@ -11,7 +11,7 @@ from jobs.publish import run_publish
 from jobs.tokenize import run_tokenize
 
 if TYPE_CHECKING:
-    from pipeline.config import Config
+    from pipeline.config.models import Config
 
 
 def run_nightly(config: "Config", tokenizer: str | None = None) -> None:
@@ -20,11 +20,11 @@ def run_nightly(config: "Config", tokenizer: str | None = None) -> None:
     The tokenizer is the released one, or the newest while none is released; one that cannot be used is refused before
     any work.
     """
-    from pipeline.artefacts import newest
-    from pipeline.ray_session import ray_session
-    from pipeline.releases import released
-    from pipeline.run import Run
-    from pipeline.tokenize import configured_encoders
+    from pipeline.lake.artefacts import newest
+    from pipeline.lake.run import Run
+    from pipeline.on_ray.session import ray_session
+    from pipeline.on_ray.tokenize import configured_encoders
+    from pipeline.release.releases import released
 
     with Run("nightly", config, tokenizer=tokenizer) as night:
         release = released(night.lake)

@@ -7,16 +7,16 @@ import typer
 from jobs.entry import DEFAULT_CONFIG, ConfigFile, Overrides, Tokenizer, read_config, start, tell
 
 if TYPE_CHECKING:
-    from pipeline.config import Config
+    from pipeline.config.models import Config
 
 
 def run_publish(
     config: "Config", tokenizer: str | None = None, *, force: bool = False, run_id: str | None = None
 ) -> None:
     """The job, as nightly and demo run it too."""
-    from pipeline.artefacts import newest
-    from pipeline.releases import publish
-    from pipeline.run import Run
+    from pipeline.lake.artefacts import newest
+    from pipeline.lake.run import Run
+    from pipeline.release.releases import publish
 
     with Run("publish", config, run_id=run_id, tokenizer=tokenizer, force=force) as run:
         moved = publish(run, tokenizer or newest(run.lake, "tokenizers"), force=force)

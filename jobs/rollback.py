@@ -7,8 +7,8 @@ from jobs.entry import DEFAULT_CONFIG, ConfigFile, Overrides, read_config, start
 
 def command(config: ConfigFile = DEFAULT_CONFIG, overrides: Overrides = None) -> None:
     """Release again what was released before."""
-    from pipeline.releases import rollback
-    from pipeline.run import Run
+    from pipeline.lake.run import Run
+    from pipeline.release.releases import rollback
 
     with Run("rollback", read_config(config, overrides)) as run:
         release = rollback(run)

@@ -7,14 +7,14 @@ import typer
 from jobs.entry import DEFAULT_CONFIG, ConfigFile, Overrides, read_config, start, tell
 
 if TYPE_CHECKING:
-    from pipeline.config import Config
+    from pipeline.config.models import Config
 
 
 def run_sequences(config: "Config", run_id: str | None = None) -> None:
     """The job, as demo runs it too."""
-    from pipeline.run import Run
-    from pipeline.sequences import sequences
-    from pipeline.spark import spark_session
+    from pipeline.lake.run import Run
+    from pipeline.on_spark.sequences import sequences
+    from pipeline.on_spark.session import spark_session
 
     with Run("sequences", config, run_id=run_id) as run, spark_session(config.spark, "hisam sequences") as spark:
         sequences(spark, run)

@@ -10,7 +10,7 @@ from jobs.entry import DEFAULT_CONFIG, ConfigFile, Json, Overrides, read_config,
 def command(config: ConfigFile = DEFAULT_CONFIG, overrides: Overrides = None, as_json: Json = False) -> None:
     """Show what the lake holds, what is released, what is waiting and how long it should take."""
     from jobs.views import show_status
-    from pipeline.status import status
+    from pipeline.inspect.status import status
 
     found = status(read_config(config, overrides))
     if as_json:

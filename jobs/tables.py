@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 if TYPE_CHECKING:
-    from pipeline.config import Config
+    from pipeline.config.models import Config
 
 MEASURES = ("auc", "gauc", "log_loss")
 SLICES = {"slices": "seen {} times in training", "by_history": "after {} items", "by_missing": "missing: {}"}

@@ -7,15 +7,15 @@ import typer
 from jobs.entry import DEFAULT_CONFIG, ConfigFile, Overrides, Tokenizer, read_config, start, tell
 
 if TYPE_CHECKING:
-    from pipeline.config import Config
+    from pipeline.config.models import Config
 
 
 def run_tokenize(config: "Config", tokenizer: str | None = None, run_id: str | None = None) -> None:
     """The job, as nightly and demo run it too."""
-    from pipeline.artefacts import newest
-    from pipeline.ray_session import ray_session
-    from pipeline.run import Run
-    from pipeline.tokenize import tokenize
+    from pipeline.lake.artefacts import newest
+    from pipeline.lake.run import Run
+    from pipeline.on_ray.session import ray_session
+    from pipeline.on_ray.tokenize import tokenize
 
     with Run("tokenize", config, run_id=run_id, tokenizer=tokenizer) as run, ray_session(config.ray):
         tokenize(run, tokenizer or newest(run.lake, "tokenizers"))

@@ -8,7 +8,7 @@ import typer
 from jobs.entry import DEFAULT_CONFIG, ConfigFile, Overrides, read_config, start, tell
 
 if TYPE_CHECKING:
-    from pipeline.config import Config
+    from pipeline.config.models import Config
 
 
 class Arch(StrEnum):
@@ -21,9 +21,9 @@ class Arch(StrEnum):
 def run_train_ranker(config: "Config", run_id: str | None = None) -> str:
     """The job, as demo runs it too; returns the ranker's fingerprint."""
     from jobs.progress import epochs
-    from pipeline.ranking import train_ranker
-    from pipeline.ray_session import ray_session
-    from pipeline.run import Run
+    from pipeline.lake.run import Run
+    from pipeline.on_ray.session import ray_session
+    from pipeline.on_ray.training.ranker import train_ranker
 
     with (
         Run("train-ranker", config, run_id=run_id, arch=config.ranker.arch) as run,

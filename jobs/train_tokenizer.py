@@ -7,16 +7,16 @@ import typer
 from jobs.entry import DEFAULT_CONFIG, ConfigFile, Overrides, read_config, start, tell
 
 if TYPE_CHECKING:
-    from pipeline.config import Config
+    from pipeline.config.models import Config
 
 
 def run_train_tokenizer(config: "Config", run_id: str | None = None) -> str:
     """The job, as demo runs it too; returns the tokenizer's fingerprint."""
     from jobs.progress import epochs
     from jobs.tables import show_tokenizer
-    from pipeline.ray_session import ray_session
-    from pipeline.run import Run
-    from pipeline.tokenizer_training import train_tokenizer
+    from pipeline.lake.run import Run
+    from pipeline.on_ray.session import ray_session
+    from pipeline.on_ray.training.tokenizer import train_tokenizer
 
     with (
         Run("train-tokenizer", config, run_id=run_id) as run,

@@ -23,8 +23,8 @@ def command(
     """Delete files that no version, release or rollback needs, and what killed runs left behind."""
     from jobs.views import show_leftovers
     from pipeline.errors import ConfigError
-    from pipeline.run import Run
-    from pipeline.vacuum import vacuum
+    from pipeline.lake.run import Run
+    from pipeline.release.vacuum import vacuum
 
     if older_than_hours < 1 and not dry_run:
         # Readers and other Delta clients hold no lock: what they opened just now must outlive the vacuum.

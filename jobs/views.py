@@ -9,7 +9,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from pipeline.vacuum import Leftover
+    from pipeline.release.vacuum import Leftover
 
 SHORT = 12  # of a hash, enough to tell an item's versions apart
 TEXT = 90  # characters of a text
@@ -17,7 +17,7 @@ LISTED = 50  # files of a dry run; the rest is counted
 
 
 def show_status(found: Mapping[str, Any]) -> None:
-    """What ``pipeline.status.status`` found."""
+    """What ``pipeline.inspect.status.status`` found."""
     console = Console()
     columns = (Column(name, justify="right") for name in ("version", "rows", "files", "size"))
     table = Table("table", *columns, title=found["lake"], title_justify="left")
@@ -58,7 +58,7 @@ def _runs(runs: Mapping[str, Mapping[str, Any]]) -> Table:
 
 
 def show_item(found: Mapping[str, Any]) -> None:
-    """What ``pipeline.explain.explain`` found."""
+    """What ``pipeline.inspect.explain.explain`` found."""
     console, release = Console(), found["release"]
     _lines(console, {"item": found["item_id"], "state": found["state"]})
     if release:
@@ -97,7 +97,7 @@ def show_item(found: Mapping[str, Any]) -> None:
 
 
 def show_leftovers(leftovers: Sequence["Leftover"], places: Mapping[str, Mapping[str, int]], *, dry_run: bool) -> None:
-    """What ``pipeline.vacuum.vacuum`` deleted, or what it would delete."""
+    """What ``pipeline.release.vacuum.vacuum`` deleted, or what it would delete."""
     console = Console()
     if dry_run:
         for each in leftovers[:LISTED]:

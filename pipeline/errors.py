@@ -1,5 +1,7 @@
 """What a job can end with other than success; the command line turns each into an exit status."""
 
+AGAIN = "what was committed stays; run it again to go on from there"
+
 
 class JobError(Exception):
     """The job could not do its work; the message says what is wrong and what to do. Exit status 1."""

@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor, nn
 
+from ranker.baselines.flat import FlatTransformer
 from ranker.config import RankerConfig
-from ranker.flat import FlatTransformer
-from ranker.model import HMAT
+from ranker.hmat.model import HMAT
 from schemas.semantic_id import Layout
 
 ARCHITECTURES: dict[str, type[HMAT] | type[FlatTransformer]] = {"hmat": HMAT, "flat": FlatTransformer}

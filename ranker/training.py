@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ranker.config import RankerConfig
-from ranker.data import WindowBatch, blank_batch
+from ranker.windows import WindowBatch, blank_batch
 from schemas.semantic_id import Layout
 
 WORSE_THAN_GUESSING = 1.5 * math.log(2)  # mean loss; even odds for every impression would give log 2

@@ -15,11 +15,11 @@ from nights import SETTINGS, two_nights
 from pyarrow import fs
 from pyspark.sql import SparkSession
 
-from pipeline.config import Config, RaySettings, SparkSettings
-from pipeline.config_file import load_config
+from pipeline.config.file import load_config
+from pipeline.config.models import Config, RaySettings, SparkSettings
 from pipeline.demo.generator import generate
-from pipeline.ray_session import ray_session
-from pipeline.spark import start_session
+from pipeline.on_ray.session import ray_session
+from pipeline.on_spark.session import start_session
 
 JARS_VARIABLE = "HISAM_DELTA_JARS"
 

@@ -13,15 +13,15 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from pipeline.artefacts import store
-from pipeline.config import Config
-from pipeline.lake import Lake
-from pipeline.run import new_run_id
+from pipeline.config.models import Config
+from pipeline.lake.artefacts import store
+from pipeline.lake.run import new_run_id
+from pipeline.lake.storage import Lake
 from schemas.semantic_id import disambiguator
 from schemas.tables import EMBEDDINGS, ITEMS, SEMANTIC_IDS
-from tokenizer import artefact
-from tokenizer.config import TokenizerConfig
-from tokenizer.methods import build
+from tokenizer.base import artefact
+from tokenizer.base.config import TokenizerConfig
+from tokenizer.base.methods import build
 
 TEXT_DIM, IMAGE_DIM = 12, 10
 TOKENIZER = TokenizerConfig(

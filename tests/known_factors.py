@@ -6,9 +6,9 @@ N items, D embedding width of the modality.
 import torch
 from torch import Tensor
 
-from tokenizer.config import TokenizerConfig
-from tokenizer.embeddings import Embeddings
-from tokenizer.interface import Tokenizer
+from tokenizer.base.config import TokenizerConfig
+from tokenizer.base.embeddings import Embeddings
+from tokenizer.base.tokenizer import Tokenizer
 
 FACTORS = 8  # classes of each factor
 TEXT_DIM, IMAGE_DIM = 40, 24

@@ -4,17 +4,17 @@ from pathlib import Path
 
 from pyspark.sql import SparkSession
 
-from pipeline.artefacts import fingerprints
-from pipeline.config import Config
-from pipeline.config_file import load_config
+from pipeline.config.file import load_config
+from pipeline.config.models import Config
 from pipeline.demo.generator import generate, mutate
-from pipeline.encode import encode
-from pipeline.extract import extract
-from pipeline.lake import Lake
-from pipeline.releases import publish
-from pipeline.run import Run
-from pipeline.tokenize import tokenize
-from pipeline.tokenizer_training import train_tokenizer
+from pipeline.lake.artefacts import fingerprints
+from pipeline.lake.run import Run
+from pipeline.lake.storage import Lake
+from pipeline.on_ray.encode import encode
+from pipeline.on_ray.tokenize import tokenize
+from pipeline.on_ray.training.tokenizer import train_tokenizer
+from pipeline.on_spark.extract import extract
+from pipeline.release.releases import publish
 
 SETTINGS = [
     "tokenizer={shared_levels: 2, text_levels: 1, image_levels: 1, codebook_size: 8, dim: 16, hidden: 32}",

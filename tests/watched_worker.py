@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pipeline.config import Catalog
-from pipeline.prepare import PREPARED, Prepare
+from pipeline.config.models import Catalog
+from pipeline.on_spark.prepare import PREPARED, Prepare
 
 PATIENCE = 60  # seconds until a batch that has given no answer counts as hung
 ADDRESS_SPACE = 6 * 2**30
@@ -36,7 +36,7 @@ def _peak_bytes() -> int:
 
 
 def _serve(pipe: Connection, catalog: Catalog) -> None:
-    from pipeline.builtin_encoders import TextDescriptor
+    from pipeline.on_ray.encoders.builtin import TextDescriptor
 
     resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE, ADDRESS_SPACE))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

@@ -1,1 +1,22 @@
-"""The Disentangled Semantic Tokenizer."""
+"""The Disentangled Semantic Tokenizer: :func:`fit` one on embeddings, :func:`load` one from its folder."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tokenizer.base.artefact import load
+    from tokenizer.training.fitting import fit
+
+__all__ = ["fit", "load"]
+
+
+def __getattr__(name: str) -> Any:
+    """Imported when they are asked for: a configuration is read without torch."""
+    if name == "fit":
+        from tokenizer.training.fitting import fit
+
+        return fit
+    if name == "load":
+        from tokenizer.base.artefact import load
+
+        return load
+    raise AttributeError(name)

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-from pipeline.demo import home, wear
-from pipeline.demo.sketch import BODY, DARK, GLASS, LIGHT, METAL, NOTHING, PATTERN, TRIM, Sketch
+from pipeline.demo import clothes, household
+from pipeline.demo.drawing import BODY, DARK, GLASS, LIGHT, METAL, NOTHING, PATTERN, TRIM, Sketch
 
 HUES = (0.99, 0.08, 0.14, 0.33, 0.48, 0.60, 0.75, 0.90)  # red orange yellow green teal blue violet pink
 LOOKS = ("solid on white", "stripes on sand", "dots on slate", "checks on mint")
@@ -23,10 +23,10 @@ _LIGHTER = (0.0, 0.78, 0.78, 0.5)  # how far each look's pattern is from the bod
 _SIZE, _SUPERSAMPLING = 160, 2
 
 DRAWINGS: tuple[Callable[[Sketch, int], None], ...] = (
-    *(wear.shoe, wear.bag, wear.watch, wear.top),
-    *(wear.hat, wear.glasses, wear.headphones, wear.umbrella),
-    *(home.lamp, home.cup, home.chair, home.vase),
-    *(home.clock, home.pot, home.guitar, home.table),
+    *(clothes.shoe, clothes.bag, clothes.watch, clothes.top),
+    *(clothes.hat, clothes.glasses, clothes.headphones, clothes.umbrella),
+    *(household.lamp, household.cup, household.chair, household.vase),
+    *(household.clock, household.pot, household.guitar, household.table),
 )
 STYLES = 4  # of each drawing
 

@@ -8,11 +8,11 @@ from typing import Any
 
 from shops import config_of
 
-from pipeline.artefacts import fingerprints, local_folder
-from pipeline.lake import Lake
-from pipeline.releases import released, released_ids
+from pipeline.lake.artefacts import fingerprints, local_folder
+from pipeline.lake.storage import Lake
+from pipeline.release.releases import released, released_ids
 from schemas.tables import TABLES
-from tokenizer.artefact import load
+from tokenizer.base.artefact import load
 
 INCIDENTAL = {"run_id", "extracted_at", "seen_at", "time", "source", "items_version", "semantic_ids_version"}
 

@@ -7,8 +7,8 @@ Victim = Literal["driver", "java", "raylet", "gcs_server", "self"]
 
 COMMIT = "deltalake.table:DeltaTable.create_write_transaction"  # of Spark's files and of Ray's
 SINK = "ray.data._internal.datasource.delta_datasink:DeltaDatasink"
-ENCODE, TOKENIZE = "pipeline.encode:_encode_chunk", "pipeline.tokenize:_tokenize_chunk"
-STORE, RELEASE = "pipeline.artefacts:store", "pipeline.lake:Lake.append"
+ENCODE, TOKENIZE = "pipeline.on_ray.encode:_encode_chunk", "pipeline.on_ray.tokenize:_tokenize_chunk"
+STORE, RELEASE = "pipeline.lake.artefacts:store", "pipeline.lake.storage:Lake.append"
 
 
 @dataclass(frozen=True)
@@ -49,16 +49,16 @@ def at(function: str, when: Literal["before", "after"] = "before", nth: int = 1,
     return Fault(function, when, nth, victim)
 
 
-PREPARE = "pipeline.prepare:Prepare.__call__"
-COMPARE = "pipeline.extract:resolve_duplicates"
+PREPARE = "pipeline.on_spark.prepare:Prepare.__call__"
+COMPARE = "pipeline.on_spark.extract:resolve_duplicates"
 ENCODER, PUT, TOKENIZER = (
-    "pipeline.encode:EncodeItems.__call__",
-    "pipeline.encode:_put_together",
-    "pipeline.tokenize:TokenizeItems.__call__",
+    "pipeline.on_ray.encode:EncodeItems.__call__",
+    "pipeline.on_ray.encode:_put_together",
+    "pipeline.on_ray.tokenize:TokenizeItems.__call__",
 )
-PICTURE, WINDOWS = "pipeline.prepare:Prepare._picture", "pipeline.sequences:build_windows"
-TRAINED = {"train-tokenizer": "pipeline.tokenizer_training", "train-ranker": "pipeline.ranking"}
-NATIVE = "pipeline.delta:NativeDelta._write"
+PICTURE, WINDOWS = "pipeline.on_spark.prepare:Prepare._picture", "pipeline.on_spark.sequences:build_windows"
+TRAINED = {"train-tokenizer": "pipeline.on_ray.training.tokenizer", "train-ranker": "pipeline.on_ray.training.ranker"}
+NATIVE = "pipeline.on_spark.delta:NativeDelta._write"
 
 SHORT = [
     Kill("encode", "driver, vectors of chunk 2 written, not committed", at(COMMIT, nth=2), 2),
@@ -76,7 +76,7 @@ LONG = [
     Kill("extract", "Spark's JVM, items committed", at(COMMIT, "after", victim="java")),
     Kill("encode", "driver, chunk 1 committed", at(COMMIT, "after"), 1),
     Kill("encode", "driver, between chunks 2 and 3", at(ENCODE, "after", 2), 2),
-    Kill("encode", "driver, last chunk committed, no record", at("pipeline.run:Run.wrote"), 3),
+    Kill("encode", "driver, last chunk committed, no record", at("pipeline.lake.run:Run.wrote"), 3),
     Kill("encode", "Ray worker, encoding", at(ENCODER, victim="self"), 1),
     Kill("encode", "Ray worker, putting rows together", at(PUT, "after", victim="self"), 1),
     Kill("encode", "Ray worker, writing Parquet", at(f"{SINK}.write", victim="self"), 1),
@@ -85,7 +85,7 @@ LONG = [
     Kill("train-tokenizer", "driver, trained, not stored", at(f"{TRAINED['train-tokenizer']}:store")),
     Kill("train-tokenizer", "driver, half of the artefact stored", at("pyarrow.fs:copy_files", nth=2)),
     Kill("train-tokenizer", "driver, stored, checkpoints there", at(STORE, "after")),
-    Kill("train-tokenizer", "raylet, training", at("pipeline.training_runs:_follow", victim="raylet")),
+    Kill("train-tokenizer", "raylet, training", at("pipeline.on_ray.training.runs:_follow", victim="raylet")),
     Kill("tokenize", "driver, chunk 1 committed", at(COMMIT, "after"), 1),
     Kill("tokenize", "driver, IDs of chunk 2 written, not committed", at(COMMIT, nth=2), 2),
     Kill("tokenize", "Ray worker, tokenising", at(TOKENIZER, victim="self"), 1),
@@ -101,8 +101,8 @@ LONG = [
     Kill("sequences", "Spark's JVM, windows being cut", at(WINDOWS, victim="java")),
     Kill("train-ranker", "driver, trained, not stored", at(f"{TRAINED['train-ranker']}:store")),
     Kill("train-ranker", "driver, stored, no record", at(STORE, "after")),
-    Kill("train-ranker", "raylet, training", at("pipeline.training_runs:_follow", victim="raylet")),
-    Kill("nightly", "driver, between extract and encode", at("pipeline.encode:encode")),
+    Kill("train-ranker", "raylet, training", at("pipeline.on_ray.training.runs:_follow", victim="raylet")),
+    Kill("nightly", "driver, between extract and encode", at("pipeline.on_ray.encode:encode")),
     Kill("nightly", "driver, vectors committed", at(ENCODE, "after")),
     Kill("nightly", "driver, IDs committed", at(TOKENIZE, "after")),
     Kill("nightly", "driver, not yet released", at(RELEASE)),

@@ -14,20 +14,20 @@ import yaml
 from kills import Fault
 from pyspark.sql import SparkSession
 
-from pipeline.artefacts import fingerprints
-from pipeline.backfill import backfill
-from pipeline.config import Config
-from pipeline.config_file import load_config
+from pipeline.config.file import load_config
+from pipeline.config.models import Config
 from pipeline.demo.generator import generate, mutate
-from pipeline.encode import encode
-from pipeline.extract import extract
-from pipeline.lake import Lake
-from pipeline.ranking import train_ranker
-from pipeline.releases import publish, require_release, rollback
-from pipeline.run import Run
-from pipeline.sequences import sequences
-from pipeline.tokenize import tokenize
-from pipeline.tokenizer_training import train_tokenizer
+from pipeline.lake.artefacts import fingerprints
+from pipeline.lake.run import Run
+from pipeline.lake.storage import Lake
+from pipeline.on_ray.backfill import backfill
+from pipeline.on_ray.encode import encode
+from pipeline.on_ray.tokenize import tokenize
+from pipeline.on_ray.training.ranker import train_ranker
+from pipeline.on_ray.training.tokenizer import train_tokenizer
+from pipeline.on_spark.extract import extract
+from pipeline.on_spark.sequences import sequences
+from pipeline.release.releases import publish, require_release, rollback
 
 HERE = Path(__file__).parent
 SECONDS = 400  # after which a job hangs

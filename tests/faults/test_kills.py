@@ -10,7 +10,7 @@ from compare import contents
 from kills import LONG, SHORT, Kill
 from shops import Ended, Jobs, Shops, config_of, run_process
 
-from pipeline.lake import Lake
+from pipeline.lake.storage import Lake
 from schemas.tables import EMBEDDINGS, SEMANTIC_IDS, Table
 
 pytestmark = [pytest.mark.spark, pytest.mark.ray]

@@ -11,9 +11,9 @@ from compare import contents
 from kills import ENCODE, TOKENIZE, at
 from shops import Shops, config_of, run_process
 
-from pipeline.lake import Lake
-from pipeline.live import live_items
-from pipeline.releases import released, released_ids
+from pipeline.lake.live import live_items
+from pipeline.lake.storage import Lake
+from pipeline.release.releases import released, released_ids
 from schemas.tables import EMBEDDINGS, SEMANTIC_IDS
 
 pytestmark = [pytest.mark.spark, pytest.mark.ray, pytest.mark.slow]

@@ -1,0 +1,82 @@
+"""One line for what engines, disks and networks end a job with; anything else is a mistake of ours, and shows where."""
+
+import errno
+from collections.abc import Iterator
+from typing import Any
+
+from pipeline.errors import AGAIN, JobError
+
+ENGINES = {"ray": "Ray", "pyspark": "Spark", "py4j": "Spark", "deltalake": "Delta"}
+FULL = ("No space left on device", "Disk quota exceeded", "File too large")
+LONGEST = 300
+
+
+def one_line(error: BaseException) -> str | None:
+    """What to tell the user, in one line; ``None`` for an error that deserves its traceback."""
+    causes = list(_causes(error))
+    for cause in causes:
+        if isinstance(cause, JobError) and not _engine(cause):  # Ray's double of one tells its traceback, too
+            return str(cause)
+    for cause in causes:
+        if full := _full_disk(cause):
+            return f"{full}: make room; {AGAIN}"
+    for cause in causes:
+        engine = _engine(cause)
+        if engine == "Spark" and _java_is_gone(cause):
+            return f"Spark: its Java process died, killed or out of memory (spark.conf: spark.driver.memory); {AGAIN}"
+        if engine and not _carries_another(cause):
+            return f"{engine}: {_first_line(cause)}; {AGAIN}"
+    for cause in causes:
+        if isinstance(cause, (OSError, MemoryError)):
+            return f"{_first_line(cause)}; {AGAIN}"
+    return None
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """The error and what it says it comes from, or interrupted; of a Ray task's, what the task raised."""
+    seen: set[int] = set()
+    waiting: list[BaseException | Any] = [error]
+    while waiting:
+        cause = waiting.pop(0)
+        if isinstance(cause, BaseException) and id(cause) not in seen:
+            seen.add(id(cause))
+            yield cause
+            waiting += [getattr(cause, "cause", None), cause.__cause__, cause.__context__]
+
+
+def _engine(error: BaseException) -> str | None:
+    roots = (kind.__module__.split(".")[0] for kind in type(error).__mro__)
+    return next((ENGINES[root] for root in roots if root in ENGINES), None)
+
+
+def _full_disk(error: BaseException) -> str | None:
+    """The line of the error that says so."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return _first_line(error)
+    return next((_short(line) for line in _said(error).splitlines() if any(sign in line for sign in FULL)), None)
+
+
+def _java_is_gone(error: BaseException) -> bool:
+    return "py4j" in type(error).__module__ and type(error).__name__ in ("Py4JNetworkError", "Py4JError")
+
+
+def _carries_another(error: BaseException) -> bool:
+    """A task that raised: what it raised decides."""
+    return isinstance(getattr(error, "cause", None), BaseException)
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in _said(error).splitlines() if line.strip()]
+    return _short(f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__)
+
+
+def _said(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001 - py4j asks Java for the text, which may be gone
+        return ""
+
+
+def _short(line: str) -> str:
+    line = line.strip().removeprefix("Caused by: ")
+    return line if len(line) <= LONGEST else f"{line[:LONGEST]}…"

@@ -1,0 +1,1 @@
+"""The configuration of a lake and the file that holds it."""

@@ -1,0 +1,172 @@
+"""The configuration of a lake: one frozen model a section, each key with its allowed range.
+
+Relative paths are relative to the configuration file. The file itself is read by :mod:`pipeline.config.file`.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
+
+from ranker.config import RankerConfig
+from tokenizer.base.config import TokenizerConfig
+
+
+class Section(BaseModel):
+    """Frozen, and closed to keys that it does not declare."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def _refuse_secrets(options: dict[str, Any]) -> dict[str, Any]:
+    words = ("SECRET", "TOKEN", "PASSWORD", "ACCESS_KEY", "ACCESS.KEY", "ACCOUNT_KEY", "ACCOUNT.KEY")
+    secret = [key for key in options if any(word in key.upper() for word in words)]
+    if secret:
+        raise ValueError(f"{secret[0]} looks like a secret: take it out of the file and set it in the environment")
+    return options
+
+
+class Source(Section):
+    """A table that Spark reads: catalogue or interactions."""
+
+    path: str
+    format: Literal["csv", "json", "parquet", "delta"]
+    options: dict[str, str | int | float | bool] = {}
+    columns: list[str] | None = Field(None, min_length=1, description="names for a file that carries none, in order")
+
+
+class ImageSource(Section):
+    """Where an item's picture comes from, and the bounds it must keep.
+
+    ``column`` holds bytes, or a path or URI that must lie under ``root``. A root on this machine or a shared
+    file system is read by the Python workers; any other one through Hadoop's connectors.
+    """
+
+    column: str
+    root: str | None = None
+    max_bytes: int = Field(20_000_000, ge=1, le=2_000_000_000)
+    max_pixels: int = Field(50_000_000, ge=1, le=1_000_000_000)
+    size: int = Field(256, ge=16, le=2048, description="the longer side after normalisation, in pixels")
+
+
+class Catalog(Section):
+    """The raw catalogue."""
+
+    source: Source
+    id: str
+    text: str | None = Field(None, description="template over columns, such as '{title}. {genres}'")
+    image: ImageSource | None = None
+    full_snapshot: bool = Field(True, description="items absent from the source are deleted")
+    max_text_chars: int = Field(20_000, ge=1, le=1_000_000)
+
+
+class Time(Section):
+    """The column that says when: seconds or milliseconds since 1970, or a timestamp."""
+
+    column: str
+    unit: Literal["s", "ms", "timestamp"] = "s"
+
+
+class Interactions(Section):
+    """Who did what, when, and whether it counts as positive (``label``, a Spark SQL expression)."""
+
+    source: Source
+    user: str
+    item: str
+    time: Time
+    label: str
+
+
+class Encoder(Section):
+    """One modality's encoder: ``builtin``, a Hugging Face name, or a local folder."""
+
+    model: str = "builtin"
+    revision: str | None = Field(None, description="branch, tag or commit of a Hugging Face model")
+    pooling: Literal["auto", "mean", "cls"] = "auto"
+    max_length: int = Field(256, ge=8, le=8192, description="text tokens; longer texts are cut")
+    batch_size: int = Field(64, ge=1, le=65_536)
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+
+
+class Encoders(Section):
+    """The encoders of both modalities, and how the work is spread."""
+
+    text: Encoder = Encoder()
+    image: Encoder = Encoder()
+    workers: int | None = Field(None, ge=1, le=10_000, description="actors; default: one a GPU, else one a core")
+    commit_rows: int = Field(100_000, ge=100, le=100_000_000, description="rows a commit; a killed job redoes one")
+
+
+class Split(Section):
+    """Train and test, by one global point in time."""
+
+    test_fraction: float = Field(0.1, gt=0, lt=1)
+
+
+class SparkSettings(Section):
+    """The Spark session."""
+
+    master: str = Field("local[*]", description="spark-submit's own master wins over it")
+    delta: Literal["embedded", "native"] = "embedded"
+    conf: dict[str, str | int | float | bool] = {}
+
+    _no_secrets = field_validator("conf")(_refuse_secrets)
+
+
+class RaySettings(Section):
+    """The Ray cluster: ``local`` starts one here, else an address; ``RAY_ADDRESS`` in the environment wins over it."""
+
+    address: str = "local"
+    num_cpus: int | None = Field(None, ge=2, le=4096, description="of a local cluster; default: its cores and one")
+    num_gpus: int | None = Field(None, ge=0, le=64, description="GPUs of a local cluster; default: all")
+
+
+class LockSettings(Section):
+    """How jobs that write to one lake keep out of each other's way."""
+
+    wait_seconds: float = Field(0, ge=0, le=604_800, description="that a job waits for another one to end")
+
+
+class Gates(Section):
+    """What new IDs must keep before they are released. Those that look at the release pass before there is one."""
+
+    max_collision_rate: float = Field(0.05, ge=0, le=1, description="share of items whose codes other content has too")
+    min_codebook_use: float = Field(0.9, ge=0, le=1, description="share of codes used, in the level that uses fewest")
+    min_coverage: float = Field(0.999, ge=0, le=1, description="share of live items that have an ID")
+    max_without_text: float = Field(1, ge=0, le=1, description="share of items that have no text")
+    max_without_image: float = Field(1, ge=0, le=1, description="share of items that have no image")
+    max_without_text_growth: float = Field(
+        0.05, ge=0, le=1, description="rise, since the release, in items without text"
+    )
+    max_without_image_growth: float = Field(
+        0.05, ge=0, le=1, description="rise, since the release, in items without image"
+    )
+    max_row_drift: float = Field(0.5, ge=0, description="growth or loss of live items, as a share of the released")
+    max_delete_fraction: float = Field(
+        0.2, ge=0, le=1, description="live items that one extract, or all since the release, may delete"
+    )
+    max_degraded_fraction: float = Field(0.5, ge=0, le=1, description="rows that may go on without a faulty modality")
+
+
+def _not_empty(value: str) -> str:
+    if not value.strip():
+        raise ValueError("must not be empty")
+    return value
+
+
+class Config(Section):
+    """Everything that one configuration file says."""
+
+    lake: Annotated[str, AfterValidator(_not_empty)]
+    storage_options: dict[str, str] = {}
+    catalog: Catalog
+    interactions: Interactions | None = None
+    encoders: Encoders = Encoders()
+    tokenizer: TokenizerConfig = TokenizerConfig()
+    ranker: RankerConfig = RankerConfig()
+    split: Split = Split()
+    spark: SparkSettings = SparkSettings()
+    ray: RaySettings = RaySettings()
+    gates: Gates = Gates()
+    lock: LockSettings = LockSettings()
+
+    _no_secrets = field_validator("storage_options")(_refuse_secrets)

@@ -1,0 +1,87 @@
+"""Artefacts of the lake, trained tokenizers and rankers: ``LAKE/tokenizers/FINGERPRINT``, ``LAKE/rankers/…``."""
+
+import json
+import re
+import tempfile
+from pathlib import Path
+from typing import Literal
+
+from pyarrow import fs
+
+from pipeline.errors import ConfigError, JobError
+from pipeline.lake.storage import Lake
+from schemas.semantic_id import Layout
+from tokenizer.base.config import TokenizerConfig
+
+Kind = Literal["tokenizers", "rankers"]
+
+_FINGERPRINT = re.compile(r"[0-9a-f]{16}")
+_TRAINED_BY = {"tokenizers": "train-tokenizer", "rankers": "train-ranker"}
+
+
+def store(lake: Lake, kind: Kind, folder: Path, fingerprint: str) -> None:
+    """Copy a finished artefact into the lake."""
+    lake.upload(folder, f"{kind}/{fingerprint}")
+
+
+def local_folder(lake: Lake, kind: Kind, fingerprint: str) -> Path:
+    """The artefact as a folder on this machine, copied from an object store if the lake is one.
+
+    Raises:
+        ConfigError: it is no fingerprint, or the lake has no such artefact; those that it has are named.
+    """
+    known = fingerprints(lake, kind)
+    if not _FINGERPRINT.fullmatch(fingerprint) or fingerprint not in known:
+        there = f"there are {', '.join(known)}" if known else f"run {_TRAINED_BY[kind]} first"
+        raise ConfigError(f"{lake.uri}/{kind} has no {fingerprint!r}; {there}")
+    if isinstance(lake.filesystem, fs.LocalFileSystem):
+        return Path(lake.path(f"{kind}/{fingerprint}"))
+    return lake.download(f"{kind}/{fingerprint}", Path(tempfile.mkdtemp(prefix="hisam-")) / fingerprint)
+
+
+def fingerprints(lake: Lake, kind: Kind) -> list[str]:
+    """The artefacts of the lake, oldest first."""
+    selector = fs.FileSelector(lake.path(kind), recursive=True, allow_not_found=True)
+    finished = [info for info in lake.filesystem.get_file_info(selector) if info.base_name == "config.json"]
+    finished.sort(key=lambda info: (info.mtime_ns, info.path))
+    return [info.path.split("/")[-2] for info in finished]
+
+
+def newest(lake: Lake, kind: Kind) -> str:
+    """The artefact that was trained last.
+
+    Raises:
+        JobError: there is none yet.
+    """
+    found = fingerprints(lake, kind)
+    if not found:
+        raise JobError(f"there is nothing in {lake.uri}/{kind}: run {_TRAINED_BY[kind]} first")
+    return found[-1]
+
+
+def tokenizer_layout(lake: Lake, fingerprint: str) -> Layout:
+    """The layout of a tokenizer's IDs, without loading its weights.
+
+    Raises:
+        ConfigError: the lake has no such tokenizer.
+        JobError: its description is broken, or that of another tokenizer.
+    """
+    file = local_folder(lake, "tokenizers", fingerprint) / "config.json"
+    try:
+        described = json.loads(file.read_bytes())
+        holds, layout = described["fingerprint"], TokenizerConfig.model_validate(described["config"]).layout()
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        why = str(error).splitlines()[0]
+        raise JobError(f"{file} does not describe a tokenizer ({why}): restore the folder or train again") from error
+    refuse_another(lake, "tokenizers", fingerprint, holds)
+    return layout
+
+
+def refuse_another(lake: Lake, kind: Kind, fingerprint: str, holds: str) -> None:
+    """Refuse a folder that does not hold the artefact it is named after.
+
+    Raises:
+        JobError: naming both.
+    """
+    if holds != fingerprint:
+        raise JobError(f"{lake.uri}/{kind}/{fingerprint} holds {holds}: restore what belongs there, or train again")

@@ -1,0 +1,177 @@
+"""The run record: what a job did, on what, how long it took and how much memory; written even when it fails."""
+
+import logging
+import secrets
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
+from importlib.metadata import version
+from types import TracebackType
+from typing import Any, Self
+
+import psutil
+
+from pipeline.config.file import config_hash
+from pipeline.config.models import Config
+from pipeline.errors import JobError
+from pipeline.lake.lock import one_writer
+from pipeline.lake.lock_holder import Lock
+from pipeline.lake.storage import Lake
+from schemas.tables import Table
+
+logger = logging.getLogger(__name__)
+
+SAMPLE_SECONDS = 0.5
+
+
+def new_run_id() -> str:
+    """An identifier that sorts by time: UTC to the microsecond, and four random digits."""
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%S%f}-{secrets.token_hex(2)}"
+
+
+class Run:
+    """One job of one run, as a context; leaving it writes ``LAKE/runs/RUN_ID/JOB.json``.
+
+    A job that ``writes`` more than its record holds the lake's lock meanwhile; jobs within it share the hold.
+    """
+
+    def __init__(
+        self, job: str, config: Config, *, run_id: str | None = None, writes: bool = True, **arguments: Any
+    ) -> None:
+        self.job = job
+        self.config = config
+        self.lake = Lake(config.lake, config.storage_options)
+        self.run_id = run_id or new_run_id()
+        self.started = datetime.now(UTC)
+        self.arguments = arguments
+        self.counts: dict[str, int] = {}
+        self.metrics: dict[str, Any] = {}
+        self.seconds: dict[str, float] = {}
+        self.versions: dict[str, dict[str, int | None]] = {"read": {}, "written": {}}
+        self._memory = _PeakMemory()
+        self._writes = writes
+        self._hold = ExitStack()
+        self._lock: Lock | None = None
+
+    def __enter__(self) -> Self:
+        self._clock = time.perf_counter()
+        self._memory.start()
+        if self._writes:
+            try:
+                with self.phase("lock"):
+                    hold = one_writer(self.lake, self.config.lock, self.job, self.run_id)
+                    self._lock = self._hold.enter_context(hold)
+            except BaseException as refused:
+                self._finish(refused)
+                raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self._hold:
+            try:
+                self.check_lock()
+            except JobError as lost:
+                self._finish(lost)
+                raise lost from error
+            self._finish(error)
+
+    def _finish(self, error: BaseException | None) -> None:
+        self._memory.stop()
+        try:
+            self.lake.write_json(f"runs/{self.run_id}/{self.job}.json", self.record(error))
+        except OSError as failure:
+            if error is None:
+                raise
+            logger.error("the run record could not be written: %s", failure)  # the job's own error matters more
+
+    def check_lock(self) -> None:
+        """Make sure, before something final, that the lake is still this run's to write to.
+
+        Raises:
+            JobError: its lease was lost.
+        """
+        if self._lock is not None:
+            self._lock.check()
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Time a part of the job."""
+        self.check_lock()
+        clock = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - clock
+
+    def count(self, **counts: int) -> None:
+        """Add to the job's counts: ``rows_in``, ``rows_out``, ``skipped``, ``quarantined``, …"""
+        for name, n in counts.items():
+            self.counts[name] = self.counts.get(name, 0) + n
+
+    def read(self, table: Table, version: int | None = None) -> None:
+        """Note the version of a table that the job reads."""
+        self.versions["read"][table.name] = self.lake.version(table) if version is None else version
+
+    def wrote(self, table: Table) -> None:
+        """Note the version that a table has after the job's commit."""
+        self.versions["written"][table.name] = self.lake.version(table)
+
+    def record(self, error: BaseException | None = None) -> dict[str, Any]:
+        """The record as JSON-able values; seconds are wall time, memory is in bytes."""
+        total = time.perf_counter() - self._clock
+        rows = self.counts.get("rows_out", 0)
+        record = {
+            "run_id": self.run_id,
+            "job": self.job,
+            "status": "failed" if error else "done",
+            "started": self.started.isoformat(),
+            "arguments": self.arguments,
+            "config_hash": config_hash(self.config),
+            "hi_sam": version("hi-sam"),
+            "tables": self.versions,
+            "counts": self.counts,
+            "seconds": {**{name: round(s, 3) for name, s in self.seconds.items()}, "total": round(total, 3)},
+            "rows_per_second": round(rows / total, 1) if rows else None,
+            "peak_memory_bytes": self._memory.peak,
+            "metrics": self.metrics,
+        }
+        if error is not None:
+            detail = str(error) if isinstance(error, JobError) else f"{type(error).__name__}: {error}"
+            record["error"] = detail[:4000]
+        return record
+
+
+class _PeakMemory:
+    """The largest resident memory that this process and its children (JVM, Ray) had together, sampled."""
+
+    def __init__(self) -> None:
+        self.peak = 0
+        self._done = threading.Event()
+
+    def start(self) -> None:
+        self._thread = threading.Thread(target=self._watch, daemon=True, name="peak-memory")
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        me = psutil.Process()
+        while True:
+            self.peak = max(self.peak, sum(_private_memory(process) for process in (me, *me.children(recursive=True))))
+            if self._done.wait(SAMPLE_SECONDS):
+                return
+
+
+def _private_memory(process: psutil.Process) -> int:
+    """Resident bytes less shared ones, so that Ray's object store and a fork's pages are not counted again."""
+    try:
+        memory = process.memory_info()
+    except psutil.Error:  # the process ended between listing and asking
+        return 0
+    return int(memory.rss - getattr(memory, "shared", 0))

@@ -1,0 +1,48 @@
+"""What the records under ``LAKE/runs`` tell of the past: the last run of every job, and how fast jobs are."""
+
+from typing import Any
+
+from pyarrow import fs
+
+from pipeline.lake.storage import Lake
+
+RECENT = 10  # records that a rate is taken from
+
+
+class RunRecords:
+    """The records of a lake, listed once, the newest first, and read when they are asked for."""
+
+    def __init__(self, lake: Lake) -> None:
+        self._lake = lake
+        selector = fs.FileSelector(lake.path("runs"), recursive=True, allow_not_found=True)
+        paths = [info.path for info in lake.filesystem.get_file_info(selector) if info.base_name.endswith(".json")]
+        names = sorted((path.removeprefix(lake.path("runs/")) for path in paths), reverse=True)
+        self._by_job: dict[str, list[str]] = {}
+        for name in names:
+            self._by_job.setdefault(name.rpartition("/")[2].removesuffix(".json"), []).append(f"runs/{name}")
+
+    def last(self) -> dict[str, dict[str, Any]]:
+        """The newest record of every job, in short, the newest job first."""
+        newest = sorted(((names[0], job) for job, names in self._by_job.items()), reverse=True)
+        return {job: _short(self._lake.read_json(name)) for name, job in newest}
+
+    def rate(self, job: str, rows: str, phase: str) -> float | None:
+        """Rows a second of the phase that does the work, so without the start of an engine; ``None`` if never run.
+
+        Of the newest runs the one with the most rows tells: the time of a small one is that of loading models.
+        """
+        records = [self._lake.read_json(name) for name in self._by_job.get(job, [])[:RECENT]]
+        worked = [
+            (record["counts"][rows], record["seconds"][phase])
+            for record in records
+            if record["status"] == "done" and record["counts"].get(rows) and record["seconds"].get(phase)
+        ]
+        if not worked:
+            return None
+        count, seconds = max(worked)
+        return count / seconds
+
+
+def _short(record: dict[str, Any]) -> dict[str, Any]:
+    named = {key: record.get(key) for key in ("run_id", "status", "started", "counts", "error")}
+    return named | {"seconds": record["seconds"]["total"]}

@@ -1,0 +1,1 @@
+"""What Ray does: streaming a plan's rows through encoders and tokenizers, and training."""

@@ -1,0 +1,1 @@
+"""Training of tokenizers and rankers with Ray Train, and scoring."""

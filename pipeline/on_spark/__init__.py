@@ -1,0 +1,1 @@
+"""What Spark does: every join, window, count and difference over a table."""

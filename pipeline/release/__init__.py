@@ -1,0 +1,1 @@
+"""Which IDs readers see, and the gates that new ones pass."""

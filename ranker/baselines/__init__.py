@@ -1,0 +1,1 @@
+"""What the HMAT is compared with."""

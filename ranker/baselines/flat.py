@@ -1,0 +1,93 @@
+"""The flat baseline: an item's tokens and then its feedback, all items as one stream under full causal attention.
+
+Same tables, sub-layers and head as the HMAT, plain rotary positions. What else is known of an item (its ID, decoded
+vectors) is one more token after its codes. The logit of an item is read at the last token before its feedback, which
+sees the item and the past but not the item's own feedback.
+
+Letters: B windows, N items, T semantic tokens, S stream positions of an item, L = N·S, Q positions that query (L, or N
+in the last layer), H heads, D head, E = H·D width.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ranker.config import RankerConfig
+from ranker.hmat.items import ItemEmbedding
+from ranker.hmat.layers import ClickHead, FeedbackEmbedding, FeedForward
+from ranker.hmat.recompute import in_stretches
+from ranker.hmat.rotary import plain_rotation, rotate
+from schemas.semantic_id import Layout
+
+
+class FlatBlock(nn.Module):
+    """Causal self-attention and feed-forward, each normalised before and added to the residual stream."""
+
+    def __init__(self, config: RankerConfig) -> None:
+        super().__init__()
+        self.heads = config.heads
+        self.norm = nn.LayerNorm(config.dim)
+        self.query = nn.Linear(config.dim, config.dim, bias=False)
+        self.key_value = nn.Linear(config.dim, 2 * config.dim, bias=False)
+        self.out = nn.Linear(config.dim, config.dim, bias=False)
+        self.feed_forward = FeedForward(config.dim)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(
+        self, x_BLE: Tensor, rotation_LF: Tensor, read_Q: Tensor | None = None, recompute: int | None = None
+    ) -> Tensor:
+        """``(B, Q, E)``: the stream, or its positions ``read_Q`` alone, updated. Where it is to be computed again, the
+        feed-forward sub-layer is in stretches of ``recompute`` positions, attention always whole."""
+        length = len(rotation_LF)
+        x_BQE = in_stretches(lambda *_: self._attend(x_BLE, rotation_LF, read_Q), length, recompute and length)
+
+        def feed_forward(start: int, stop: int) -> Tensor:
+            return x_BQE[:, start:stop] + self.dropout(self.feed_forward(x_BQE[:, start:stop]))
+
+        return in_stretches(feed_forward, x_BQE.shape[1], recompute)
+
+    def _attend(self, x_BLE: Tensor, rotation_LF: Tensor, read_Q: Tensor | None) -> Tensor:
+        normed_BLE = self.norm(x_BLE)
+        k_BLHD, v_BLHD = (self._heads(x) for x in self.key_value(normed_BLE).chunk(2, -1))
+        visible_QL, rotation_QF = None, rotation_LF
+        if read_Q is not None:
+            x_BLE, normed_BLE, rotation_QF = x_BLE[:, read_Q], normed_BLE[:, read_Q], rotation_LF[read_Q]
+            visible_QL = torch.arange(len(rotation_LF), device=read_Q.device) <= read_Q[:, None]
+        q_BQHD = rotate(self._heads(self.query(normed_BLE)), rotation_QF)
+        q_BHQD, k_BHLD, v_BHLD = (x.transpose(1, 2) for x in (q_BQHD, rotate(k_BLHD, rotation_LF), v_BLHD))
+        read_BHQD = F.scaled_dot_product_attention(
+            q_BHQD, k_BHLD, v_BHLD, attn_mask=visible_QL, is_causal=visible_QL is None
+        )
+        return x_BLE + self.dropout(self.out(read_BHQD.transpose(1, 2).flatten(2)))
+
+    def _heads(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.heads, -1))
+
+
+class FlatTransformer(nn.Module):
+    """Click logits of a batch of windows."""
+
+    def __init__(self, config: RankerConfig, layout: Layout, decoded_CV: Tensor | None = None) -> None:
+        super().__init__()
+        self.config = config
+        self.items = ItemEmbedding(config, layout, decoded_CV)
+        self.feedback = FeedbackEmbedding(config.dim)
+        self.blocks = nn.ModuleList(FlatBlock(config) for _ in range(config.layers))
+        self.head = ClickHead(config.dim)
+
+    def forward(self, tokens_BNT: Tensor, items_BN: Tensor, labels_BN: Tensor) -> Tensor:
+        """Logits ``(B, N)`` of int64 codes, hashes of item IDs and 0/1 feedback; logit i depends on labels before i
+        only."""
+        x_BNTE, whole_BNE = self.items(tokens_BNT, items_BN)
+        whole = [] if self.items.tokens_alone else [whole_BNE.unsqueeze(2)]
+        x_BNSE = torch.cat([x_BNTE, *whole, self.feedback(labels_BN).unsqueeze(2)], 2)
+        items, slots = x_BNSE.shape[1:3]
+        x_BLE = x_BNSE.flatten(1, 2)
+        head = self.config.dim // self.config.heads
+        rotation_LF = plain_rotation(items * slots, head, self.config.rope_base, x_BLE.device)
+        recompute = self.config.recompute * slots if self.training and self.config.recompute else None
+        *inner, last = self.blocks
+        for block in inner:
+            x_BLE = block(x_BLE, rotation_LF, recompute=recompute)
+        before_feedback_N = torch.arange(items, device=x_BLE.device) * slots + slots - 2
+        return self.head(last(x_BLE, rotation_LF, before_feedback_N, recompute))[..., 0]  # nothing else is read

@@ -1,0 +1,1 @@
+"""The Hierarchical Memory-Anchor Transformer."""

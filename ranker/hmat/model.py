@@ -1,0 +1,200 @@
+"""The Hierarchical Memory-Anchor Transformer (HMAT).
+
+An item is its T semantic tokens and one anchor, S = T+1 slots, the anchor last. The anchor starts from a learned
+vector plus the sum of its item's tokens and what else is known of the item, and its output gives the click logit.
+Later items see of an item only its memory: the anchor's key and value plus a projection of the item's feedback. An
+item's own feedback is thus never visible to itself, and all positions train at once.
+
+Letters: B windows, N items, T semantic tokens, S = T+1 slots, Q the slots that query (S or the anchor alone),
+M = N+1 rows of memory, C candidates, H heads, D head, E = H·D width.
+"""
+
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from ranker.config import RankerConfig
+from ranker.hmat.attention import dense_attention, with_null
+from ranker.hmat.flash import memory_anchor_attention
+from ranker.hmat.items import EMBEDDING_STD, ItemEmbedding
+from ranker.hmat.layers import ClickHead, FeedbackEmbedding, FeedForward
+from ranker.hmat.recompute import in_stretches
+from ranker.hmat.rotary import hierarchical_rotation, rotate
+from schemas.semantic_id import Layout
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What is kept of histories of N items: keys and values of every layer, (B, H, M, D) each."""
+
+    layers: list[tuple[Tensor, Tensor]]
+
+    @property
+    def items(self) -> int:
+        """N, the items remembered."""
+        return self.layers[0][0].shape[2] - 1
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all B memories."""
+        return sum(tensor.nbytes for layer in self.layers for tensor in layer)
+
+
+class MemoryAnchorAttention(nn.Module):
+    """Projections around :func:`ranker.hmat.flash.memory_anchor_attention`, with the null memory."""
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.query = nn.Linear(dim, dim, bias=False)
+        self.key_value = nn.Linear(dim, 2 * dim, bias=False)
+        self.out = nn.Linear(dim, dim, bias=False)
+        self.null_key_HD = nn.Parameter(torch.zeros(heads, dim // heads))
+        self.null_value_HD = nn.Parameter(torch.zeros(heads, dim // heads))
+
+    def remember(self, memory_BNE: Tensor, rotation_NF: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values ``(B, H, M, D)`` of the null memory and of the items' memories."""
+        k_BNHD, v_BNHD = (self._heads(x) for x in self.key_value(memory_BNE).chunk(2, -1))
+        k_BHND, v_BHND = rotate(k_BNHD, rotation_NF).transpose(1, 2), v_BNHD.transpose(1, 2)
+        return with_null(self.null_key_HD, k_BHND), with_null(self.null_value_HD, v_BHND)
+
+    def forward(
+        self,
+        asking_BNQE: Tensor,
+        x_BNSE: Tensor,
+        past: tuple[Tensor, Tensor],
+        rotation_NSF: Tensor,
+        candidates: bool,
+    ) -> Tensor:
+        """``(B, N, Q, E)``: what the last Q slots of every item, ``asking_BNQE``, read of it and of the past: the last
+        item of all memories, each before it of one less, or, if the items are ``candidates``, each of all.
+        """
+        first = x_BNSE.shape[2] - asking_BNQE.shape[2]
+        q_BNQHD = rotate(self._heads(self.query(asking_BNQE)), rotation_NSF[:, first:])
+        k_BNSHD, v_BNSHD = (self._heads(x) for x in self.key_value(x_BNSE).chunk(2, -1))
+        k_BNSHD = rotate(k_BNSHD, rotation_NSF)
+        q_BHNQD, k_BHNSD, v_BHNSD = (x.movedim(-2, 1) for x in (q_BNQHD, k_BNSHD, v_BNSHD))
+        if candidates:
+            read_BHNQD = dense_attention(q_BHNQD, k_BHNSD, v_BHNSD, *past, causal=False)
+        else:
+            read_BHNQD = memory_anchor_attention(q_BHNQD, k_BHNSD, v_BHNSD, *past)
+        return self.out(read_BHNQD.movedim(1, -2).flatten(3))
+
+    def _heads(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.heads, -1))
+
+
+class Block(nn.Module):
+    """Attention and feed-forward, each normalised before and added to the residual stream."""
+
+    def __init__(self, config: RankerConfig) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(config.dim)
+        self.attention = MemoryAnchorAttention(config.dim, config.heads)
+        self.feed_forward = FeedForward(config.dim)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def remember(self, anchor_BNE: Tensor, feedback_BNE: Tensor, rotation_NF: Tensor) -> tuple[Tensor, Tensor]:
+        """The items' memories in this layer, see :meth:`MemoryAnchorAttention.remember`."""
+        return self.attention.remember(self.norm(anchor_BNE) + feedback_BNE, rotation_NF)
+
+    def forward(
+        self,
+        x_BNSE: Tensor,
+        past: tuple[Tensor, Tensor],
+        rotation_NSF: Tensor,
+        *,
+        anchor_alone: bool,
+        candidates: bool = False,
+    ) -> Tensor:
+        """``(B, N, Q, E)``: all slots, or the anchors alone, updated."""
+        normed_BNSE = self.norm(x_BNSE)
+        asking_BNQE, x_BNQE = normed_BNSE, x_BNSE
+        if anchor_alone:  # normalised once more, which costs less than a gradient of zeros for the other slots
+            x_BNQE = x_BNSE[:, :, -1:]
+            asking_BNQE = self.norm(x_BNQE)
+        read_BNQE = self.attention(asking_BNQE, normed_BNSE, past, rotation_NSF, candidates)
+        x_BNQE = x_BNQE + self.dropout(read_BNQE)
+        return x_BNQE + self.dropout(self.feed_forward(x_BNQE))
+
+
+def condensed(x_BNSE: Tensor) -> Tensor:
+    """``(B, N, E)``, what of an item becomes its memory: its anchor."""
+    return x_BNSE[:, :, -1]
+
+
+class HMAT(nn.Module):
+    """Click logits of a batch of windows, or of candidates against remembered histories."""
+
+    def __init__(self, config: RankerConfig, layout: Layout, decoded_CV: Tensor | None = None) -> None:
+        super().__init__()
+        self.config = config
+        self.items = ItemEmbedding(config, layout, decoded_CV)
+        self.anchor_E = nn.Parameter(torch.randn(config.dim) * EMBEDDING_STD)
+        self.feedback = FeedbackEmbedding(config.dim)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
+        self.head = ClickHead(config.dim)
+
+    @property
+    def layers(self) -> list[Block]:
+        """The blocks in order."""
+        return cast(list[Block], list(self.blocks))
+
+    def forward(self, tokens_BNT: Tensor, items_BN: Tensor, labels_BN: Tensor) -> Tensor:
+        """Logits ``(B, N)`` of int64 codes, hashes of item IDs and 0/1 feedback; logit i depends on labels before i
+        only."""
+        x_BNSE, feedback_BNE = self.embed(tokens_BNT, items_BN), self.feedback(labels_BN)
+        rotation_NSF = self._rotation(*x_BNSE.shape[1:3])
+        *inner, last = self.layers
+        for block in inner:
+            past = block.remember(condensed(x_BNSE), feedback_BNE, rotation_NSF[:, -1])
+            x_BNSE = self._layer(block, x_BNSE, past, rotation_NSF, anchor_alone=False)
+        past = last.remember(condensed(x_BNSE), feedback_BNE, rotation_NSF[:, -1])
+        x_BN1E = self._layer(last, x_BNSE, past, rotation_NSF, anchor_alone=True)  # nothing else is read
+        return self.head(x_BN1E)[:, :, 0, 0]
+
+    def remember(self, tokens_BNT: Tensor, items_BN: Tensor, labels_BN: Tensor) -> Memory:
+        """All that scoring needs of histories, each of N items that come before the candidates."""
+        x_BNSE, feedback_BNE = self.embed(tokens_BNT, items_BN), self.feedback(labels_BN)
+        rotation_NSF = self._rotation(*x_BNSE.shape[1:3])
+        layers = []
+        for block in self.layers:
+            layers.append(block.remember(condensed(x_BNSE), feedback_BNE, rotation_NSF[:, -1]))
+            if len(layers) < len(self.layers):
+                x_BNSE = self._layer(block, x_BNSE, layers[-1], rotation_NSF, anchor_alone=False)
+        return Memory(layers)
+
+    def score(self, memory: Memory, tokens_BCT: Tensor, items_BC: Tensor) -> Tensor:
+        """Logits ``(B, C)`` of candidates, each as the item after the remembered ones: what :meth:`forward` gives."""
+        x_BCSE = self.embed(tokens_BCT, items_BC)
+        rotation_1SF = self._rotation(memory.items + 1, x_BCSE.shape[2])[-1:]
+        *inner, last = zip(self.layers, memory.layers, strict=True)
+        for block, past in inner:
+            x_BCSE = block(x_BCSE, past, rotation_1SF, anchor_alone=False, candidates=True)
+        block, past = last
+        x_BC1E = block(x_BCSE, past, rotation_1SF, anchor_alone=True, candidates=True)
+        return self.head(x_BC1E)[:, :, 0, 0]
+
+    def embed(self, tokens_BNT: Tensor, items_BN: Tensor) -> Tensor:
+        """Slots of every item, ``(B, N, S, E)``, the anchor last."""
+        x_BNTE, whole_BNE = self.items(tokens_BNT, items_BN)
+        anchor_BN1E = (self.anchor_E + x_BNTE.sum(2) + whole_BNE).unsqueeze(2)
+        return torch.cat([x_BNTE, anchor_BN1E], 2)
+
+    def _layer(
+        self, block: Block, x_BNSE: Tensor, past: tuple[Tensor, Tensor], rotation_NSF: Tensor, *, anchor_alone: bool
+    ) -> Tensor:
+        """``(B, N, Q, E)``: all items after ``block``, in stretches if training is to keep nothing."""
+
+        def stretch(start: int, stop: int) -> Tensor:
+            keys, values = (x_BHMD[:, :, :stop] for x_BHMD in past)
+            items = x_BNSE[:, start:stop], (keys, values), rotation_NSF[start:stop]
+            return cast(Tensor, block(*items, anchor_alone=anchor_alone))
+
+        return in_stretches(stretch, x_BNSE.shape[1], self.config.recompute if self.training else None)
+
+    def _rotation(self, items: int, slots: int) -> Tensor:
+        head = self.config.dim // self.config.heads
+        return hierarchical_rotation(items, slots, head, self.config.rope_base, self.anchor_E.device)

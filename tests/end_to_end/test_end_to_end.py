@@ -1,0 +1,249 @@
+"""The whole pipeline on real engines: a small generated catalogue to a ranker, then more nights."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from deltalake import DeltaTable
+from pyspark.sql import SparkSession
+
+from pipeline.config.file import load_config
+from pipeline.config.models import Config
+from pipeline.demo.generator import generate, mutate
+from pipeline.errors import ConfigError, JobError
+from pipeline.inspect.status import status
+from pipeline.lake.artefacts import fingerprints, tokenizer_layout
+from pipeline.lake.run import Run
+from pipeline.lake.storage import Lake
+from pipeline.on_ray.encode import encode
+from pipeline.on_ray.tokenize import tokenize
+from pipeline.on_ray.training.ranker import evaluate, train_ranker
+from pipeline.on_ray.training.tokenizer import train_tokenizer
+from pipeline.on_spark.extract import extract
+from pipeline.on_spark.sequences import sequences
+from pipeline.release.releases import export, publish, released, released_ids, rollback
+from schemas.semantic_id import disambiguator
+from schemas.tables import SEMANTIC_IDS, TABLES
+
+pytestmark = [pytest.mark.spark, pytest.mark.ray, pytest.mark.usefixtures("ray")]
+
+SETTINGS = [
+    "tokenizer={shared_levels: 2, text_levels: 1, image_levels: 1, codebook_size: 8, dim: 16, hidden: 32}",
+    "tokenizer.min_steps=60",
+    "ranker={dim: 16, layers: 1, heads: 2, max_items: 20, epochs: 1, decoded: [text, image], item_id: {buckets: 500}}",
+    "gates={max_collision_rate: 1, min_codebook_use: 0.2, min_coverage: 0.999}",
+    "encoders.commit_rows=100",
+]
+
+
+@pytest.fixture(scope="module")
+def shop_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("my sh\u00f6p")
+    generate(folder, items=220, users=40, seed=0)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def config(shop_folder: Path) -> Config:
+    return load_config(shop_folder / "config.yaml", SETTINGS)
+
+
+@pytest.fixture(scope="module")
+def first_night(spark: SparkSession, ray: None, config: Config) -> dict[str, Run]:
+    """Every job once; their runs by name."""
+    runs = {name: Run(name, config) for name in ("extract", "encode", "train", "tokenize", "publish", "sequences")}
+    with runs["extract"] as run:
+        extract(spark, run)
+    with runs["encode"] as run:
+        encode(run)
+    with runs["train"] as run:
+        tokenizer = train_tokenizer(run)
+    with runs["tokenize"] as run:
+        tokenize(run, tokenizer)
+    with runs["publish"] as run:
+        assert publish(run, tokenizer)
+    with runs["sequences"] as run:
+        sequences(spark, run)
+    return runs
+
+
+def rows_of(config: Config, name: str) -> pa.Table:
+    table = TABLES[name]
+    return Lake(config.lake).read(table, table.schema.names)
+
+
+def test_every_table_is_as_declared(first_night: dict[str, Run], config: Config) -> None:
+    for name, table in TABLES.items():
+        rows = rows_of(config, name)
+        assert rows.num_rows, name
+        assert table.check(rows) == []
+
+
+def test_counts_follow_the_items_from_job_to_job(first_night: dict[str, Run], config: Config) -> None:
+    extracted, encoded, tokenized = (first_night[n].counts for n in ("extract", "encode", "tokenize"))
+    contents = len(set(rows_of(config, "items")["content_hash"].to_pylist()))
+    assert extracted["rows_out"] == tokenized["rows_in"] == tokenized["rows_out"] == 219
+    assert encoded["rows_out"] == contents == rows_of(config, "embeddings").num_rows
+    assert contents < 219  # the catalogue has duplicates, and they are encoded once
+
+
+def test_embeddings_are_float16_numbers_of_the_items_that_have_the_modality(
+    first_night: dict[str, Run], config: Config
+) -> None:
+    items = {row["content_hash"]: row for row in rows_of(config, "items").to_pylist()}
+    for row in rows_of(config, "embeddings").to_pylist():
+        item = items[row["content_hash"]]
+        for modality, dim in (("text", 384), ("image", 256)):
+            vector = row[f"{modality}_embedding"]
+            assert (vector is None) == (item[modality] is None)
+            assert row[f"{modality}_sha"] == item[f"{modality}_sha"]
+            if vector is not None:
+                values = np.array(vector, np.float32)
+                assert len(values) == dim
+                assert np.array_equal(values, values.astype(np.float16).astype(np.float32))
+                assert abs(np.linalg.norm(values) - 1) < 1e-2
+
+
+def test_ids_agree_with_their_readable_form_and_are_unique(first_night: dict[str, Run], config: Config) -> None:
+    lake = Lake(config.lake)
+    release = released(lake)
+    assert release is not None
+    layout = tokenizer_layout(lake, release.tokenizer)
+    rows = rows_of(config, "semantic_ids").to_pylist()
+    for row in rows:
+        codes = layout.parse(row["sid"])
+        assert list(codes.shared) == row["shared"]
+        assert (codes.text is None) == (row["text"] is None) == (not row["has_text"])
+        assert (codes.image is None) == (row["image"] is None) == (not row["has_image"])
+        assert row["disambiguator"] == disambiguator(row["item_id"]) >= 0
+    assert len({(row["sid"], row["disambiguator"]) for row in rows}) == len(rows)
+
+
+def test_sequences_hold_the_released_codes(first_night: dict[str, Run], config: Config) -> None:
+    lake = Lake(config.lake)
+    release = released(lake)
+    assert release is not None
+    layout = tokenizer_layout(lake, release.tokenizer)
+    ids = released_ids(lake, release, ["item_id", "sid"]).to_pylist()
+    tokens = {row["item_id"]: layout.flatten(layout.parse(row["sid"])) for row in ids}
+    counts = first_night["sequences"].counts
+    windows = rows_of(config, "sequences").to_pylist()
+    for window in windows:
+        assert window["tokens"] == [code for item in window["item_ids"] for code in tokens[item]]
+        assert window["times"] == sorted(window["times"])
+    lines = (Path(config.lake).parent / "interactions.csv").read_text().splitlines()
+    assert counts["rows_in"] == len(lines) - 1
+    assert counts["events"] == counts["rows_in"] - counts["without_ids"]
+    assert counts["train_events"] + counts["test_events"] == counts["events"]
+    assert abs(counts["test_events"] / counts["events"] - 0.1) < 0.02
+
+
+def test_a_ranker_is_trained_and_measured(first_night: dict[str, Run], config: Config) -> None:
+    with Run("train-ranker", config) as run:
+        ranker = train_ranker(run)
+    with Run("evaluate", config) as run:
+        figures = evaluate(run, ranker)
+    assert figures["impressions"] == first_night["sequences"].counts["test_events"]
+    assert 0 < figures["auc"] < 1
+    assert sum(part["impressions"] for part in figures["slices"].values()) == figures["impressions"]
+    assert fingerprints(run.lake, "rankers") == [ranker]
+    with pytest.raises(ConfigError, match=f"has no '0000000000000000'; there are {ranker}"):
+        evaluate(Run("evaluate", config), "0" * 16)
+
+
+def test_foreign_clients_read_the_ids(first_night: dict[str, Run], config: Config, tmp_path: Path) -> None:
+    seen = DeltaTable(Lake(config.lake).table_uri(SEMANTIC_IDS)).to_pyarrow_dataset()
+    assert seen is not None
+    found = duckdb.sql("SELECT * FROM seen").to_arrow_table()
+    assert sorted(found.schema.names) == sorted(SEMANTIC_IDS.schema.names)
+    assert found.num_rows == 219
+    with Run("export", config) as run:
+        file = export(run, tmp_path)
+    plain = pq.read_table(file)
+    assert plain.num_rows == 219
+    assert plain.schema.metadata[b"tokenizer"].decode() == fingerprints(run.lake, "tokenizers")[0]
+
+
+def night(spark: SparkSession, config: Config, tokenizer: str) -> dict[str, Run]:
+    runs = {name: Run(name, config) for name in ("extract", "encode", "tokenize", "publish")}
+    with runs["extract"] as run:
+        extract(spark, run)
+    with runs["encode"] as run:
+        encode(run)
+    with runs["tokenize"] as run:
+        tokenize(run, tokenizer)
+    with runs["publish"] as run:
+        publish(run, tokenizer)
+    return runs
+
+
+def versions(config: Config) -> dict[str, Any]:
+    return {name: Lake(config.lake).version(table) for name, table in TABLES.items()}
+
+
+def test_more_nights(spark: SparkSession, first_night: dict[str, Run], shop_folder: Path, config: Config) -> None:
+    """Unchanged data appends nothing; changed items alone are done again; a rollback brings the old IDs back."""
+    tokenizer = fingerprints(Lake(config.lake), "tokenizers")[0]
+    before, ids = versions(config), ids_by_item(config)
+    command = [sys.executable, "-m", "jobs.nightly", "-c", str(shop_folder / "config.yaml")]
+    command += [word for setting in SETTINGS for word in ("--set", setting)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    records = sorted((shop_folder / "lake" / "runs").iterdir())[-1]
+    counts = {file.stem: json.loads(file.read_text())["counts"] for file in records.iterdir()}
+    assert set(counts) == {"extract", "encode", "tokenize", "publish", "nightly"}
+    assert versions(config) == before
+    assert counts["extract"]["skipped"] == 219
+    assert not any(job.get("rows_out") for job in counts.values())
+
+    changes = mutate(shop_folder, 0.08, seed=1)
+    fresh = {*changes["text_edited"], *changes["image_edited"], *changes["new"]}
+    runs = night(spark, config, tokenizer)
+    assert runs["extract"].counts["rows_out"] == len(fresh)
+    assert runs["extract"].counts["deleted"] == len(changes["deleted"])
+    assert runs["encode"].counts["rows_out"] == len(fresh)
+    assert runs["tokenize"].counts["rows_out"] == len(fresh)
+    after = ids_by_item(config)
+    assert not set(changes["deleted"]) & after.keys()
+    assert {item: after[item] for item in after if item not in fresh} == {
+        item: ids[item] for item in ids if item not in fresh and item not in changes["deleted"]
+    }
+    assert {job: work["items"] for job, work in status(config)["waiting"].items()} == {
+        "encode": 0,
+        "tokenize": 0,
+        "publish": 0,
+    }
+
+    with Run("rollback", config) as run:
+        assert rollback(run).version == 3
+    assert ids_by_item(config) == ids
+    assert rows_of(config, "releases").sort_by("version")["action"].to_pylist() == ["publish", "publish", "rollback"]
+
+
+def ids_by_item(config: Config) -> dict[str, tuple[str, int]]:
+    lake = Lake(config.lake)
+    release = released(lake)
+    assert release is not None
+    rows = released_ids(lake, release, ["item_id", "sid", "disambiguator"]).to_pylist()
+    return {row["item_id"]: (row["sid"], row["disambiguator"]) for row in rows}
+
+
+def test_vectors_of_other_encoders_are_refused_with_both_names(first_night: dict[str, Run], config: Config) -> None:
+    tokenizer = fingerprints(Lake(config.lake), "tokenizers")[0]
+    trained_on = first_night["encode"].metrics["encoder"]
+    text = config.encoders.text.model_copy(update={"model": str(Path(config.lake).parent)})
+    other = config.model_copy(update={"encoders": config.encoders.model_copy(update={"text": text})})
+    with (
+        Run("tokenize", other) as run,
+        pytest.raises(JobError, match=f"encoders {trained_on}, configured are encoders"),
+    ):
+        tokenize(run, tokenizer)
+    with Run("train", other) as run, pytest.raises(JobError, match="run encode first"):
+        train_tokenizer(run)

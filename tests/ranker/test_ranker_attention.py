@@ -1,0 +1,270 @@
+"""Memory-anchor attention and rotary positions against slow references; what a logit may depend on."""
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from ranker.architectures import build
+from ranker.config import RankerConfig
+from ranker.hmat import partial_attention_cpu, partial_attention_cuda
+from ranker.hmat.attention import dense_attention, with_null
+from ranker.hmat.flash import memory_anchor_attention
+from ranker.hmat.rotary import hierarchical_rotation, plain_rotation, rotate
+from schemas.semantic_id import Layout
+
+LAYOUT = Layout(2, 1, 1, 6)
+CPU = torch.device("cpu")
+
+
+def one_softmax(q: Tensor, k: Tensor, v: Tensor, memory_k: Tensor, memory_v: Tensor, null: Tensor) -> Tensor:
+    """One masked softmax over null memory, the N memories and all N·S tokens."""
+    batch, heads, items, slots, head = q.shape
+    item = torch.arange(items).repeat_interleave(slots)
+    is_anchor = torch.arange(slots).repeat(items) == slots - 1
+    own = (item[:, None] == item) & (is_anchor[:, None] | ~is_anchor)
+    past = item[:, None] > torch.arange(items)
+    visible = torch.cat([torch.ones(items * slots, 1, dtype=torch.bool), past, own], 1)
+    null_kv = null.expand(batch, heads, 1, head)
+    keys = torch.cat([null_kv, memory_k, k.flatten(2, 3)], 2)
+    values = torch.cat([null_kv, memory_v, v.flatten(2, 3)], 2)
+    scores = q.flatten(2, 3) @ keys.transpose(-1, -2) / head**0.5
+    weights = scores.masked_fill(~visible, -torch.inf).softmax(-1)
+    return (weights @ values).unflatten(2, (items, slots))
+
+
+@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.integers(1, 3), st.integers(1, 3), st.integers(1, 9), st.integers(1, 5), st.sampled_from([4, 8]), st.data())
+def test_equals_the_dense_mask_in_values_and_gradients(
+    monkeypatch: pytest.MonkeyPatch, batch: int, heads: int, items: int, slots: int, head: int, data: st.DataObject
+) -> None:
+    torch.manual_seed(data.draw(st.integers(0, 2**16)))
+    queries = data.draw(st.sampled_from([1, slots]))
+    shapes = [(batch, heads, items, slots, head)] * 3 + [(batch, heads, items, head)] * 2 + [(heads, 1, head)]
+    inputs = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
+    q, k, v, memory_k, memory_v, null = inputs
+    past = (with_null(null[:, 0], memory)[:, :, :items] for memory in (memory_k, memory_v))
+    attend = data.draw(st.sampled_from([dense_attention, memory_anchor_attention]))
+    monkeypatch.setattr(partial_attention_cpu, "STRETCH", data.draw(st.sampled_from([1, 3, 128])))
+    first = data.draw(st.integers(0, items - 1))  # only the items from there on are asked for
+    own = (x[:, :, first:] for x in (q[..., slots - queries :, :], k, v))
+    fast = attend(*own, *past)
+    slow = one_softmax(*inputs)[:, :, first:, slots - queries :]
+    torch.testing.assert_close(fast, slow)
+    weight = torch.randn_like(fast)
+    # With one item its memory is seen by nobody.
+    gradients = (torch.autograd.grad((out * weight).sum(), inputs, allow_unused=True) for out in (fast, slow))
+    for quick, reference in zip(*gradients, strict=True):
+        zero = torch.zeros_like(reference)
+        torch.testing.assert_close(zero if quick is None else quick, reference)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(1, 2), st.integers(1, 200), st.integers(2, 8), st.sampled_from([torch.float32, torch.bfloat16]))
+def test_flash_equals_the_reference_in_lower_precision(batch: int, items: int, slots: int, dtype: torch.dtype) -> None:
+    torch.manual_seed(items)
+    heads, head = 2, 32
+    shapes = [(batch, heads, items, slots, head)] * 3 + [(batch, heads, items, head)] * 2
+    inputs = [torch.randn(shape, dtype=dtype, requires_grad=True) for shape in shapes]
+    precise = [x.detach().double().requires_grad_() for x in inputs]
+    weight = torch.randn(shapes[0], dtype=dtype)
+    flash, reference = memory_anchor_attention(*inputs), dense_attention(*precise)
+    (flash * weight).sum().backward()
+    (reference * weight.double()).sum().backward()
+    near = 1e-4 if dtype == torch.float32 else 0.03
+    for quick, slow in [(flash, reference), *((a.grad, b.grad) for a, b in zip(inputs, precise, strict=True))]:
+        assert quick is not None
+        assert slow is not None
+        assert quick.dtype == dtype
+        difference = torch.linalg.vector_norm(quick.detach().double() - slow.detach())
+        assert difference <= near * max(1.0, torch.linalg.vector_norm(slow.detach()))
+
+
+@pytest.mark.parametrize("memories", [9, 12])
+def test_cudas_flash_takes_and_gives_the_same_shapes(memories: int) -> None:
+    """The signatures of CUDA's operators, without a GPU: fake tensors have shapes and no numbers."""
+    with FakeTensorMode():
+        q, gradient = (torch.empty(4, 9, 4, 2, 32, dtype=torch.bfloat16, device="cuda") for _ in range(2))
+        k, v = (torch.empty(4, 2, memories, 32, dtype=torch.bfloat16, device="cuda") for _ in range(2))
+        past = partial_attention_cuda.read_past(q, k, v)
+        assert (past.read_BNQHD.shape, past.read_BNQHD.dtype) == (q.shape, q.dtype)
+        assert (past.log_BNQH.shape, past.log_BNQH.dtype) == (q.shape[:4], torch.float32)
+        to_q, to_k, to_v = partial_attention_cuda.past_backward(gradient, q, k, v, past)
+    assert (to_q.shape, to_k.shape, to_v.shape) == (q.shape, k.shape, k.shape)
+
+
+def test_a_score_depends_on_distances_in_items_and_in_slots() -> None:
+    rotation = hierarchical_rotation(12, 5, 16, 100.0, CPU)
+    q, k = torch.randn(2, 1, 16).unbind()
+
+    def score(item_q: int, slot_q: int, item_k: int, slot_k: int) -> float:
+        return float((rotate(q, rotation[item_q, slot_q]) * rotate(k, rotation[item_k, slot_k])).sum())
+
+    assert score(7, 3, 4, 1) == pytest.approx(score(11, 4, 8, 2), abs=1e-5)
+    assert score(7, 3, 4, 1) != pytest.approx(score(7, 3, 5, 1), abs=1e-3)
+    assert score(7, 3, 4, 1) != pytest.approx(score(7, 3, 4, 2), abs=1e-3)
+
+
+def test_item_and_slot_turn_separate_halves_of_a_head() -> None:
+    rotation = hierarchical_rotation(4, 3, 16, 100.0, CPU)
+    x = torch.randn(4, 3, 2, 16)
+    turned = rotate(x, rotation)
+    torch.testing.assert_close(turned[:, 0, :, 8:], x[:, 0, :, 8:])
+    torch.testing.assert_close(turned[0, :, :, :8], x[0, :, :, :8])
+    torch.testing.assert_close(turned.norm(dim=-1), x.norm(dim=-1))
+
+
+def test_the_plain_rotation_is_the_textbook_one() -> None:
+    x = torch.randn(7, 1, 4)
+    turned = rotate(x, plain_rotation(7, 4, 100.0, CPU))
+    for position in range(7):
+        for pair, frequency in enumerate((1.0, 0.1)):
+            angle = torch.tensor(position * frequency)
+            a, b = x[position, 0, 2 * pair : 2 * pair + 2]
+            expected = torch.stack([a * angle.cos() - b * angle.sin(), a * angle.sin() + b * angle.cos()])
+            torch.testing.assert_close(turned[position, 0, 2 * pair : 2 * pair + 2], expected)
+
+
+DECODED_CV = torch.randn(LAYOUT.slots * (LAYOUT.codebook_size + 1), 5, generator=torch.Generator().manual_seed(0))
+KNOWN = {  # what a ranker may know of an item
+    "codes": {},
+    "item_id": {"codes": False, "item_id": {"buckets": 50}},
+    "all": {
+        "item_id": {"buckets": 50, "dropout": 0.2},
+        "decoded": ["text"],
+        "decoded_dropout": 0.2,
+        "free_dropout": 0.3,
+    },
+}
+
+
+@pytest.fixture(params=[(arch, known) for arch in ("hmat", "flat") for known in KNOWN], ids=" ".join)
+def model(request: pytest.FixtureRequest) -> nn.Module:
+    arch, known = request.param
+    config = RankerConfig.model_validate({"arch": arch, "dim": 16, "layers": 3, "heads": 2, "seed": 1} | KNOWN[known])
+    model = build(config, LAYOUT, DECODED_CV if config.decoded else None).eval()
+    for parameter in model.parameters():  # nothing may be hidden by a zero
+        nn.init.normal_(parameter, std=0.3)
+    return model
+
+
+def windows(batch: int, items: int) -> tuple[Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(batch * 100 + items)
+    tokens = torch.randint(0, LAYOUT.absent + 1, (batch, items, LAYOUT.slots), generator=generator)
+    ids = torch.randint(0, 2**62, (batch, items), generator=generator)
+    return tokens, ids, torch.randint(0, 2, (batch, items), generator=generator)
+
+
+def test_a_label_reaches_later_logits_only(model: nn.Module) -> None:
+    tokens, ids, labels = windows(2, 9)
+    logits = model(tokens, ids, labels)
+    for item in range(9):
+        flipped = labels.clone()
+        flipped[:, item] ^= 1
+        change = (model(tokens, ids, flipped) - logits).abs()
+        assert torch.equal(change[:, : item + 1], torch.zeros(2, item + 1))
+        assert (change[:, item + 1 :] > 0).all()
+
+
+def test_an_item_reaches_its_own_and_later_logits_only(model: nn.Module) -> None:
+    tokens, ids, labels = windows(1, 8)
+    logits = model(tokens, ids, labels)
+    tokens[:, 4] = (tokens[:, 4] + 1) % LAYOUT.absent
+    ids[:, 4] += 1
+    change = (model(tokens, ids, labels) - logits).abs()
+    assert torch.equal(change[:, :4], torch.zeros(1, 4))
+    assert (change[:, 4:] > 0).all()
+
+
+def test_padding_and_other_windows_never_change_a_logit(model: nn.Module) -> None:
+    together = model(*windows(3, 10))
+    for window, length in enumerate((3, 7, 10)):
+        alone = model(*(x[window : window + 1, :length] for x in windows(3, 10)))
+        torch.testing.assert_close(together[window : window + 1, :length], alone, atol=1e-5, rtol=1e-5)
+
+
+def test_every_parameter_learns(model: nn.Module) -> None:
+    model.train()(*windows(4, 6)).square().sum().backward()
+    idle = [name for name, parameter in model.named_parameters() if not (parameter.grad.abs() > 0).any()]
+    assert idle == []
+
+
+@pytest.mark.parametrize("recompute", [1, 4, 100])
+def test_what_is_computed_again_is_the_same(model: nn.Module, recompute: int) -> None:
+    config = model.config.model_copy(update={"recompute": recompute})
+    decoded = None if model.items.decoded is None else model.items.decoded.decoded_CV
+    thrifty = build(config, LAYOUT, decoded)
+    thrifty.load_state_dict(model.state_dict())
+    found = []
+    for training in (model.train(), thrifty.train()):
+        for part in training.modules():
+            if isinstance(part, nn.Dropout):
+                part.p = 0.0  # drawn in another order
+        torch.manual_seed(0)
+        logits = training(*windows(3, 10))
+        logits.square().sum().backward()
+        found.append([logits.detach(), *(parameter.grad for parameter in training.parameters())])
+    for kept, again in zip(*found, strict=True):
+        torch.testing.assert_close(again, kept, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("known", KNOWN)
+def test_candidates_against_a_memory_score_as_the_full_pass(known: str) -> None:
+    config = RankerConfig.model_validate({"dim": 16, "layers": 3, "heads": 2} | KNOWN[known])
+    model = build(config, LAYOUT, DECODED_CV if config.decoded else None).eval()
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    history, candidates = windows(2, 9), windows(2, 5)
+    memory = model.remember(*history)
+    assert (memory.items, memory.nbytes) == (9, 3 * 2 * 2 * 10 * 16 * 4)  # layers, keys and values, B, M, E, bytes
+    scored = model.score(memory, *candidates[:2])
+    for candidate in range(5):
+        pairs = zip(history, candidates, strict=True)
+        whole = (torch.cat([past, new[:, candidate : candidate + 1]], 1) for past, new in pairs)
+        torch.testing.assert_close(scored[:, candidate], model(*whole)[:, -1], atol=1e-5, rtol=1e-5)
+
+
+def test_the_flat_last_layer_reads_what_a_whole_layer_would() -> None:
+    config = RankerConfig(arch="flat", dim=16, layers=1, heads=2)
+    model = build(config, LAYOUT).eval()
+    stream, rotation = torch.randn(2, 20, 16), plain_rotation(20, 8, config.rope_base, CPU)
+    read = torch.arange(3, 20, 5)
+    (block,) = model.blocks
+    torch.testing.assert_close(block(stream, rotation, read), block(stream, rotation)[:, read])
+
+
+@pytest.mark.parametrize("arch", ["hmat", "flat"])
+def test_an_item_that_training_never_met_stands_on_its_decoded_vectors(arch: str) -> None:
+    config = RankerConfig.model_validate({"arch": arch, "dim": 16, "heads": 2} | KNOWN["all"])
+    model = build(config, LAYOUT, DECODED_CV)
+    tokens, ids, labels = windows(2, 9)
+    model.items.identity.table.weight.data[(ids[:, :8] % 50).flatten()] = 1.0  # the last item of each window is new
+    model.eval()(tokens, ids, labels)
+    codes = model.items(tokens, ids)[0]
+    met = (model.items.identity(ids) != 0).any(-1)
+    assert met[:, :8].all()
+    assert (codes[met] != 0).all()
+    assert (codes[~met] == 0).all()
+
+
+def test_decoded_vectors_must_be_those_of_the_codes() -> None:
+    with pytest.raises(ValueError, match="not none"):
+        build(RankerConfig(decoded=("text",)), LAYOUT)
+    with pytest.raises(ValueError, match="28 codes, not 27 rows"):
+        build(RankerConfig(decoded=("text",)), LAYOUT, DECODED_CV[1:])
+    with pytest.raises(ValueError, match="0 codes, not 28 rows"):
+        build(RankerConfig(), LAYOUT, DECODED_CV)
+
+
+@pytest.mark.parametrize("name", ["free_dropout", "decoded_dropout"])
+def test_dropout_around_decoded_vectors_needs_them(name: str) -> None:
+    with pytest.raises(ValueError, match=f"{name} hides .*: set decoded, too"):
+        RankerConfig.model_validate({name: 0.5})
+
+
+def test_both_architectures_are_of_one_size() -> None:
+    layout = Layout(3, 2, 2, 64)
+    sizes = [sum(p.numel() for p in build(RankerConfig(arch=arch), layout).parameters()) for arch in ("hmat", "flat")]
+    assert abs(sizes[0] - sizes[1]) < 0.01 * sizes[1]

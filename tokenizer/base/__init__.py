@@ -1,0 +1,1 @@
+"""What every tokenizer has: its configuration, its interface, its inputs, its artefact."""

@@ -1,0 +1,1 @@
+"""Residual k-means and RQ-VAE."""

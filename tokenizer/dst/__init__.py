@@ -1,0 +1,1 @@
+"""The Disentangled Semantic Tokenizer."""

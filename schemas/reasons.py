@@ -58,4 +58,9 @@ class Reason(StrEnum):
         "The bytes are no picture of a known format, or a damaged one.",
         "Deliver JPEG, PNG, GIF, WebP, AVIF, BMP or TIFF.",
     )
+    ENCODER_FAILED = (
+        "encoder_failed",
+        "The encoder gave no usable vector of the text or the picture: it raised, or its numbers are not finite or zero.",
+        "Mend the item or the encoder, then run encode --retry-failed.",
+    )
     INTERNAL = "internal", "A bug of ours: the row tripped the program.", "Report it with the detail; the row waits."

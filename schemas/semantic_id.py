@@ -130,10 +130,11 @@ class Layout:
                 raise ValueError(f"the {name} part has code {wrong[0]}, outside 0 to {last}")
 
 
-def disambiguator(item_id: str) -> int:
-    """What tells items of equal codes apart: 63 bits of a hash of the item's id.
+def item_hash(item_id: str) -> int:
+    """63 bits of a hash of an item's id: what tells items of equal codes apart, and what rankers know an item by.
 
     A function of the id alone, it cannot move, whatever neighbours an item has and whenever they came. Two ids
-    of one tuple of codes agree with a chance of about 10⁻¹⁹ a pair; ``publish`` would refuse them.
+    of one tuple of codes agree with a chance of about 10⁻¹⁹ a pair; ``publish`` would refuse them. Spark has the same
+    function in :func:`pipeline.on_spark.expressions.item_hash`.
     """
     return int.from_bytes(hashlib.sha256(item_id.encode()).digest()[:8], "big") >> 1

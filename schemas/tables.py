@@ -1,6 +1,6 @@
 """Every table of the lake: its Arrow schema, its key, its partitioning, and a check that names every fault.
 
-Types are those that Delta knows. Delta has neither half floats nor lists of a fixed size, so an embedding is a
+Types are those that Delta knows. Delta has neither half floats nor lists of a fixed size, so a vector is a
 ``list<float>`` whose values are float16 numbers; Parquet's dictionary encoding then stores two bytes a value.
 """
 
@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from schemas.reasons import Reason
 
 CODES = pa.list_(pa.int16())
-EMBEDDING = pa.list_(pa.float32())
+VECTOR = pa.list_(pa.float32())
 TIME = pa.timestamp("us", tz="UTC")
 
 
@@ -31,6 +31,11 @@ class Table:
     key: tuple[str, ...]
     partition: tuple[str, ...] = ()
     allowed: Mapping[str, Sequence[str]] = field(default_factory=dict, hash=False)
+
+    @property
+    def stored(self) -> pa.Schema:
+        """The columns that a Parquet file of the table has: all but those that it is partitioned by."""
+        return pa.schema([column for column in self.schema if column.name not in self.partition])
 
     def check(self, rows: pa.Table | pa.RecordBatch) -> list[str]:
         """Every way in which ``rows`` departs from the declaration, as sentences; empty when there is none."""
@@ -88,23 +93,33 @@ def _column(name: str, kind: pa.DataType, *, null: bool = False) -> pa.Field:
     return pa.field(name, kind, nullable=null)
 
 
+_CODES = (
+    _column("shared", CODES),
+    _column("text", CODES, null=True),
+    _column("image", CODES, null=True),
+    _column("sid", pa.string()),
+    _column("has_text", pa.bool_()),
+    _column("has_image", pa.bool_()),
+)
+
+
 ITEMS = Table(
     "items",
     pa.schema(
         [
             _column("item_id", pa.string()),
-            _column("content_hash", pa.string()),
+            _column("run_id", pa.string()),  # orders an item's versions
             _column("text", pa.string(), null=True),
             _column("image", pa.binary(), null=True),
             _column("text_sha", pa.string(), null=True),
             _column("image_sha", pa.string(), null=True),
-            _column("image_source", pa.string(), null=True),  # hash of the picture as the source has it, and of bounds
+            _column("row_hash", pa.string(), null=True),  # of the row as the source had it, and of what reads it
+            _column("picture_stat", pa.string(), null=True),  # what told, unopened, that the picture was this one
             _column("deleted", pa.bool_()),
-            _column("run_id", pa.string()),
             _column("extracted_at", TIME),
         ]
     ),
-    key=("item_id", "content_hash"),
+    key=("item_id", "run_id"),
 )
 
 QUARANTINE = Table(
@@ -123,19 +138,17 @@ QUARANTINE = Table(
     allowed={"reason": [reason.value for reason in Reason]},
 )
 
-EMBEDDINGS = Table(
-    "embeddings",
+VECTORS = Table(
+    "vectors",
     pa.schema(
         [
-            _column("content_hash", pa.string()),
             _column("encoder", pa.string()),
-            _column("text_sha", pa.string(), null=True),
-            _column("image_sha", pa.string(), null=True),
-            _column("text_embedding", EMBEDDING, null=True),
-            _column("image_embedding", EMBEDDING, null=True),
+            _column("sha", pa.string()),  # of the text or the picture, never of an item
+            _column("vector", VECTOR, null=True),
+            _column("fault", pa.string(), null=True),  # why there is no vector
         ]
     ),
-    key=("content_hash", "encoder"),
+    key=("encoder", "sha"),
     partition=("encoder",),
 )
 
@@ -144,20 +157,66 @@ SEMANTIC_IDS = Table(
     pa.schema(
         [
             _column("item_id", pa.string()),
-            _column("content_hash", pa.string()),
+            _column("content", pa.string()),  # names text and picture together
             _column("tokenizer", pa.string()),
-            _column("shared", CODES),
-            _column("text", CODES, null=True),
-            _column("image", CODES, null=True),
-            _column("disambiguator", pa.int64()),
-            _column("sid", pa.string()),
-            _column("has_text", pa.bool_()),
-            _column("has_image", pa.bool_()),
+            _column("item_hash", pa.int64()),
+            *_CODES,
             _column("run_id", pa.string()),
         ]
     ),
-    key=("item_id", "content_hash", "tokenizer"),
+    key=("item_id", "content", "tokenizer"),
     partition=("tokenizer",),
+)
+
+RELEASED_IDS = Table(
+    "released_ids",
+    pa.schema(
+        [
+            _column("item_id", pa.string()),
+            _column("item_hash", pa.int64()),
+            _column("content", pa.string()),
+            _column("tokenizer", pa.string()),
+            _column("release", pa.int64()),  # that first held these rows
+            *_CODES,
+        ]
+    ),
+    key=("item_id",),
+)
+
+RELEASE_CHANGES = Table(
+    "release_changes",
+    pa.schema(
+        [
+            _column("release", pa.int64()),
+            _column("item_id", pa.string()),
+            _column("change", pa.string()),
+            _column("old_sid", pa.string(), null=True),
+            _column("new_sid", pa.string(), null=True),
+        ]
+    ),
+    key=("release", "item_id"),
+    partition=("release",),
+    allowed={"change": ["added", "changed", "removed"]},
+)
+
+RELEASES = Table(
+    "releases",
+    pa.schema(
+        [
+            _column("version", pa.int64()),
+            _column("tokenizer", pa.string()),
+            _column("action", pa.string()),  # publish or rollback
+            _column("gates", pa.string()),  # JSON: figure and limit of every gate
+            _column("items_version", pa.int64()),
+            _column("semantic_ids_version", pa.int64()),
+            _column("released_ids_version", pa.int64()),  # that a rollback restores
+            _column("digest", pa.string()),  # of the rows, in any order
+            _column("run_id", pa.string()),
+            _column("time", TIME),
+        ]
+    ),
+    key=("version",),
+    allowed={"action": ["publish", "rollback"]},
 )
 
 SEQUENCES = Table(
@@ -166,7 +225,8 @@ SEQUENCES = Table(
         [
             _column("user_id", pa.string()),
             _column("window", pa.int32()),
-            _column("item_ids", pa.list_(pa.string())),
+            _column("item_hashes", pa.list_(pa.int64())),
+            _column("item_ids", pa.list_(pa.string()), null=True),  # of the test split alone
             _column("tokens", CODES),
             _column("labels", pa.list_(pa.int8())),
             _column("times", pa.list_(pa.int64())),  # milliseconds since 1970-01-01 UTC
@@ -180,21 +240,7 @@ SEQUENCES = Table(
     partition=("tokenizer", "split"),
 )
 
-RELEASES = Table(
-    "releases",
-    pa.schema(
-        [
-            _column("version", pa.int64()),
-            _column("tokenizer", pa.string()),
-            _column("action", pa.string()),  # publish or rollback
-            _column("gates", pa.string()),  # JSON: figure and limit of every gate
-            _column("items_version", pa.int64()),
-            _column("semantic_ids_version", pa.int64()),
-            _column("run_id", pa.string()),
-            _column("time", TIME),
-        ]
-    ),
-    key=("version",),
-)
-
-TABLES = {table.name: table for table in (ITEMS, QUARANTINE, EMBEDDINGS, SEMANTIC_IDS, SEQUENCES, RELEASES)}
+TABLES = {
+    table.name: table
+    for table in (ITEMS, QUARANTINE, VECTORS, SEMANTIC_IDS, RELEASED_IDS, RELEASE_CHANGES, RELEASES, SEQUENCES)
+}

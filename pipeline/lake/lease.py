@@ -53,6 +53,7 @@ class StoreLease(Lock):
     """
 
     poll_seconds = 2.0
+    taken_over = False
 
     def __init__(self, store: ObjectStore, uri: str) -> None:
         self._store, self._uri, self._seconds = store, uri, LEASE_SECONDS
@@ -76,6 +77,7 @@ class StoreLease(Lock):
         except BaseError as error:
             raise JobError(f"{self._uri} cannot be locked: {_first_line(error)}") from error
         self._other = None
+        self.taken_over = found is not None and not found.free
         self._in_main_thread = threading.current_thread() is threading.main_thread()
         if self._in_main_thread:
             self._handler = signal.signal(LOST, _interrupt)

@@ -85,6 +85,7 @@ class FolderLock(Lock):
     """An OS lock on a file of a lake that is a local or mounted folder; no child process inherits it."""
 
     poll_seconds = 0.2
+    taken_over = False  # a file lock ends with its process
 
     def __init__(self, lake: Lake) -> None:
         self._lake = lake

@@ -33,6 +33,7 @@ class Lock(Protocol):
     """What a folder's and an object store's lock have in common."""
 
     poll_seconds: float
+    taken_over: bool  # from a run that did not give it back
 
     def take(self, me: Holder) -> bool:
         """Take the lock if it is free, and say whether it was."""

@@ -12,23 +12,48 @@ from types import TracebackType
 from typing import Any, Self
 
 import psutil
+import pyarrow as pa
 
 from pipeline.config.file import config_hash
 from pipeline.config.models import Config
 from pipeline.errors import JobError
+from pipeline.lake.commit import RUN_TIME, Writer, fence
 from pipeline.lake.lock import one_writer
 from pipeline.lake.lock_holder import Lock
 from pipeline.lake.storage import Lake
-from schemas.tables import Table
+from schemas.tables import ITEMS, Table
 
 logger = logging.getLogger(__name__)
 
 SAMPLE_SECONDS = 0.5
 
 
-def new_run_id() -> str:
-    """An identifier that sorts by time: UTC to the microsecond, and four random digits."""
-    return f"{datetime.now(UTC):%Y%m%dT%H%M%S%f}-{secrets.token_hex(2)}"
+def new_run_id(lake: Lake) -> str:
+    """An identifier greater than every one that the lake has: UTC to the microsecond, and four random digits.
+
+    Where a host's clock was ahead once, later runs count on from there.
+    """
+    newest = max((_time(name) for name in _known_run_ids(lake)), default=0)
+    microseconds = max(int(datetime.now(UTC).timestamp() * 1_000_000), newest + 1)
+    began = datetime.fromtimestamp(microseconds // 1_000_000, UTC).replace(microsecond=microseconds % 1_000_000)
+    return f"{began:{RUN_TIME}}-{secrets.token_hex(2)}"
+
+
+def _known_run_ids(lake: Lake) -> list[str]:
+    """Of the records, and the greatest of each file of ``items``, from the log alone."""
+    known = lake.names("runs")
+    if lake.exists(ITEMS):
+        actions = pa.table(lake.delta(ITEMS).get_add_actions(flatten=True))
+        if "max.run_id" in actions.column_names:
+            known += actions["max.run_id"].drop_null().to_pylist()
+    return known
+
+
+def _time(run_id: str) -> int:
+    try:
+        return Writer("", run_id, lambda: None).place
+    except ValueError:  # a folder that is none of ours
+        return 0
 
 
 class Run:
@@ -42,8 +67,9 @@ class Run:
     ) -> None:
         self.job = job
         self.config = config
-        self.lake = Lake(config.lake, config.storage_options)
-        self.run_id = run_id or new_run_id()
+        self.lake = (Lake.create if writes else Lake.open)(config.lake, config.storage_options)
+        self._given_id = run_id
+        self.run_id = run_id or new_run_id(self.lake)
         self.started = datetime.now(UTC)
         self.arguments = arguments
         self.counts: dict[str, int] = {}
@@ -63,6 +89,7 @@ class Run:
                 with self.phase("lock"):
                     hold = one_writer(self.lake, self.config.lock, self.job, self.run_id)
                     self._lock = self._hold.enter_context(hold)
+                    self._become_writer()
             except BaseException as refused:
                 self._finish(refused)
                 raise
@@ -78,6 +105,15 @@ class Run:
                 self._finish(lost)
                 raise lost from error
             self._finish(error)
+
+    def _become_writer(self) -> None:
+        """From here on nobody else writes, so an id that is the greatest stays so until this run ends."""
+        if self._given_id is None:
+            newest = max(map(_time, _known_run_ids(self.lake)), default=0)
+            self.run_id = self.run_id if _time(self.run_id) > newest else new_run_id(self.lake)
+        self.lake.writer = Writer(self.job, self.run_id, self.check_lock)
+        if self._lock is not None and self._lock.taken_over:
+            fence(self.lake)
 
     def _finish(self, error: BaseException | None) -> None:
         self._memory.stop()

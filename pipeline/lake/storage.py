@@ -1,20 +1,28 @@
-"""The lake: where tables, artefacts and run records lie, and how delta-rs reads and writes the tables."""
+"""The lake: where tables, artefacts and run records lie, and how they are read."""
 
 import json
 import os
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self
 
 import pyarrow as pa
 import pyarrow.dataset as ds
-from deltalake import DeltaTable, write_deltalake
+from deltalake import DeltaTable
 from pyarrow import fs
 
 from pipeline.errors import ConfigError, JobError
-from schemas.tables import Table
+from schemas.tables import RELEASED_IDS, TABLES, Table
 
+if TYPE_CHECKING:
+    from pipeline.lake.commit import Writer
+    from pipeline.lake.released_ids import ReleasedIds
+
+FORM = 2  # of the tables; a lake of another form is refused
+DESCRIPTION = "lake.json"
 UNUSABLE_IN_PATHS = "%*?[]{}\\"
+S3 = ("s3://", "s3a://")
 S3_SETTINGS = ("AWS_ENDPOINT_URL", "AWS_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 UPKEEP = ("OPTIMIZE", "VACUUM START", "VACUUM END")  # commits that change no row
 
@@ -22,7 +30,9 @@ UPKEEP = ("OPTIMIZE", "VACUUM START", "VACUUM END")  # commits that change no ro
 class Lake:
     """A folder or an object-store URI that holds every table and artefact of one catalogue.
 
-    ``storage_options`` are delta-rs's (``AWS_ENDPOINT_URL``, ``AWS_REGION``, …); secrets come from the environment.
+    ``storage_options`` are delta-rs's (``AWS_ENDPOINT_URL``, ``AWS_REGION``, …); secrets come from the environment of
+    whichever process opens the lake and are in nothing that is pickled. To name a lake touches no disk:
+    :meth:`open` is for readers, :meth:`create` for jobs.
     """
 
     def __init__(self, uri: str, storage_options: Mapping[str, str] | None = None) -> None:
@@ -31,32 +41,83 @@ class Lake:
             unusable = sorted(set(uri) & set(UNUSABLE_IN_PATHS))
             if unusable:
                 raise ConfigError(f"lake: {uri} has {' '.join(unusable)} in its path, which engines take for patterns")
-            Path(uri).mkdir(parents=True, exist_ok=True)
             uri = str(Path(uri).resolve())
         self.uri = uri.rstrip("/")
-        self.filesystem, self._root = self._resolve_filesystem()
+        self.writer: Writer | None = None
 
-    def _resolve_filesystem(self) -> tuple[fs.FileSystem, str]:
-        if not self.uri.startswith(("s3://", "s3a://")):
-            return fs.FileSystem.from_uri(self.uri)
+    @classmethod
+    def open(cls, uri: str, storage_options: Mapping[str, str] | None = None) -> Self:
+        """A lake to read from.
+
+        Raises:
+            JobError: there is none, or one of another form.
+        """
+        lake = cls(uri, storage_options)
+        if not lake._check_form():
+            raise JobError(f"there is no lake in {lake.uri}: is it the right place? The first extract makes one")
+        return lake
+
+    @classmethod
+    def create(cls, uri: str, storage_options: Mapping[str, str] | None = None) -> Self:
+        """A lake to write to, made if there is none.
+
+        Raises:
+            JobError: there is one of another form.
+        """
+        lake = cls(uri, storage_options)
+        if not lake._check_form():
+            lake.write_json(DESCRIPTION, {"form": FORM})
+        return lake
+
+    def _check_form(self) -> bool:
+        names = set(self.names(""))
+        if DESCRIPTION not in names and not names & {*TABLES, "embeddings"}:
+            return False
+        form = self.read_json(DESCRIPTION).get("form") if DESCRIPTION in names else 1
+        if form != FORM:
+            raise JobError(f"{self.uri} is a lake of form {form}, this version knows form {FORM}: begin a new lake")
+        return True
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What names the lake; file systems are made, with the secrets of their machine, where they are used."""
+        return {"uri": self.uri, "storage_options": self.storage_options, "writer": None}
+
+    @property
+    def on_s3(self) -> bool:
+        """Whether the lake lies in an object store that speaks S3."""
+        return self.uri.startswith(S3)
+
+    @cached_property
+    def _located(self) -> tuple[fs.FileSystem, str]:
+        if not self.on_s3:
+            try:
+                return fs.FileSystem.from_uri(self.uri)
+            except (pa.ArrowInvalid, OSError) as error:
+                raise ConfigError(f"lake: {self.uri} cannot be reached: {str(error).splitlines()[0]}") from error
         settings = self.store_settings()
         endpoint = settings.get("AWS_ENDPOINT_URL")
-        store = fs.S3FileSystem(
-            endpoint_override=endpoint,
-            region=settings.get("AWS_REGION"),
-            access_key=settings.get("AWS_ACCESS_KEY_ID"),
-            secret_key=settings.get("AWS_SECRET_ACCESS_KEY"),
-            session_token=settings.get("AWS_SESSION_TOKEN"),
-            scheme="http" if endpoint and endpoint.startswith("http://") else "https",
-        )
+        scheme = "http" if endpoint and endpoint.startswith("http://") else "https"
+        # Without keys here Arrow finds them where AWS's programs do: in the environment, a profile, the machine's role.
+        store = fs.S3FileSystem(endpoint_override=endpoint, region=settings.get("AWS_REGION"), scheme=scheme)
         return store, self.uri.split("://", 1)[1]
+
+    @property
+    def filesystem(self) -> fs.FileSystem:
+        """Where the lake lies."""
+        return self._located[0]
+
+    def path(self, relative: str) -> str:
+        """The path of a file of the lake in :attr:`filesystem`."""
+        return f"{self._located[1]}/{relative}" if relative else self._located[1]
 
     def store_settings(self) -> dict[str, str]:
         """What the object store is reached with: ``storage_options``, for S3 over the environment."""
-        if not self.uri.startswith(("s3://", "s3a://")):
+        if not self.on_s3:
             return {k: v for k, v in self.storage_options.items() if k.upper().startswith(("AZURE_", "GOOGLE_"))}
         settings = {**os.environ, **self.storage_options}
         return {key: settings[key] for key in S3_SETTINGS if key in settings}
+
+    # Tables
 
     def table_uri(self, table: Table) -> str:
         """Where ``table`` lies."""
@@ -65,16 +126,6 @@ class Lake:
     def exists(self, table: Table) -> bool:
         """Whether ``table`` has been created."""
         return DeltaTable.is_deltatable(self.table_uri(table), self.storage_options)
-
-    def create(self, table: Table) -> None:
-        """Create ``table`` with its declared schema and partitioning, unless it is there."""
-        DeltaTable.create(
-            self.table_uri(table),
-            table.schema,
-            mode="ignore",
-            partition_by=list(table.partition) or None,
-            storage_options=self.storage_options,
-        )
 
     def delta(self, table: Table, version: int | None = None) -> DeltaTable:
         """``table`` as delta-rs sees it, at ``version`` or the newest.
@@ -100,7 +151,7 @@ class Lake:
         return len(commits) < newer or any(commit.get("operation") not in UPKEEP for commit in commits)
 
     def logged(self, table: Table, version: int) -> bool:
-        """Whether the log of ``table`` still has ``version``: Delta forgets versions after 30 days or more."""
+        """Whether the log of ``table`` still has ``version``."""
         names = self.names(f"{table.name}/_delta_log")
         return any(name.startswith(f"{version:020}.") and name.endswith((".json", ".parquet")) for name in names)
 
@@ -108,19 +159,28 @@ class Lake:
         """Whether ``version`` of ``table`` can still be read: in the log, with all its files."""
         if not self.logged(table, version):
             return False
-        paths = [self.path(f"{table.name}/{file}") for file in self.files(table, {}, version)]
+        paths = [self.path(f"{table.name}/{file}") for file in self.files(table, version=version)]
         return all(info.type == fs.FileType.File for info in self.filesystem.get_file_info(paths))
 
     def rows(self, table: Table) -> int:
         """Rows of ``table`` from the transaction log alone."""
         return sum(self.delta(table).get_add_actions(flatten=True).column("num_records").to_pylist())
 
-    def files(self, table: Table, where: Mapping[str, str], version: int | None = None) -> list[str]:
-        """The files of the partitions that ``where`` picks, relative to the table, sorted."""
+    def files(self, table: Table, where: Mapping[str, str] | None = None, version: int | None = None) -> list[str]:
+        """The files of the partitions that ``where`` picks, relative to the table, sorted; from the log alone."""
         actions = pa.table(self.delta(table, version).get_add_actions(flatten=True))
-        for column, value in where.items():
+        for column, value in (where or {}).items():
             actions = actions.filter(ds.field(f"partition.{column}") == value)
         return sorted(actions["path"].to_pylist())
+
+    def dataset(self, table: Table, version: int | None = None) -> ds.Dataset:
+        """``table`` as a dataset that opens the files which a filter may need, by their statistics in the log.
+
+        Raises:
+            JobError: the table is not there yet.
+        """
+        files = fs.SubTreeFileSystem(self.path(table.name), self.filesystem)
+        return self.delta(table, version).to_pyarrow_dataset(filesystem=files)
 
     def read(
         self,
@@ -130,29 +190,24 @@ class Lake:
         where: ds.Expression | None = None,
         version: int | None = None,
     ) -> pa.Table:
-        """Some columns of ``table`` in memory: for keys and codes, never for texts and images.
-
-        ``__filename`` is the path of the row's file. A table that is not there reads as empty.
-        """
+        """Some columns of few rows in memory: of what ``where`` picks, or of a small table; one not there is empty."""
         if not self.exists(table):
-            fields = [pa.field(c, pa.string()) if c == "__filename" else table.schema.field(c) for c in columns]
-            return pa.schema(fields).empty_table()
-        dataset = self.delta(table, version).to_pyarrow_dataset()
-        return pa.table(dataset.scanner(columns=list(columns), filter=where).to_table())
+            return pa.schema([table.schema.field(c) for c in columns]).empty_table()
+        return pa.table(self.dataset(table, version).scanner(columns=list(columns), filter=where).to_table())
 
-    def append(self, table: Table, rows: pa.Table) -> None:
-        """Append ``rows`` in one commit, after checking them against the declaration."""
-        write_deltalake(
-            self.table_uri(table),
-            table.conform(rows),
-            mode="append",
-            partition_by=list(table.partition) or None,
-            storage_options=self.storage_options,
-        )
+    def released_ids(self) -> "ReleasedIds":
+        """What is released, as a pyarrow dataset, for Spark or for Ray: the whole of one release.
 
-    def path(self, relative: str) -> str:
-        """The path of a file of the lake in :attr:`filesystem`."""
-        return f"{self._root}/{relative}"
+        Raises:
+            JobError: nothing is released.
+        """
+        from pipeline.lake.released_ids import ReleasedIds
+
+        if not self.exists(RELEASED_IDS):
+            raise JobError(f"nothing is released in {self.uri}: run publish first")
+        return ReleasedIds(self)
+
+    # Files
 
     def write_json(self, relative: str, content: Any) -> None:
         """Write a small JSON file whole: a reader sees the old one or the new one."""

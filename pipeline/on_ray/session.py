@@ -35,6 +35,8 @@ def ray_session(settings: RaySettings) -> Iterator[None]:
     cpus = settings.num_cpus or len(os.sched_getaffinity(0)) + 1
     size = {"num_cpus": cpus, "num_gpus": settings.num_gpus, "include_dashboard": False} if local else {}
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    # Ray would start its workers at niceness 15, and anything beside them would starve them.
+    os.environ.setdefault("RAY_worker_niceness", "0")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **size)

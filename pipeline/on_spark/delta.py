@@ -1,21 +1,19 @@
 """Spark's access to the lake's Delta tables, in two settings with one interface.
 
-*Native*: delta-spark reads and writes, as its users do. *Embedded*, which needs nothing but PyPI: Spark writes
-Parquet to a folder of the table that no reader knows, delta-rs commits those files in one transaction, and
-Spark reads the files that delta-rs lists. Both leave the same standard Delta tables.
+*Embedded*, which needs nothing but PyPI: Spark writes Parquet to a folder of the table that no reader knows, and
+:mod:`pipeline.lake.commit` makes those files rows; Spark reads the files that the log lists. *Native*: delta-spark reads
+and writes, as its users do. Both leave the same standard Delta tables.
 """
 
 import json
-import uuid
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from functools import reduce
 from typing import Protocol
-from urllib.parse import unquote
 
 import pyarrow as pa
-import pyarrow.parquet as pq
-from deltalake.transaction import AddAction
-from pyarrow import fs
+import pyarrow.dataset as ds
+from pyspark import StorageLevel
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema
@@ -24,23 +22,65 @@ from typing_extensions import override
 
 from pipeline.config.models import SparkSettings
 from pipeline.errors import ConfigError
+from pipeline.lake.commit import commit, create, fenced, staged_files, staging_folder
 from pipeline.lake.storage import Lake
 from schemas.tables import Table
 
-NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
+METADATA = "hisam"  # the key of a commit's information that holds ours
+LOCATED = ("file", "position")  # of a row: its file, relative to the table, and its place in that file
+
+
+@dataclass(frozen=True)
+class Staged:
+    """Rows that are written and not yet committed, to be looked at before they are."""
+
+    table: Table
+    rows: DataFrame
+    folder: str | None
 
 
 class SparkDelta(Protocol):
     """Reading and writing a lake's tables from Spark."""
 
-    def read(self, table: Table, *, where: Mapping[str, str] | None = None, version: int | None = None) -> DataFrame:
-        """``table`` at a version, or the newest; ``where`` picks partitions. A table that is not there is empty."""
+    def read(
+        self,
+        table: Table,
+        *,
+        where: Mapping[str, str] | None = None,
+        version: int | None = None,
+        files: Collection[str] | None = None,
+        located: bool = False,
+    ) -> DataFrame:
+        """``table`` at a version, or the newest; ``where`` picks partitions. A table that is not there is empty.
+
+        With ``located`` every row has :data:`LOCATED` besides. With ``files`` rows of others may be left out.
+        """
+
+    def stage(self, table: Table, rows: DataFrame) -> Staged:
+        """Write ``rows`` where no reader sees them; give them to :meth:`commit` or :meth:`discard`."""
+
+    def commit(
+        self, staged: Staged, *, overwrite: Mapping[str, str] | None = None, metadata: Mapping[str, str] | None = None
+    ) -> None:
+        """Make staged rows rows of their table in one commit, in place of the partitions that ``overwrite`` picks.
+
+        ``overwrite={}`` is the whole table, ``None`` appends; nothing to append is no commit.
+        """
+
+    def discard(self, staged: Staged) -> None:
+        """Drop what was staged."""
 
     def append(self, table: Table, rows: DataFrame) -> None:
         """Append ``rows`` in one commit, none at all when there is no row; creates the table."""
+        self._write(table, rows, None)
 
     def overwrite(self, table: Table, rows: DataFrame, *, where: Mapping[str, str] | None = None) -> None:
         """Put ``rows`` in place of the table, or of the partitions that ``where`` picks, in one commit."""
+        self._write(table, rows, where or {})
+
+    def _write(self, table: Table, rows: DataFrame, overwrite: Mapping[str, str] | None) -> None:
+        staged = self.stage(table, rows)
+        self.commit(staged, overwrite=overwrite)
 
 
 def spark_delta(spark: SparkSession, lake: Lake, settings: SparkSettings) -> SparkDelta:
@@ -49,8 +89,7 @@ def spark_delta(spark: SparkSession, lake: Lake, settings: SparkSettings) -> Spa
     Raises:
         ConfigError: native Delta on S3 without a log store; Spark's own one loses commits there.
     """
-    on_s3 = lake.uri.startswith(("s3://", "s3a://"))
-    if settings.delta == "native" and on_s3 and not any("logStore" in key for key in settings.conf):
+    if settings.delta == "native" and lake.on_s3 and not any("logStore" in key for key in settings.conf):
         raise ConfigError(
             "spark.delta: native Delta on S3 needs a log store that can commit safely, such as "
             "spark.delta.logStore.s3a.impl: io.delta.storage.S3DynamoDBLogStore; or set spark.delta: embedded"
@@ -80,6 +119,12 @@ def conform(table: Table, rows: DataFrame) -> DataFrame:
     return rows.select(*map(column, spark_schema(table)))
 
 
+def _located(table: Table, frame: DataFrame) -> DataFrame:
+    """``frame``, just read from files of ``table``, with :data:`LOCATED`."""
+    path = F.regexp_extract("_metadata.file_path", f"^.*/{table.name}/(.*)$", 1)
+    return frame.select("*", path.alias("file"), F.col("_metadata.row_index").alias("position"))
+
+
 class NativeDelta(SparkDelta):
     """delta-spark; its JARs come from ``spark.jars``, ``spark.jars.packages`` or the cluster's class path."""
 
@@ -87,30 +132,49 @@ class NativeDelta(SparkDelta):
         self._spark, self._lake = spark, lake
 
     @override
-    def read(self, table: Table, *, where: Mapping[str, str] | None = None, version: int | None = None) -> DataFrame:
+    def read(
+        self,
+        table: Table,
+        *,
+        where: Mapping[str, str] | None = None,
+        version: int | None = None,
+        files: Collection[str] | None = None,
+        located: bool = False,
+    ) -> DataFrame:
         if not self._lake.exists(table):
-            return self._spark.createDataFrame([], spark_schema(table))
+            return empty(self._spark, table, located=located)
         reader = self._spark.read.format("delta")
         if version is not None:
             reader = reader.option("versionAsOf", version)
         frame = reader.load(spark_uri(self._lake.table_uri(table)))
+        frame = _located(table, frame) if located else frame
         return reduce(lambda f, pair: f.where(F.col(pair[0]) == pair[1]), (where or {}).items(), frame)
 
     @override
-    def append(self, table: Table, rows: DataFrame) -> None:
-        self._lake.create(table)
-        if not rows.isEmpty():
-            self._write(table, rows, "append", {})
+    def stage(self, table: Table, rows: DataFrame) -> Staged:
+        return Staged(table, conform(table, rows).persist(StorageLevel.DISK_ONLY), None)
 
     @override
-    def overwrite(self, table: Table, rows: DataFrame, *, where: Mapping[str, str] | None = None) -> None:
-        self._lake.create(table)
-        condition = " AND ".join(f"{column} = '{value}'" for column, value in (where or {}).items())
-        self._write(table, rows, "overwrite", {"replaceWhere": condition} if condition else {})
+    def commit(
+        self, staged: Staged, *, overwrite: Mapping[str, str] | None = None, metadata: Mapping[str, str] | None = None
+    ) -> None:
+        table = staged.table
+        create(self._lake, table)
+        if overwrite is not None or not staged.rows.isEmpty():
+            condition = " AND ".join(f"{column} = '{value}'" for column, value in (overwrite or {}).items())
+            options = {"replaceWhere": condition} if condition else {}
+            options |= {"userMetadata": json.dumps({METADATA: dict(metadata)})} if metadata else {}
+            with fenced(self._lake, table):
+                self._save(table, staged.rows, "append" if overwrite is None else "overwrite", options)
+        self.discard(staged)
 
-    def _write(self, table: Table, rows: DataFrame, mode: str, options: Mapping[str, str]) -> None:
-        writer = conform(table, rows).write.format("delta").mode(mode).options(**options)
-        writer.partitionBy(*table.partition).save(spark_uri(self._lake.table_uri(table)))
+    def _save(self, table: Table, rows: DataFrame, mode: str, options: Mapping[str, str]) -> None:
+        writer = rows.write.format("delta").mode(mode).options(**options).partitionBy(*table.partition)
+        writer.save(spark_uri(self._lake.table_uri(table)))
+
+    @override
+    def discard(self, staged: Staged) -> None:
+        staged.rows.unpersist()
 
 
 class EmbeddedDelta(SparkDelta):
@@ -120,89 +184,75 @@ class EmbeddedDelta(SparkDelta):
         self._spark, self._lake = spark, lake
 
     @override
-    def read(self, table: Table, *, where: Mapping[str, str] | None = None, version: int | None = None) -> DataFrame:
-        schema = spark_schema(table)
-        empty = self._spark.createDataFrame([], schema)
-        if not self._lake.exists(table):
-            return empty
-        delta = self._lake.delta(table, version)
-        in_file = StructType([field for field in schema if field.name not in table.partition])
+    def read(
+        self,
+        table: Table,
+        *,
+        where: Mapping[str, str] | None = None,
+        version: int | None = None,
+        files: Collection[str] | None = None,
+        located: bool = False,
+    ) -> DataFrame:
         frames = []
-        for partition in _partitions(pa.table(delta.get_add_actions(flatten=True)), table, where or {}):
-            root = spark_uri(self._lake.table_uri(table))
-            files = [f"{root}/{file}" for file in self._lake.files(table, partition, delta.version())]
-            frame = self._spark.read.schema(in_file).parquet(*files)
-            frames.append(frame.withColumns({column: F.lit(value) for column, value in partition.items()}))
-        return reduce(DataFrame.unionByName, frames).select(*schema.names) if frames else empty
+        if self._lake.exists(table):
+            actions = pa.table(self._lake.delta(table, version).get_add_actions(flatten=True))
+            if files is not None:
+                actions = actions.filter(ds.field("path").isin(pa.array(sorted(files), pa.string())))
+            for partition, paths in _by_partition(actions, table, where or {}):
+                frames.append(self._read_files(table, partition, paths, located=located))
+        return reduce(DataFrame.unionByName, frames) if frames else empty(self._spark, table, located=located)
+
+    def _read_files(self, table: Table, partition: Mapping[str, str], files: list[str], *, located: bool) -> DataFrame:
+        root = spark_uri(self._lake.table_uri(table))
+        stored = from_arrow_schema(table.stored)
+        frame = self._spark.read.schema(stored).parquet(*(f"{root}/{file}" for file in files))
+        frame = _located(table, frame) if located else frame
+        types = {field.name: field.dataType for field in spark_schema(table)}
+        frame = frame.withColumns({name: F.lit(value).cast(types[name]) for name, value in partition.items()})
+        return frame.select(*table.schema.names, *(LOCATED if located else ()))
 
     @override
-    def append(self, table: Table, rows: DataFrame) -> None:
-        self._commit(table, rows, "append", {})
-
-    @override
-    def overwrite(self, table: Table, rows: DataFrame, *, where: Mapping[str, str] | None = None) -> None:
-        self._commit(table, rows, "overwrite", where or {})
-
-    def _commit(self, table: Table, rows: DataFrame, mode: str, where: Mapping[str, str]) -> None:
-        self._lake.create(table)
-        staged = f"staged-{uuid.uuid4().hex}"
-        actions: list[AddAction] = []
+    def stage(self, table: Table, rows: DataFrame) -> Staged:
+        folder = staging_folder()
+        uri = spark_uri(f"{self._lake.table_uri(table)}/{folder}")
         try:
-            writer = conform(table, rows).write.partitionBy(*table.partition)
-            writer.parquet(spark_uri(f"{self._lake.table_uri(table)}/{staged}"))
-            actions = self._add_actions(table, staged)
-        finally:
-            if not actions:
-                self._lake.delete(f"{table.name}/{staged}")
-        # From here on nothing is deleted: a commit that seems to fail may have been made, and owns the files.
-        if actions or mode == "overwrite":
-            self._lake.delta(table).create_write_transaction(
-                actions,
-                mode,
-                table.schema,
-                partition_by=list(table.partition) or None,
-                partition_filters=[(column, "=", value) for column, value in where.items()] or None,
-            )
+            conform(table, rows).write.partitionBy(*table.partition).parquet(uri)
+        except BaseException:
+            self._lake.delete(f"{table.name}/{folder}")
+            raise
+        return Staged(table, self._spark.read.schema(spark_schema(table)).parquet(uri), folder)
 
-    def _add_actions(self, table: Table, staged: str) -> list[AddAction]:
-        filesystem, base = self._lake.filesystem, self._lake.path(table.name)
-        actions = []
-        for info in filesystem.get_file_info(fs.FileSelector(f"{base}/{staged}", recursive=True)):
-            if info.extension != "parquet":
-                continue
-            with filesystem.open_input_file(info.path) as file:
-                count = pq.read_metadata(file).num_rows
-            if count == 0:
-                continue
-            path = info.path[info.path.index(staged) :]
-            actions.append(
-                AddAction(
-                    path=path,
-                    size=info.size,
-                    partition_values=_partition_values(path),
-                    modification_time=int(info.mtime.timestamp() * 1000),
-                    data_change=True,
-                    stats=json.dumps({"numRecords": count}),
-                )
-            )
-        return actions
+    @override
+    def commit(
+        self, staged: Staged, *, overwrite: Mapping[str, str] | None = None, metadata: Mapping[str, str] | None = None
+    ) -> None:
+        assert staged.folder is not None
+        files = staged_files(self._lake, staged.table, staged.folder)
+        told = {METADATA: json.dumps(dict(metadata))} if metadata else None
+        # What fails from here on deletes nothing: a commit that seems to fail may have been made, and owns the files.
+        commit(self._lake, staged.table, files, overwrite=overwrite, metadata=told)
+
+    @override
+    def discard(self, staged: Staged) -> None:
+        self._lake.delete(f"{staged.table.name}/{staged.folder}")
 
 
-def _partition_values(path: str) -> dict[str, str | None]:
-    pairs = [part.partition("=") for part in path.split("/")[1:-1]]
-    return {name: None if value == NULL_PARTITION else unquote(value) for name, _, value in pairs}
+def empty(spark: SparkSession, table: Table, *, located: bool) -> DataFrame:
+    """``table`` without a row."""
+    frame = spark.createDataFrame([], spark_schema(table))
+    return frame.withColumns({"file": F.lit(""), "position": F.lit(0).cast("bigint")}) if located else frame
 
 
-def _partitions(actions: pa.Table, table: Table, where: Mapping[str, str]) -> list[dict[str, str]]:
-    """The distinct partition values of a table's files that ``where`` lets through."""
-    if not actions.num_rows:
-        return []
-    if not table.partition:
-        return [{}]
-    columns = [f"partition.{name}" for name in table.partition]
-    rows = actions.select(columns).group_by(columns).aggregate([]).sort_by([(c, "ascending") for c in columns])
-    found = [{name: row[f"partition.{name}"] for name in table.partition} for row in rows.to_pylist()]
-    return [values for values in found if all(values[name] == value for name, value in where.items())]
+def _by_partition(actions: pa.Table, table: Table, where: Mapping[str, str]) -> list[tuple[dict[str, str], list[str]]]:
+    """The files of every partition that ``where`` lets through, in order."""
+    found: dict[tuple[str, ...], list[str]] = {}
+    columns = [actions[f"partition.{name}"].to_pylist() for name in table.partition]
+    for path, *values in zip(actions["path"].to_pylist(), *columns, strict=True):
+        found.setdefault(tuple(map(str, values)), []).append(path)
+    named = [
+        (dict(zip(table.partition, values, strict=True)), sorted(files)) for values, files in sorted(found.items())
+    ]
+    return [each for each in named if all(each[0][name] == str(value) for name, value in where.items())]
 
 
 def spark_uri(uri: str) -> str:

@@ -27,11 +27,15 @@ LOG_SETTINGS = Path(__file__).with_name("log4j2.properties")
 
 @contextmanager
 def spark_session(settings: SparkSettings, app: str) -> Iterator[SparkSession]:
-    """A session that ends with the block.
+    """A session that ends with the block; blocks within it share it.
 
     Raises:
         JobError: there is no Java, or the session does not start.
     """
+    shared = SparkSession.getActiveSession()
+    if shared is not None:
+        yield shared
+        return
     session = start_session(settings, app)
     try:
         yield session

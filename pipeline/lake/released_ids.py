@@ -1,0 +1,43 @@
+"""What readers of a lake read: the IDs of the current release."""
+
+from typing import TYPE_CHECKING, Any
+
+import pyarrow.dataset as ds
+
+from schemas.tables import RELEASED_IDS
+
+if TYPE_CHECKING:
+    import ray.data
+    from pyspark.sql import DataFrame, SparkSession
+
+    from pipeline.lake.storage import Lake
+
+
+class ReleasedIds:
+    """The rows of ``released_ids``, one a live item: a :class:`pyarrow.dataset.Dataset` with two more ways to read it.
+
+    It stays at the release that it was opened on, whatever is published meanwhile.
+    """
+
+    def __init__(self, lake: "Lake") -> None:
+        self._lake = lake
+        self._version = lake.version(RELEASED_IDS)
+        self.dataset: ds.Dataset = lake.dataset(RELEASED_IDS, self._version)
+
+    def __getattr__(self, name: str) -> Any:
+        """Whatever a dataset has: ``to_table``, ``scanner``, ``head``, ``count_rows``, …"""
+        return getattr(self.dataset, name)
+
+    def spark(self, session: "SparkSession") -> "DataFrame":
+        """The rows for Spark, which must reach the lake's store by itself."""
+        root = self._lake.table_uri(RELEASED_IDS).replace("s3://", "s3a://", 1)
+        files = self._lake.files(RELEASED_IDS, version=self._version)
+        return session.read.parquet(*(f"{root}/{file}" for file in files))
+
+    def ray(self) -> "ray.data.Dataset":
+        """The rows for Ray Data."""
+        import ray.data
+
+        files = self._lake.files(RELEASED_IDS, version=self._version)
+        paths = [self._lake.path(f"{RELEASED_IDS.name}/{file}") for file in files]
+        return ray.data.read_parquet(paths, filesystem=self._lake.filesystem, partitioning=None)

@@ -1,0 +1,202 @@
+"""Plans: which texts and pictures lack a vector, which items lack an ID, which contents train a tokenizer.
+
+Each is a join of key columns in Spark, so the driver holds counts and names of files. :mod:`pipeline.lake.plans` says
+what is written.
+"""
+
+from collections.abc import Mapping
+from functools import reduce
+from typing import Any
+
+from pyspark import StorageLevel
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql.window import Window
+
+from pipeline.errors import JobError
+from pipeline.lake.plans import Plan, plan_folder, save_plan
+from pipeline.lake.run import Run
+from pipeline.on_spark.current_items import current_items
+from pipeline.on_spark.delta import SparkDelta, spark_delta, spark_uri
+from schemas.tables import ITEMS, SEMANTIC_IDS, VECTORS
+
+MODALITIES = ("text", "image")
+PART_ROWS = 20_000  # of a file of a plan: the work of one task
+SPARE = 1.02  # a sample by hash has about, not exactly, the size that was asked for
+
+
+def plan_encoding(spark: SparkSession, run: Run, encoders: Mapping[str, str]) -> Plan:
+    """The texts and pictures of current items that have no row in ``vectors`` under their encoder.
+
+    Args:
+        spark: the session.
+        run: of ``encode``.
+        encoders: by modality the fingerprint of its encoder.
+
+    Returns:
+        A plan of rows ``sha``, ``file`` of ``items`` and ``position`` in it; a chunk is of one modality, which
+        ``facts["modalities"]`` lists by chunk, and a part is of one file.
+    """
+    tables = spark_delta(spark, run.lake, run.config.spark)
+    run.read(ITEMS)
+    current = current_items(tables.read(ITEMS, located=True), "text_sha", "image_sha", "file", "position")
+    each = F.explode(
+        F.array(*(F.struct(F.lit(m).alias("modality"), F.col(f"{m}_sha").alias("sha")) for m in MODALITIES))
+    )
+    wanted = current.select("file", "position", each.alias("of")).select("file", "position", "of.*").dropna()
+    known = reduce(
+        DataFrame.unionByName,
+        (
+            tables.read(VECTORS, where={"encoder": encoders[m]}).select(F.lit(m).alias("modality"), "sha")
+            for m in MODALITIES
+        ),
+    )
+    pending = (
+        wanted.join(known, on=["modality", "sha"], how="left_anti")
+        .groupBy("modality", "sha")
+        .agg(F.min(F.struct("file", "position")).alias("at"))
+        .select("modality", "sha", "at.*")
+        .persist(StorageLevel.DISK_ONLY)
+    )
+    chunked = _by_file(pending, run.config.encoders.commit_rows).persist(StorageLevel.DISK_ONLY)
+    modalities = [row["modality"] for row in chunked.select("chunk", "modality").distinct().orderBy("chunk").collect()]
+    rows = pending.join(F.broadcast(chunked), on=["modality", "file"])
+    plan = _write(
+        run,
+        "encode",
+        rows,
+        ["sha", "file", "position"],
+        len(modalities),
+        {"modalities": modalities, "encoders": dict(encoders)},
+    )
+    chunked.unpersist()
+    pending.unpersist()
+    return plan
+
+
+def plan_tokenizing(spark: SparkSession, run: Run, job: str, tokenizer: str, encoders: Mapping[str, str]) -> Plan:
+    """The current items that have no ID under ``tokenizer``, with their vectors of its ``encoders``.
+
+    An item waits until each of its modalities has been through its encoder, whether or not that made a vector of it.
+
+    Returns:
+        A plan of rows ``item_id``, ``item_hash``, ``content``, ``text_vector`` and ``image_vector``. ``run.counts`` has
+        ``rows_in`` (items without an ID) and ``unencoded`` (those of them that wait).
+    """
+    tables = spark_delta(spark, run.lake, run.config.spark)
+    run.read(ITEMS)
+    run.read(VECTORS)
+    current = current_items(tables.read(ITEMS), "content", "item_hash", "text_sha", "image_sha")
+    done = tables.read(SEMANTIC_IDS, where={"tokenizer": tokenizer}).select("item_id", "content")
+    pending = current.join(done, on=["item_id", "content"], how="left_anti").persist(StorageLevel.DISK_ONLY)
+    count = pending.count()
+    ready = with_vectors(tables, pending, encoders) if count else pending
+    facts = {"tokenizer": tokenizer, "encoders": dict(encoders)}
+    columns = ["item_id", "item_hash", "content", "text_vector", "image_vector"]
+    plan = _write_spread(run, job, ready, "item_hash", columns, count, facts)
+    run.count(rows_in=count, unencoded=count - plan.rows)
+    pending.unpersist()
+    return plan
+
+
+def plan_training(spark: SparkSession, run: Run, encoders: Mapping[str, str], most: int) -> Plan:
+    """The contents of current items to train a tokenizer on, with their vectors: about ``most``, chosen by hash.
+
+    Returns:
+        A plan in one chunk of rows ``content``, ``text_vector`` and ``image_vector``.
+
+    Raises:
+        JobError: no current item has a vector of these encoders.
+    """
+    tables = spark_delta(spark, run.lake, run.config.spark)
+    run.read(ITEMS)
+    run.read(VECTORS)
+    current = current_items(tables.read(ITEMS), "content", "text_sha", "image_sha").drop("item_id")
+    contents = current.dropDuplicates(["content"]).persist(StorageLevel.DISK_ONLY)
+    count = contents.count()
+    share = min(1.0, SPARE * most / max(1, count))
+    chosen = contents.where(F.pmod(F.xxhash64("content"), F.lit(1 << 30)) < int(share * (1 << 30)))
+    chosen = chosen.withColumn("number", F.xxhash64("content"))
+    facts = {"encoders": dict(encoders), "contents": count}
+    ready = with_vectors(tables, chosen, encoders)
+    columns = ["content", "text_vector", "image_vector"]
+    plan = _write_spread(run, "train-tokenizer", ready, "number", columns, count, facts, one_chunk=True)
+    contents.unpersist()
+    if not plan.rows:
+        raise JobError(
+            f"no current item has a vector under the configured encoders ({said(encoders)}): run encode first"
+        )
+    return plan
+
+
+def with_vectors(tables: SparkDelta, rows: DataFrame, encoders: Mapping[str, str]) -> DataFrame:
+    """``rows`` with ``text_vector`` and ``image_vector``, but for those that an encoder has not seen yet.
+
+    Rows have ``text_sha`` and ``image_sha``, null for a modality that is absent; those without any vector are left out.
+    Of ``vectors``, the files that hold a wanted one are read whole, of the others the keys alone.
+    """
+    for modality in MODALITIES:
+        sha, where = f"{modality}_sha", {"encoder": encoders[modality]}
+        wanted = rows.select(F.col(sha).alias("sha")).dropna().distinct()
+        keys = tables.read(VECTORS, where=where, located=True).select("sha", "file")
+        holding = keys.join(wanted, on="sha", how="left_semi").select("file").distinct().collect()
+        vectors = tables.read(VECTORS, where=where, files=[row["file"] for row in holding])
+        found = vectors.join(wanted, on="sha", how="left_semi").select(
+            F.col("sha").alias(sha), F.col("vector").alias(f"{modality}_vector"), F.lit(True).alias("seen")
+        )
+        joined = rows.join(found, on=sha, how="left")
+        rows = joined.where(F.col(sha).isNull() | F.col("seen")).drop("seen")
+    return rows.where(F.col("text_vector").isNotNull() | F.col("image_vector").isNotNull())
+
+
+def said(encoders: Mapping[str, str]) -> str:
+    """Encoders in words."""
+    return ", ".join(f"{modality} {encoders[modality]}" for modality in MODALITIES)
+
+
+def _by_file(pending: DataFrame, chunk_rows: int) -> DataFrame:
+    """``modality``, ``file``, ``chunk`` and ``part``: every file whole in a chunk of about ``chunk_rows`` rows."""
+    files = pending.groupBy("modality", "file").agg(F.count("*").alias("rows"))
+    before = Window.partitionBy("modality").orderBy("file").rowsBetween(Window.unboundedPreceding, -1)
+    nth = F.floor(F.coalesce(F.sum("rows").over(before), F.lit(0)) / chunk_rows)
+    in_order = Window.orderBy("modality", "nth")
+    numbered = files.withColumn("nth", nth).withColumn("chunk", F.dense_rank().over(in_order) - 1)
+    part = F.row_number().over(Window.partitionBy("chunk").orderBy("file")) - 1
+    return numbered.select("modality", "file", "chunk", part.alias("part"))
+
+
+def _write_spread(
+    run: Run,
+    job: str,
+    rows: DataFrame,
+    number: str,
+    columns: list[str],
+    count: int,
+    facts: dict[str, Any],
+    *,
+    one_chunk: bool = False,
+) -> Plan:
+    """Write a plan whose at most ``count`` rows are spread over chunks and parts by a hashed ``number``."""
+    if not count:
+        return Plan(job, run.run_id, 0, 0, facts)
+    chunks = 1 if one_chunk else -(-count // run.config.encoders.commit_rows)
+    parts = -(-count // (chunks * PART_ROWS))
+    spread = rows.withColumns(
+        {
+            "chunk": F.pmod(number, F.lit(chunks)).cast("int"),
+            "part": F.pmod(F.floor(F.col(number) / chunks), F.lit(parts)).cast("int"),
+        }
+    )
+    return _write(run, job, spread, columns, chunks, facts)
+
+
+def _write(run: Run, job: str, rows: DataFrame, columns: list[str], chunks: int, facts: dict[str, Any]) -> Plan:
+    """Write rows that have ``chunk`` and ``part``; one file a part."""
+    if not chunks:
+        return Plan(job, run.run_id, 0, 0, facts)
+    folder = plan_folder(job, run.run_id)
+    uri = spark_uri(f"{run.lake.uri}/{folder}")
+    parts = rows.select("chunk", "part", *columns).repartition("chunk", "part").sortWithinPartitions("chunk", "part")
+    parts.write.mode("overwrite").option("maxRecordsPerFile", 0).partitionBy("chunk", "part").parquet(uri)
+    written = rows.sparkSession.read.parquet(uri).count()
+    return save_plan(run.lake, Plan(job, run.run_id, written, chunks, facts))

@@ -18,7 +18,7 @@ from pipeline.errors import ConfigError, GateRefused
 from pipeline.lake.run import Run
 from pipeline.on_spark.delta import SparkDelta, spark_delta, spark_uri
 from pipeline.on_spark.prepare import MAX_DETAIL, MAX_ID_BYTES, MAX_PATH, PREPARED, Prepare, is_local
-from pipeline.on_spark.session import BAD_ROW, key_column, read_source, readable_files, require_columns, text_column
+from pipeline.on_spark.sources import BAD_ROW, key_column, read_source, readable_files, require_columns, text_column
 from pipeline.on_spark.texts import Template
 from schemas.reasons import Reason
 from schemas.tables import ITEMS, QUARANTINE

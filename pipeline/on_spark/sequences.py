@@ -18,7 +18,7 @@ from pipeline.lake.artefacts import tokenizer_layout
 from pipeline.lake.run import Run
 from pipeline.on_spark.delta import spark_delta
 from pipeline.on_spark.extract import live_items
-from pipeline.on_spark.session import key_column, read_source, require_columns
+from pipeline.on_spark.sources import key_column, read_source, require_columns
 from pipeline.release.releases import require_release
 from schemas.semantic_id import PARTS, Layout
 from schemas.tables import ITEMS, SEMANTIC_IDS, SEQUENCES

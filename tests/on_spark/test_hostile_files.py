@@ -19,7 +19,7 @@ from pipeline.lake.storage import Lake
 from pipeline.on_spark.extract import raw_items
 from pipeline.on_spark.prepare import Prepare
 from pipeline.on_spark.sequences import read_events
-from pipeline.on_spark.session import read_source
+from pipeline.on_spark.sources import read_source
 from schemas.tables import ITEMS
 
 pytestmark = pytest.mark.spark

@@ -99,7 +99,7 @@ def main(
         home = folder or Path(scratch)
         shutil.rmtree(home / "lake", ignore_errors=True)
         generate(home, items, users=1, seed=0)
-        config = load_config(home / "config.yaml", ["gates.max_collision_rate=1", "gates.min_codebook_use=0"])
+        config = load_config(home / "config.yaml", ["gates.max_collision_rate=1", "gates.min_perplexity=0"])
         nights = {"first run": measured(config, lambda: first_run(config))}
         nights["nothing changed"] = measured(config, lambda: run_nightly(config))
         changes = mutate(home, changed, seed=1)

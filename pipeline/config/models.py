@@ -130,7 +130,13 @@ class Gates(Section):
     """What new IDs must keep before they are released. Those that look at the release pass before there is one."""
 
     max_collision_rate: float = Field(0.05, ge=0, le=1, description="share of items whose codes other content has too")
-    min_codebook_use: float = Field(0.9, ge=0, le=1, description="share of codes used, in the level that uses fewest")
+    max_group: int = Field(1000, ge=1, description="different contents that have the same codes, in the largest group")
+    min_perplexity: float = Field(
+        0.2, ge=0, le=1, description="perplexity of a level's codes over min(codes, items), in the lowest level"
+    )
+    max_code_share: float = Field(
+        32, ge=1, description="items in a level's largest code, as a multiple of an even share of min(codes, items)"
+    )
     min_coverage: float = Field(0.999, ge=0, le=1, description="share of live items that have an ID")
     max_without_text: float = Field(1, ge=0, le=1, description="share of items that have no text")
     max_without_image: float = Field(1, ge=0, le=1, description="share of items that have no image")

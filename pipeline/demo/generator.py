@@ -209,7 +209,7 @@ def _configuration(items: int) -> Row:
         "split": {"test_fraction": 0.1},
         "spark": {"master": "local[*]", "delta": "embedded", "conf": {}},
         "ray": {"address": "local"},
-        "gates": {"max_collision_rate": 0.05, "min_codebook_use": 0.9, "min_coverage": 0.999},
+        "gates": {"max_collision_rate": 0.05, "min_perplexity": 0.2, "min_coverage": 0.999},
     }
 
 

@@ -37,7 +37,7 @@ SETTINGS = {
         "min_steps": 60,
     },
     "ranker": {"dim": 16, "layers": 1, "heads": 2, "max_items": 20, "epochs": 2},
-    "gates": {"max_collision_rate": 1, "min_codebook_use": 0, "max_delete_fraction": 1},
+    "gates": {"max_collision_rate": 1, "min_perplexity": 0, "max_delete_fraction": 1},
     "encoders": {"commit_rows": 100, "workers": 1},
     "spark": {
         "master": "local[2]",

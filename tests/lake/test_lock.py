@@ -226,7 +226,7 @@ def test_every_job_that_writes_is_refused(
 @pytest.mark.ray
 @pytest.mark.timeout(1800)
 def test_two_nights_that_start_together_are_one_after_the_other(shop: Path) -> None:
-    settings = ["--set", "gates={max_collision_rate: 1, min_codebook_use: 0, max_delete_fraction: 1}"]
+    settings = ["--set", "gates={max_collision_rate: 1, min_perplexity: 0, max_delete_fraction: 1}"]
     settings += ["--set", "tokenizer={shared_levels: 2, text_levels: 1, image_levels: 1, codebook_size: 8, dim: 16}"]
     settings += ["--set", "tokenizer.min_steps=40"]
 

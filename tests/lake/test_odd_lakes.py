@@ -24,13 +24,13 @@ pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray")]
 SMALL = [
     "tokenizer={shared_levels: 2, text_levels: 1, image_levels: 1, codebook_size: 8, dim: 16, hidden: 32}",
     "tokenizer.min_steps=40",
-    "gates={max_collision_rate: 1, min_codebook_use: 0, max_delete_fraction: 1}",
+    "gates={max_collision_rate: 1, min_perplexity: 0, max_delete_fraction: 1}",
     "encoders.commit_rows=100",
 ]
 
 
 def test_what_overlapping_runs_wrote_twice_counts_once(tmp_path: Path) -> None:
-    config = config_of(tmp_path, gates={"max_collision_rate": 1, "min_codebook_use": 0})
+    config = config_of(tmp_path, gates={"max_collision_rate": 1, "min_perplexity": 0})
     lake, encoder = Lake(config.lake), encoder_fingerprint(config.encoders)
     night = {f"i{n}": f"content {n % 50}" for n in range(60)}
     extracted(lake, night)

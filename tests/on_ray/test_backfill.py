@@ -26,7 +26,7 @@ from schemas.tables import SEMANTIC_IDS
 
 OLD, NEW = "1" * 16, "2" * 16  # encoders
 NIGHT = {f"i{n}": f"content {n % 50}" for n in range(60)}
-OPEN = {"max_collision_rate": 1, "min_codebook_use": 0, "max_without_image": 1}
+OPEN = {"max_collision_rate": 1, "min_perplexity": 0, "max_without_image": 1}
 
 
 @pytest.fixture

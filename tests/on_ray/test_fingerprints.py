@@ -37,7 +37,7 @@ from schemas.tables import SEQUENCES
 
 CONFIGURED, OTHER = encoder_fingerprint(Encoders()), "e" * 16
 NIGHT = {f"i{n}": f"content {n}" for n in range(40)}
-OPEN = {"max_collision_rate": 1, "min_codebook_use": 0}
+OPEN = {"max_collision_rate": 1, "min_perplexity": 0}
 
 
 class Shop:

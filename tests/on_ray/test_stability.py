@@ -19,7 +19,7 @@ from schemas.semantic_id import disambiguator
 
 ENCODER = encoder_fingerprint(Encoders())
 CATALOGUE: dict[str, str] = {f"item {n}": f"content {n % 70}" for n in range(90)}  # some share their content
-GATES = {"max_collision_rate": 1, "min_codebook_use": 0, "max_row_drift": 100, "max_delete_fraction": 1}
+GATES = {"max_collision_rate": 1, "min_perplexity": 0, "max_row_drift": 100, "max_delete_fraction": 1}
 GATES |= {"max_without_image_growth": 1}
 
 Ids = dict[str, tuple[Any, ...]]

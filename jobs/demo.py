@@ -30,6 +30,7 @@ def command(
     from pipeline.demo.generator import generate
     from pipeline.lake.run import Run
     from pipeline.on_ray.session import ray_session
+    from pipeline.on_spark.session import spark_session
 
     clock = time.perf_counter()
     generate(folder, items, users, seed)
@@ -37,16 +38,19 @@ def command(
     if generate_only:
         return
     config = read_config(folder / "config.yaml")
-    with Run("demo", config, items=items, users=users, seed=seed) as run:
+    with (
+        Run("demo", config, items=items, users=users, seed=seed) as run,
+        spark_session(config.spark, "hisam demo"),
+        ray_session(config.ray),
+    ):
         run_extract(config, run.run_id)
-        with ray_session(config.ray):
-            run_encode(config, run.run_id)
-            tokenizer = run_train_tokenizer(config, run.run_id)
-            run_tokenize(config, tokenizer, run.run_id)
-            run_publish(config, tokenizer, run_id=run.run_id)
-            run_sequences(config, run.run_id)
-            ranker = run_train_ranker(config, run.run_id)
-            run_evaluate(config, ranker, run.run_id)
+        run_encode(config, run.run_id)
+        tokenizer = run_train_tokenizer(config, run.run_id)
+        run_tokenize(config, tokenizer, run.run_id)
+        run_publish(config, tokenizer, run_id=run.run_id)
+        run_sequences(config, run.run_id)
+        ranker = run_train_ranker(config, run.run_id)
+        run_evaluate(config, ranker, run.run_id)
     show_demo(folder, config, tokenizer, ranker, time.perf_counter() - clock)
 
 

@@ -1,29 +1,74 @@
-"""Ray Data: items without a vector under the configured encoders → ``embeddings``."""
+"""Texts and pictures without a vector under the configured encoders → ``vectors``: Spark plans, Ray encodes."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from jobs.entry import DEFAULT_CONFIG, ConfigFile, Overrides, read_config, start, tell
+from jobs.entry import DEFAULT_CONFIG, ConfigFile, Overrides, Planned, PlanOnly, read_config, start, tell
+from jobs.planning import BOTH, Halves, planned_run
 
 if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
     from pipeline.config.models import Config
-
-
-def run_encode(config: "Config", run_id: str | None = None) -> None:
-    """The job, as nightly and demo run it too."""
+    from pipeline.lake.plans import Plan
     from pipeline.lake.run import Run
-    from pipeline.on_ray.encode import encode
-    from pipeline.on_ray.session import ray_session
 
-    with Run("encode", config, run_id=run_id) as run, ray_session(config.ray):
-        encode(run)
+
+def run_encode(
+    config: "Config", run_id: str | None = None, halves: Halves = BOTH, *, retry_failed: bool = False
+) -> None:
+    """The job, as nightly and demo run it too."""
+    from pipeline.errors import JobError
+    from pipeline.on_ray.encoders.fingerprint import encoder_fingerprints
+
+    encoders = encoder_fingerprints(config.encoders)
+
+    def make_plan(spark: "SparkSession", run: "Run") -> "Plan":
+        from pipeline.on_spark.plans import plan_encoding
+
+        if retry_failed:
+            from pipeline.lake.vectors import forget_failures
+
+            forget_failures(run.lake, encoders)
+        return plan_encoding(spark, run, encoders)
+
+    arguments = {"retry_failed": retry_failed}
+    with planned_run("encode", config, make_plan, run_id=run_id, halves=halves, **arguments) as (run, plan):
+        run.metrics["encoders"] = encoders
+        if plan is not None:
+            from pipeline.on_ray.encode import encode
+
+            if plan.facts["encoders"] != encoders:
+                raise JobError(f"plan {plan.run_id} is for other encoders than those configured: plan again")
+            encode(run, plan)
+        if halves.planned is None:
+            _quarantine(run, encoders)
     tell(run)
+    if run.counts.get("failed"):
+        typer.echo(f"  {run.counts['failed']:,} inputs that no encoder could read: quarantined as encoder_failed")
 
 
-def command(config: ConfigFile = DEFAULT_CONFIG, overrides: Overrides = None) -> None:
-    """Give every live item its text and image vectors (Ray Data)."""
-    run_encode(read_config(config, overrides))
+def _quarantine(run: "Run", encoders: dict[str, str]) -> None:
+    from pipeline.on_spark.quarantine import quarantine_failed
+
+    from pipeline.on_spark.session import spark_session
+
+    with spark_session(run.config.spark, "hisam encode") as spark, run.phase("quarantine"):
+        quarantine_failed(spark, run, encoders)
+
+
+def command(
+    config: ConfigFile = DEFAULT_CONFIG,
+    overrides: Overrides = None,
+    plan_only: PlanOnly = False,
+    planned: Planned = None,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Also what the encoder failed on before.")
+    ] = False,
+) -> None:
+    """Give every text and picture of the current items its vector (Spark plans, Ray Data encodes)."""
+    run_encode(read_config(config, overrides), halves=Halves(plan_only, planned), retry_failed=retry_failed)
 
 
 if __name__ == "__main__":

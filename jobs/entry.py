@@ -17,6 +17,12 @@ Overrides = Annotated[
     list[str] | None, typer.Option("--set", help="Override a setting: key.path=value. May be repeated.")
 ]
 Tokenizer = Annotated[str | None, typer.Option("--tokenizer", help="Fingerprint; default: the newest trained.")]
+PlanOnly = Annotated[
+    bool, typer.Option("--plan-only", help="Plan on Spark and stop; another cluster does it with --planned.")
+]
+Planned = Annotated[
+    str | None, typer.Option("--planned", help="Do the plan that --plan-only made under this run id; needs no Spark.")
+]
 Json = Annotated[bool, typer.Option("--json", help="For machines.")]
 
 DEFAULT_CONFIG = Path("hisam.yaml")

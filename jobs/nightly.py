@@ -8,33 +8,34 @@ from jobs.encode import run_encode
 from jobs.entry import DEFAULT_CONFIG, ConfigFile, Overrides, Tokenizer, read_config, start
 from jobs.extract import run_extract
 from jobs.publish import run_publish
-from jobs.tokenize import run_tokenize
+from jobs.tokenize import check_encoders, run_tokenize
 
 if TYPE_CHECKING:
     from pipeline.config.models import Config
 
 
 def run_nightly(config: "Config", tokenizer: str | None = None) -> None:
-    """All four jobs under one run id and one hold of the lake's lock.
+    """All four jobs under one run id, one hold of the lake's lock and one Spark session; Ray starts if there is work.
 
     The tokenizer is the released one, or the newest while none is released; one that cannot be used is refused before
     any work.
     """
+    from pipeline.release.pointer import released
+
     from pipeline.lake.artefacts import newest
     from pipeline.lake.run import Run
-    from pipeline.on_ray.session import ray_session
-    from pipeline.on_ray.tokenize import configured_encoders
-    from pipeline.release.releases import released
+    from pipeline.on_ray.encoders.fingerprint import encoder_fingerprints
+    from pipeline.on_spark.session import spark_session
 
     with Run("nightly", config, tokenizer=tokenizer) as night:
         release = released(night.lake)
         tokenizer = tokenizer or (release.tokenizer if release else newest(night.lake, "tokenizers"))
-        configured_encoders(night, tokenizer)
-        run_extract(config, night.run_id)
-        with ray_session(config.ray):
+        check_encoders(night, tokenizer, encoder_fingerprints(config.encoders))
+        with spark_session(config.spark, "hisam nightly"):
+            run_extract(config, night.run_id)
             run_encode(config, night.run_id)
             run_tokenize(config, tokenizer, night.run_id)
-        run_publish(config, tokenizer, run_id=night.run_id)
+            run_publish(config, tokenizer, run_id=night.run_id)
 
 
 def command(

@@ -1,34 +1,75 @@
-"""Ray Data: vectors without IDs under a tokenizer → ``semantic_ids``."""
+"""Current items without an ID under a tokenizer → ``semantic_ids``: Spark plans, Ray tokenizes."""
 
 from typing import TYPE_CHECKING
 
 import typer
 
-from jobs.entry import DEFAULT_CONFIG, ConfigFile, Overrides, Tokenizer, read_config, start, tell
+from jobs.entry import DEFAULT_CONFIG, ConfigFile, Overrides, Planned, PlanOnly, Tokenizer, read_config, start, tell
+from jobs.planning import BOTH, Halves, planned_run
 
 if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
     from pipeline.config.models import Config
+    from pipeline.lake.plans import Plan
+    from pipeline.lake.run import Run
 
 
-def run_tokenize(config: "Config", tokenizer: str | None = None, run_id: str | None = None) -> None:
+def run_tokenize(
+    config: "Config", tokenizer: str | None = None, run_id: str | None = None, halves: Halves = BOTH
+) -> None:
     """The job, as nightly and demo run it too."""
     from pipeline.lake.artefacts import newest
-    from pipeline.lake.run import Run
-    from pipeline.on_ray.session import ray_session
-    from pipeline.on_ray.tokenize import tokenize
 
-    with Run("tokenize", config, run_id=run_id, tokenizer=tokenizer) as run, ray_session(config.ray):
-        tokenize(run, tokenizer or newest(run.lake, "tokenizers"))
+    def make_plan(spark: "SparkSession", run: "Run") -> "Plan":
+        from pipeline.on_spark.quarantine import quarantine_failed
+
+        from pipeline.on_ray.encoders.fingerprint import encoder_fingerprints
+        from pipeline.on_spark.plans import plan_tokenizing
+
+        chosen = tokenizer or newest(run.lake, "tokenizers")
+        encoders = encoder_fingerprints(config.encoders)
+        check_encoders(run, chosen, encoders)
+        if halves.plan_only:  # encode ran where there is no Spark
+            quarantine_failed(spark, run, encoders)
+        return plan_tokenizing(spark, run, "tokenize", chosen, encoders)
+
+    with planned_run("tokenize", config, make_plan, run_id=run_id, halves=halves, tokenizer=tokenizer) as (run, plan):
+        if plan is not None:
+            from pipeline.on_ray.tokenize import tokenize
+
+            run.metrics |= plan.facts
+            tokenize(run, plan)
     tell(run)
+
+
+def check_encoders(run: "Run", tokenizer: str, configured: dict[str, str]) -> None:
+    """A tokenizer reads the vectors of the encoders that it was trained on.
+
+    Raises:
+        ConfigError: the lake has no such tokenizer.
+        JobError: others are configured; both are named.
+    """
+    from pipeline.errors import JobError
+    from pipeline.lake.artefacts import tokenizer_encoders
+
+    for modality, trained in tokenizer_encoders(run.lake, tokenizer).items():
+        if configured[modality] != trained:
+            raise JobError(
+                f"tokenizer {tokenizer} was trained on vectors of {modality} encoder {trained}, configured is "
+                f"{configured[modality]}: train a tokenizer for this one, or configure that one"
+            )
 
 
 def command(
     config: ConfigFile = DEFAULT_CONFIG,
     overrides: Overrides = None,
     tokenizer: Tokenizer = None,
+    plan_only: PlanOnly = False,
+    planned: Planned = None,
 ) -> None:
-    """Give every live item its semantic ID under a tokenizer (Ray Data)."""
-    run_tokenize(read_config(config, overrides), tokenizer)
+    """Give every current item its semantic ID under a tokenizer (Spark plans, Ray Data tokenizes)."""
+    run_tokenize(read_config(config, overrides), tokenizer, halves=Halves(plan_only, planned))
 
 
 if __name__ == "__main__":

@@ -1,38 +1,55 @@
-"""Ray Train: a tokenizer from ``embeddings`` → a tokenizer artefact."""
+"""A tokenizer from ``vectors`` → a tokenizer artefact: Spark chooses the sample, Ray Train trains."""
 
 from typing import TYPE_CHECKING
 
 import typer
 
-from jobs.entry import DEFAULT_CONFIG, ConfigFile, Overrides, read_config, start, tell
+from jobs.entry import DEFAULT_CONFIG, ConfigFile, Overrides, Planned, PlanOnly, read_config, start, tell
+from jobs.planning import BOTH, Halves, planned_run
 
 if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
     from pipeline.config.models import Config
+    from pipeline.lake.plans import Plan
+    from pipeline.lake.run import Run
 
 
-def run_train_tokenizer(config: "Config", run_id: str | None = None) -> str:
-    """The job, as demo runs it too; returns the tokenizer's fingerprint."""
+def run_train_tokenizer(config: "Config", run_id: str | None = None, halves: Halves = BOTH) -> str:
+    """The job, as demo runs it too; returns the tokenizer's fingerprint, empty where it only planned."""
     from jobs.progress import epochs
     from jobs.tables import show_tokenizer
-    from pipeline.lake.run import Run
-    from pipeline.on_ray.session import ray_session
-    from pipeline.on_ray.training.tokenizer import train_tokenizer
+    from pipeline.on_ray.encoders.fingerprint import encoder_fingerprints
 
-    with (
-        Run("train-tokenizer", config, run_id=run_id) as run,
-        ray_session(config.ray),
-        epochs("train-tokenizer") as progress,
-    ):
-        fingerprint = train_tokenizer(run, progress)
+    encoders = encoder_fingerprints(config.encoders)
+
+    def make_plan(spark: "SparkSession", run: "Run") -> "Plan":
+        from pipeline.on_spark.plans import plan_training
+
+        return plan_training(spark, run, encoders, config.tokenizer.sample_items)
+
+    fingerprint = ""
+    with planned_run("train-tokenizer", config, make_plan, run_id=run_id, halves=halves) as (run, plan):
+        if plan is not None:
+            from pipeline.on_ray.training.tokenizer import train_tokenizer
+
+            with epochs("train-tokenizer") as progress:
+                fingerprint = train_tokenizer(run, plan, progress)
     tell(run)
-    typer.echo(f"  tokenizer {fingerprint}")
-    show_tokenizer(run.metrics)
+    if fingerprint:
+        typer.echo(f"  tokenizer {fingerprint}")
+        show_tokenizer(run.metrics)
     return fingerprint
 
 
-def command(config: ConfigFile = DEFAULT_CONFIG, overrides: Overrides = None) -> None:
-    """Train the tokenizer on the stored vectors (Ray Train)."""
-    run_train_tokenizer(read_config(config, overrides))
+def command(
+    config: ConfigFile = DEFAULT_CONFIG,
+    overrides: Overrides = None,
+    plan_only: PlanOnly = False,
+    planned: Planned = None,
+) -> None:
+    """Train the tokenizer on a sample of the stored vectors (Spark chooses it, Ray Train trains)."""
+    run_train_tokenizer(read_config(config, overrides), halves=Halves(plan_only, planned))
 
 
 if __name__ == "__main__":

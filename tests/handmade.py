@@ -15,10 +15,11 @@ import torch
 
 from pipeline.config.models import Config
 from pipeline.lake.artefacts import store
+from pipeline.lake.commit import Writer, append
 from pipeline.lake.run import new_run_id
 from pipeline.lake.storage import Lake
-from schemas.semantic_id import disambiguator
-from schemas.tables import EMBEDDINGS, ITEMS, SEMANTIC_IDS
+from schemas.semantic_id import item_hash
+from schemas.tables import ITEMS, SEMANTIC_IDS, VECTORS, Table
 from tokenizer.base import artefact
 from tokenizer.base.config import TokenizerConfig
 from tokenizer.base.methods import build
@@ -30,6 +31,7 @@ TOKENIZER = TokenizerConfig(
 
 Night = Mapping[str, str | None]
 Codes = tuple[int, int, int, int | None]  # two shared, one text, one image
+Encoders = Mapping[str, str]  # by modality
 
 
 def config_of(folder: Path, **sections: Any) -> Config:
@@ -38,45 +40,64 @@ def config_of(folder: Path, **sections: Any) -> Config:
     return Config.model_validate({"lake": str(folder / "lake"), "catalog": catalog} | sections)
 
 
+def writable(uri: str | Path) -> Lake:
+    """A lake that the test writes to as a new run."""
+    lake = Lake.create(str(uri))
+    become_run(lake)
+    return lake
+
+
+def become_run(lake: Lake) -> str:
+    """Let ``lake`` be written by a new run; its id."""
+    run_id = new_run_id(lake)
+    lake.writer = Writer("test", run_id, lambda: None)
+    return run_id
+
+
 def digest(content: str) -> str:
     return hashlib.sha256(content.encode()).hexdigest()
 
 
+def shas(content: str) -> dict[str, str | None]:
+    """Hashes of a content's text and picture; every fourth content has no picture."""
+    pictured = int(digest(content)[:8], 16) % 4 > 0
+    return {"text_sha": digest(f"text {content}"), "image_sha": digest(f"image {content}") if pictured else None}
+
+
+def content_name(content: str) -> str:
+    """What :func:`pipeline.on_spark.expressions.content` makes of the hashes."""
+    return digest("|".join(sha or "" for sha in shas(content).values()))[:32]
+
+
 def extracted(lake: Lake, night: Night, files: int = 1) -> None:
     """What ``extract`` would have appended, in so many commits of one run; the order is that of ``night``."""
-    run_id = new_run_id()
+    run_id = become_run(lake)
     rows = [
-        {
-            "item_id": item,
-            "content_hash": digest(content or item),
-            "deleted": content is None,
-            "run_id": run_id,
-            "extracted_at": 0,
-        }
+        {"item_id": item, "deleted": content is None, "run_id": run_id, "extracted_at": 0}
+        | ({} if content is None else {"text": content, **shas(content)})
         for item, content in night.items()
     ]
     _append(lake, ITEMS, rows, files)
 
 
-def encoded(lake: Lake, contents: Sequence[str], encoder: str, files: int = 1) -> None:
-    """Vectors that are a function of content and encoder; every fourth content has no picture."""
-    rows = []
-    for content in contents:
-        rng = np.random.default_rng(int(digest(encoder + content)[:12], 16))
-        text, image = (rng.normal(size=n).astype(np.float16).astype(np.float32) for n in (TEXT_DIM, IMAGE_DIM))
-        pictured = int(digest(content)[:8], 16) % 4 > 0
-        rows.append(
-            {
-                "content_hash": digest(content),
-                "encoder": encoder,
-                "text_embedding": text,
-                "image_embedding": image if pictured else None,
-            }
-        )
-    _append(lake, EMBEDDINGS, rows, files)
+def vector(sha: str, encoder: str, width: int) -> list[float]:
+    rng = np.random.default_rng(int(digest(encoder + sha)[:12], 16))
+    return rng.normal(size=width).astype(np.float16).astype(np.float32).tolist()
 
 
-def trained(lake: Lake, encoder: str, seed: int = 0, **settings: Any) -> str:
+def encoded(lake: Lake, contents: Sequence[str], encoders: Encoders, files: int = 1) -> None:
+    """Vectors that are a function of text or picture and its encoder."""
+    become_run(lake)
+    for modality, width in (("text", TEXT_DIM), ("image", IMAGE_DIM)):
+        wanted = dict.fromkeys(sha for content in contents if (sha := shas(content)[f"{modality}_sha"]))
+        rows = [
+            {"encoder": encoders[modality], "sha": sha, "vector": vector(sha, encoders[modality], width)}
+            for sha in wanted
+        ]
+        _append(lake, VECTORS, rows, files)
+
+
+def trained(lake: Lake, encoders: Encoders, seed: int = 0, **settings: Any) -> str:
     """A tokenizer in the lake whose weights and codebooks are noise; its fingerprint."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -86,7 +107,7 @@ def trained(lake: Lake, encoder: str, seed: int = 0, **settings: Any) -> str:
                 buffer.normal_()
     model.seen_2.fill_(True)
     with tempfile.TemporaryDirectory() as folder:
-        fingerprint = artefact.save(model.eval(), Path(folder), {}, encoder)
+        fingerprint = artefact.save(model.eval(), Path(folder), {}, dict(encoders))
         store(lake, "tokenizers", Path(folder), fingerprint)
     return fingerprint
 
@@ -94,7 +115,12 @@ def trained(lake: Lake, encoder: str, seed: int = 0, **settings: Any) -> str:
 def described(lake: Lake, fingerprint: str, config: TokenizerConfig = TOKENIZER) -> str:
     """A tokenizer of which the lake has no more than the description."""
     description = artefact.Description(
-        fingerprint=fingerprint, encoder="e" * 16, text_dim=12, image_dim=10, config=config, versions={}
+        fingerprint=fingerprint,
+        encoders={"text": "e" * 16, "image": "f" * 16},
+        text_dim=12,
+        image_dim=10,
+        config=config,
+        versions={},
     )
     lake.write_json(f"tokenizers/{fingerprint}/config.json", description.model_dump(mode="json"))
     return fingerprint
@@ -102,30 +128,29 @@ def described(lake: Lake, fingerprint: str, config: TokenizerConfig = TOKENIZER)
 
 def identified(lake: Lake, tokenizer: str, codes: Mapping[str, Codes], night: Night, **constant: Any) -> None:
     """What ``tokenize`` would have appended for the contents of ``night``; ``constant`` replaces columns."""
-    layout, rows = TOKENIZER.layout(), []
+    run_id, layout, rows = become_run(lake), TOKENIZER.layout(), []
     for item, (*shared, text, image) in codes.items():
         row = [*shared, text, layout.absent if image is None else image]
         rows.append(
             {
                 "item_id": item,
-                "content_hash": digest(night[item] or item),
+                "content": content_name(night[item] or item),
                 "tokenizer": tokenizer,
+                "item_hash": item_hash(item),
                 "shared": shared,
                 "text": [text],
                 "image": None if image is None else [image],
-                "disambiguator": disambiguator(item),
                 "sid": layout.format(layout.split(row)),
                 "has_text": True,
                 "has_image": image is not None,
-                "run_id": "r",
+                "run_id": run_id,
             }
             | constant
         )
     _append(lake, SEMANTIC_IDS, rows, 1)
 
 
-def _append(lake: Lake, table: Any, rows: list[dict[str, Any]], files: int) -> None:
-    lake.create(table)
+def _append(lake: Lake, table: Table, rows: list[dict[str, Any]], files: int) -> None:
     for part in range(files):
         if rows[part::files]:
-            lake.append(table, pa.Table.from_pylist(rows[part::files], schema=table.schema))
+            append(lake, table, pa.Table.from_pylist(rows[part::files], schema=table.schema))

@@ -1,6 +1,5 @@
 """Artefacts of the lake, trained tokenizers and rankers: ``LAKE/tokenizers/FINGERPRINT``, ``LAKE/rankers/…``."""
 
-import json
 import re
 import tempfile
 from pathlib import Path
@@ -30,13 +29,17 @@ def local_folder(lake: Lake, kind: Kind, fingerprint: str) -> Path:
     Raises:
         ConfigError: it is no fingerprint, or the lake has no such artefact; those that it has are named.
     """
+    _require(lake, kind, fingerprint)
+    if isinstance(lake.filesystem, fs.LocalFileSystem):
+        return Path(lake.path(f"{kind}/{fingerprint}"))
+    return lake.download(f"{kind}/{fingerprint}", Path(tempfile.mkdtemp(prefix="hisam-")) / fingerprint)
+
+
+def _require(lake: Lake, kind: Kind, fingerprint: str) -> None:
     known = fingerprints(lake, kind)
     if not _FINGERPRINT.fullmatch(fingerprint) or fingerprint not in known:
         there = f"there are {', '.join(known)}" if known else f"run {_TRAINED_BY[kind]} first"
         raise ConfigError(f"{lake.uri}/{kind} has no {fingerprint!r}; {there}")
-    if isinstance(lake.filesystem, fs.LocalFileSystem):
-        return Path(lake.path(f"{kind}/{fingerprint}"))
-    return lake.download(f"{kind}/{fingerprint}", Path(tempfile.mkdtemp(prefix="hisam-")) / fingerprint)
 
 
 def fingerprints(lake: Lake, kind: Kind) -> list[str]:
@@ -60,21 +63,34 @@ def newest(lake: Lake, kind: Kind) -> str:
 
 
 def tokenizer_layout(lake: Lake, fingerprint: str) -> Layout:
-    """The layout of a tokenizer's IDs, without loading its weights.
+    """The layout of a tokenizer's IDs, without its weights.
 
     Raises:
         ConfigError: the lake has no such tokenizer.
         JobError: its description is broken, or that of another tokenizer.
     """
-    file = local_folder(lake, "tokenizers", fingerprint) / "config.json"
+    return _described(lake, fingerprint)[0]
+
+
+def tokenizer_encoders(lake: Lake, fingerprint: str) -> dict[str, str]:
+    """By modality the encoder whose vectors a tokenizer was trained on; raises as :func:`tokenizer_layout`."""
+    return _described(lake, fingerprint)[1]
+
+
+def _described(lake: Lake, fingerprint: str) -> tuple[Layout, dict[str, str]]:
+    _require(lake, "tokenizers", fingerprint)
+    file = f"tokenizers/{fingerprint}/config.json"
+    described = lake.read_json(file)
     try:
-        described = json.loads(file.read_bytes())
         holds, layout = described["fingerprint"], TokenizerConfig.model_validate(described["config"]).layout()
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        encoders = {modality: str(described["encoders"][modality]) for modality in ("text", "image")}
+    except (ValueError, KeyError, TypeError) as error:
         why = str(error).splitlines()[0]
-        raise JobError(f"{file} does not describe a tokenizer ({why}): restore the folder or train again") from error
+        raise JobError(
+            f"{lake.uri}/{file} does not describe a tokenizer ({why}): restore the folder or train again"
+        ) from error
     refuse_another(lake, "tokenizers", fingerprint, holds)
-    return layout
+    return layout, encoders
 
 
 def refuse_another(lake: Lake, kind: Kind, fingerprint: str, holds: str) -> None:

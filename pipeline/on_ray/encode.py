@@ -1,209 +1,177 @@
-"""Ray Data: live items that have no vector under the configured encoders get one.
+"""Ray Data: the texts and pictures of a plan become vectors, each once, however many items have it.
 
-A text or an image is encoded once, however many items have it and whenever they came: what the table has of it already
-is read there, the rest is encoded, and rows are put together from both.
+What an encoder cannot make a vector of is stored as tried, with its fault, so that no later night trips over it.
 """
 
 import io
 import logging
+from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
-import ray
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from PIL import Image
+from ray.data import Dataset
 
-from pipeline.config.models import Encoders
-from pipeline.lake.live import Chunk, chunks, encoded, first_of_each, live_items, row_key, without
+from pipeline.config.models import Encoder
+from pipeline.errors import JobError
+from pipeline.lake.commit import create
+from pipeline.lake.plans import Plan
 from pipeline.lake.run import Run
 from pipeline.lake.storage import Lake
-from pipeline.on_ray.encoders.encoders import Encode, Modality, encoder_fingerprint, load_encoder
-from pipeline.on_ray.session import actor_device, actor_pool, read_files
+from pipeline.on_ray.encoders.load import load_encoder
+from pipeline.on_ray.plan_reader import do_plan, read_parts, stage_rows
+from pipeline.on_ray.session import actor_device, actor_pool
 from pipeline.on_ray.vector_columns import to_column
-from schemas.tables import EMBEDDINGS, ITEMS
+from schemas.tables import ITEMS, VECTORS
 
 logger = logging.getLogger(__name__)
 
-ROW = ["item_id", "run_id"]  # identifies a row of items: a run appends at most one an item
-MODALITIES: tuple[Modality, ...] = ("text", "image")
-VECTORS = ["text_sha", "text_embedding", "image_sha", "image_embedding"]
-BLOCK = 4096  # rows of a file
-POOL = pa.schema([EMBEDDINGS.schema.field(name) for name in VECTORS])
+MODALITIES = ("text", "image")
+LONGEST_FAULT = 300  # characters
 
 
-def encode(run: Run) -> str:
-    """Append the missing rows of ``embeddings``, a commit a chunk, and return the encoders' fingerprint."""
-    lake, settings = run.lake, run.config.encoders
-    with run.phase("pending"):
-        encoder = encoder_fingerprint(settings)
-        run.read(ITEMS)
-        live = live_items(lake)
-        # Items of equal content are encoded once, from the row that sorts first.
-        by_content = live.sort_by([("content_hash", "ascending"), ("item_id", "ascending")])
-        contents = first_of_each(by_content, "content_hash")
-        pending = without(contents, encoded(lake, encoder), ["content_hash"])
-        run.count(rows_in=contents.num_rows, skipped=contents.num_rows - pending.num_rows)
-    run.metrics["encoder"] = encoder
-    run.count(rows_out=0, texts_encoded=0, images_encoded=0)
-    lake.create(EMBEDDINGS)
-    with run.phase("encode"):
-        for chunk in chunks(pending, settings.commit_rows):
-            _encode_chunk(run, chunk, encoder)
-            run.count(rows_out=chunk.rows.num_rows)
-            logger.info("encode: committed %d of %d contents", run.counts["rows_out"], pending.num_rows)
-    run.wrote(EMBEDDINGS)
-    return encoder
+def encode(run: Run, plan: Plan) -> None:
+    """Append a row to ``vectors`` for everything in ``plan``, a commit a chunk.
 
+    ``run.counts`` has ``rows_out``, ``texts_encoded``, ``images_encoded`` and ``failed``.
 
-def _encode_chunk(run: Run, chunk: Chunk, encoder: str) -> None:
+    Raises:
+        JobError: an encoder fails on whatever it is given; what was committed stays.
+    """
     lake = run.lake
-    rows = _with_shas(lake, chunk)
-    sources = []
-    stored = {m: _stored(lake, encoder, m, rows) for m in MODALITIES}
-    for modality, known in stored.items():
-        new = _first_without(rows[f"{modality}_sha"].combine_chunks(), known[f"{modality}_sha"].combine_chunks())
-        rows = rows.append_column(f"encode_{modality}", new)
-        run.count(**{f"{modality}s_encoded": pc.sum(new).as_py() or 0})
-    teaching = rows.filter(pc.or_(rows["encode_text"], rows["encode_image"]))
-    if teaching.num_rows:
-        sources.append(_encoded_now(run, teaching))
-    files = sorted({file for known in stored.values() for file in known["file"].to_pylist()})
-    if files:
-        paths = [lake.path(f"{EMBEDDINGS.name}/{file}") for file in files]
-        wanted = {m: ray.put(rows[f"{m}_sha"].combine_chunks()) for m in MODALITIES}
-        sources.append(
-            read_files(lake, paths, VECTORS).map_batches(_wanted, batch_format="pyarrow", fn_kwargs={"wanted": wanted})
-        )
-    vectors = [block for source in sources for block in source.to_arrow_refs()]
-    (
-        ray.data.from_arrow(rows.select(["content_hash", "text_sha", "image_sha"]))
-        .repartition(target_num_rows_per_block=BLOCK)
-        .map_batches(
-            _put_together,
-            batch_format="pyarrow",
-            batch_size=BLOCK,
-            fn_kwargs={"vectors": vectors, "encoder": encoder},
-        )
-        .write_delta(lake.table_uri(EMBEDDINGS), storage_options=lake.storage_options or None)
+    run.count(rows_in=plan.rows, rows_out=0, texts_encoded=0, images_encoded=0, failed=0)
+    with run.phase("encode"):
+        create(lake, VECTORS)
+        for chunk in do_plan(lake, plan, VECTORS, partial(_encode_chunk, run, plan)):
+            logger.info(
+                "encode: committed chunk %d of %d, %d vectors so far", chunk + 1, plan.chunks, run.counts["rows_out"]
+            )
+    run.wrote(VECTORS)
+
+
+def _encode_chunk(run: Run, plan: Plan, chunk: int) -> list[str]:
+    """Stage the vectors of a chunk: the files to commit."""
+    lake, staged = run.lake, []
+    parts = plan.parts(lake, chunk)
+    for modality in MODALITIES:
+        mine = [part for part in parts if f"/modality={modality}/" in part]
+        if mine:
+            rows = _encoded(run, modality, mine)
+            staged += stage_rows(rows, lake, VECTORS, {"encoder": plan.facts["encoders"][modality]})
+    _count(run, plan, staged)
+    return staged
+
+
+def _encoded(run: Run, modality: str, parts: list[str]) -> Dataset:
+    settings: Encoder = getattr(run.config.encoders, modality)
+    inputs = read_parts(run.lake, parts, partial(read_inputs, modality=modality, rows=settings.batch_size))
+    rows = sum(pq.read_metadata(part, filesystem=run.lake.filesystem).num_rows for part in parts)
+    return inputs.map_batches(
+        EncodeInputs,
+        batch_format="pyarrow",
+        batch_size=settings.batch_size,
+        fn_constructor_args=(modality, settings),
+        **actor_pool(run.config.encoders.workers, -(-rows // settings.batch_size)),
     )
 
 
-def _with_shas(lake: Lake, chunk: Chunk) -> pa.Table:
-    """The chunk's rows with the hashes of their text and image, in order of the contents, so that of several items
-    with one text the same one is encoded in any order of files."""
-    paths = [lake.path(f"{ITEMS.name}/{file}") for file in chunk.files]
-    found = ds.dataset(paths, format="parquet", filesystem=lake.filesystem).to_table([*ROW, "text_sha", "image_sha"])
-    at = pc.index_in(row_key(chunk.rows, ROW), value_set=row_key(found, ROW))
-    rows = chunk.rows
-    for name in ("text_sha", "image_sha"):
-        rows = rows.append_column(name, found[name].take(at))
-    return rows.sort_by("content_hash")
-
-
-def _stored(lake: Lake, encoder: str, modality: Modality, rows: pa.Table) -> pa.Table:
-    """``…_sha`` and ``file`` of the vectors that the table has of the rows' texts or images."""
-    sha = f"{modality}_sha"
-    mine = (ds.field("encoder") == encoder) & ds.field(sha).isin(rows[sha].drop_null().combine_chunks())
-    found = lake.read(EMBEDDINGS, [sha, "__filename"], where=mine).rename_columns([sha, "file"])
-    return first_of_each(found.sort_by("file"), sha)
-
-
-def _first_without(shas: pa.Array, stored: pa.Array) -> pa.Array:
-    """Bool a row: the first of each hash that is not among the stored ones."""
-    new = np.asarray(pc.and_(pc.is_valid(shas), pc.invert(pc.is_in(shas, value_set=stored))))
-    first = np.zeros(len(shas), bool)
-    first[np.unique(np.asarray(shas.dictionary_encode().indices.fill_null(-1)), return_index=True)[1]] = True
-    return pa.array(new & first)
-
-
-def _encoded_now(run: Run, teaching: pa.Table) -> ray.data.Dataset:
-    """Vectors of the texts and images that the rows are marked to be encoded for."""
-    settings = run.config.encoders
-    batch = max(settings.text.batch_size, settings.image.batch_size)
-    files = [run.lake.path(f"{ITEMS.name}/{file}") for file in pc.unique(teaching["file"]).to_pylist()]
-    marks = ray.put(teaching.select([*ROW, "encode_text", "encode_image"]))
-    return (
-        read_files(run.lake, files, [*ROW, "text", "image", "text_sha", "image_sha"], batch)
-        .map_batches(_marked, batch_format="pyarrow", fn_kwargs={"marks": marks})
-        .map_batches(
-            EncodeItems,
-            batch_format="pyarrow",
-            batch_size=batch,
-            fn_constructor_args=(settings,),
-            **actor_pool(settings.workers, -(-teaching.num_rows // batch)),
-        )
-    )
-
-
-def _marked(rows: pa.Table, marks: Any) -> pa.Table:
-    """The rows that are marked, with nothing in place of what is not to be encoded."""
-    marks = ray.get(marks) if isinstance(marks, ray.ObjectRef) else marks
-    at = pc.index_in(row_key(rows, ROW), value_set=row_key(marks, ROW))
-    rows, at = rows.filter(pc.is_valid(at)), at.drop_null()
+def _count(run: Run, plan: Plan, staged: Sequence[str]) -> None:
     for modality in MODALITIES:
-        mark = marks[f"encode_{modality}"].take(at)
-        for name in (modality, f"{modality}_sha"):
-            kept = pc.if_else(mark, rows[name], pa.scalar(None, rows[name].type))
-            rows = rows.set_column(rows.schema.get_field_index(name), name, kept)
-    return rows
+        for file in staged:
+            if f"encoder={plan.facts['encoders'][modality]}/" not in file:
+                continue
+            footer = pq.read_metadata(run.lake.path(f"{VECTORS.name}/{file}"), filesystem=run.lake.filesystem)
+            fault = footer.schema.names.index("fault")
+            groups = (footer.row_group(group).column(fault) for group in range(footer.num_row_groups))
+            failed = sum(group.num_values - group.statistics.null_count for group in groups)
+            run.count(rows_out=footer.num_rows, failed=failed, **{f"{modality}s_encoded": footer.num_rows})
 
 
-def _wanted(vectors: pa.Table, wanted: dict[str, Any]) -> pa.Table:
-    """The stored vectors of a text or an image that is asked for."""
-    asked = [pc.is_in(vectors[f"{m}_sha"], value_set=ray.get(shas), skip_nulls=True) for m, shas in wanted.items()]
-    return vectors.filter(pc.or_(*asked))
+def read_inputs(lake: Lake, part: str, *, modality: str, rows: int) -> Iterator[pa.Table]:
+    """``sha`` and ``input`` of the texts or pictures that a part of a plan names, so many rows at a time.
+
+    A part names rows of one file of ``items``, whose row groups are read one at a time, and of those one column.
+    Texts of similar length come together, so that little is padded.
+    """
+    wanted = pq.read_table(lake.filesystem.open_input_file(part), columns=["sha", "file", "position"])
+    if not wanted.num_rows:
+        return
+    path = lake.path(f"{ITEMS.name}/{wanted['file'][0].as_py()}")
+    with lake.filesystem.open_input_file(path) as source, pq.ParquetFile(source) as file:
+        start = 0
+        for group in range(file.num_row_groups):
+            stop = start + file.metadata.row_group(group).num_rows
+            here = wanted.filter((pc.field("position") >= start) & (pc.field("position") < stop))
+            if here.num_rows:
+                column = file.read_row_group(group, columns=[modality])[modality]
+                found = pa.table({"sha": here["sha"], "input": column.take(pc.subtract(here["position"], start))})
+                if modality == "text":
+                    found = found.take(pc.sort_indices(pc.binary_length(found["input"])))
+                for first in range(0, found.num_rows, rows):
+                    yield found.slice(first, rows).combine_chunks()
+            start = stop
 
 
-def _put_together(rows: pa.Table, vectors: list[Any], encoder: str) -> pa.Table:
-    """Rows of ``embeddings`` from the vectors of their texts and images, whichever row these were encoded for."""
-    pool = pa.concat_tables([table.select(VECTORS).cast(POOL) for table in ray.get(vectors)])
-    for modality in MODALITIES:
-        known = pool.filter(pc.is_valid(pool[f"{modality}_embedding"]))
-        at = pc.index_in(rows[f"{modality}_sha"], value_set=known[f"{modality}_sha"], skip_nulls=True)
-        rows = rows.append_column(f"{modality}_embedding", known[f"{modality}_embedding"].take(at))
-    named = pa.array([encoder] * rows.num_rows, pa.string())
-    return EMBEDDINGS.conform(rows.append_column("encoder", named))
+class EncodeInputs:
+    """An actor that holds one modality's encoder and turns texts or pictures into rows of ``vectors``."""
 
+    def __init__(self, modality: str, settings: Encoder) -> None:
+        self._modality, self._model = modality, settings.model
+        self._encode = load_encoder(modality, settings, actor_device())
 
-class EncodeItems:
-    """An actor that holds both encoders and turns rows of ``items`` into vectors by the hashes of text and image."""
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """``sha``, ``vector`` and ``fault`` of a batch of ``sha`` and ``input``.
 
-    def __init__(self, settings: Encoders) -> None:
-        device = actor_device()
-        self._settings = settings
-        self._text = load_encoder("text", settings.text, device)
-        self._image = load_encoder("image", settings.image, device)
-
-    def __call__(self, items: pa.Table) -> pa.Table:
-        """Vectors of a batch of items; null for the modality that an item does not have."""
-        texts = items["text"].to_pylist()
-        images = [
-            None if data is None else Image.open(io.BytesIO(data)).convert("RGB") for data in items["image"].to_pylist()
-        ]
+        Raises:
+            JobError: the encoder fails not on an input but on any.
+        """
+        inputs = batch["input"].to_pylist()
+        if self._modality == "image":
+            inputs = [Image.open(io.BytesIO(data)).convert("RGB") for data in inputs]
+        vectors, faults = self._vectors(inputs)
+        if all(fault is not None for fault in faults):
+            self._check_encoder()
+        present_N = np.array([fault is None for fault in faults])
+        width = max((len(vector) for vector in vectors if vector is not None), default=0)
+        x_ND = np.array([np.zeros(width) if vector is None else vector for vector in vectors], np.float32)
         return pa.table(
             {
-                "text_sha": items["text_sha"],
-                "text_embedding": _encode_present(self._text, texts, self._settings.text.batch_size),
-                "image_sha": items["image_sha"],
-                "image_embedding": _encode_present(self._image, images, self._settings.image.batch_size),
+                "sha": batch["sha"],
+                "vector": to_column(x_ND.reshape(len(inputs), width), present_N),
+                "fault": pa.array(faults, pa.string()),
             }
         )
 
+    def _vectors(self, inputs: list[Any]) -> tuple[list[NDArray[np.float32] | None], list[str | None]]:
+        """A vector or a fault of each input; a batch that raises is halved down to the inputs that make it raise."""
+        try:
+            x_ND = self._encode(inputs)
+        except Exception as error:  # noqa: BLE001 - whatever an encoder raises on one input must not cost the others
+            if len(inputs) == 1:
+                return [None], [f"{type(error).__name__}: {error}".splitlines()[0][:LONGEST_FAULT]]
+            half = len(inputs) // 2
+            first, second = self._vectors(inputs[:half]), self._vectors(inputs[half:])
+            return first[0] + second[0], first[1] + second[1]
+        faults = [_fault(x_D) for x_D in x_ND]
+        return [x_D if fault is None else None for x_D, fault in zip(x_ND, faults, strict=True)], faults
 
-def _encode_present(encode: Encode, inputs: list[Any], batch_size: int) -> pa.ListArray:
-    """A column of vectors: of the inputs that are there, similar lengths together so that little is padded."""
-    there = [i for i, value in enumerate(inputs) if value is not None]
-    there.sort(key=lambda i: len(inputs[i]) if isinstance(inputs[i], str) else 0)
-    vectors: dict[int, NDArray[np.float32]] = {}
-    for start in range(0, len(there), batch_size):
-        index = there[start : start + batch_size]
-        vectors.update(zip(index, encode([inputs[i] for i in index]), strict=True))
-    present_N = np.array([value is not None for value in inputs], dtype=bool)
-    dim = len(next(iter(vectors.values()))) if vectors else 0
-    x_ND = np.zeros((len(inputs), dim), np.float32)
-    for i, vector in vectors.items():
-        x_ND[i] = vector
-    return to_column(x_ND, present_N)
+    def _check_encoder(self) -> None:
+        """Where a whole batch fails, an input that nothing can be wrong with says whether the encoder is at fault."""
+        probe = "A plain text." if self._modality == "text" else Image.effect_noise((64, 64), 50).convert("RGB")
+        _, (fault,) = self._vectors([probe])
+        if fault is not None:
+            raise JobError(
+                f"encoders.{self._modality}: {self._model} gives no usable vector of anything ({fault}): "
+                "mend or replace the model; nothing was recorded of this batch"
+            )
+
+
+def _fault(x_D: NDArray[np.float32]) -> str | None:
+    if not np.isfinite(x_D).all():
+        return "the vector is not finite"
+    return None if x_D.any() else "the vector is zero"

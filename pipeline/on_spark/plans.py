@@ -34,8 +34,7 @@ def plan_encoding(spark: SparkSession, run: Run, encoders: Mapping[str, str]) ->
         encoders: by modality the fingerprint of its encoder.
 
     Returns:
-        A plan of rows ``sha``, ``file`` of ``items`` and ``position`` in it; a chunk is of one modality, which
-        ``facts["modalities"]`` lists by chunk, and a part is of one file.
+        A plan of rows ``sha``, ``file`` of ``items`` and ``position`` in it; a part is of one modality and one file.
     """
     tables = spark_delta(spark, run.lake, run.config.spark)
     run.read(ITEMS)
@@ -59,16 +58,11 @@ def plan_encoding(spark: SparkSession, run: Run, encoders: Mapping[str, str]) ->
         .persist(StorageLevel.DISK_ONLY)
     )
     chunked = _by_file(pending, run.config.encoders.commit_rows).persist(StorageLevel.DISK_ONLY)
-    modalities = [row["modality"] for row in chunked.select("chunk", "modality").distinct().orderBy("chunk").collect()]
+    last = chunked.agg(F.max("chunk")).first()
+    chunks = 0 if last is None or last[0] is None else last[0] + 1
     rows = pending.join(F.broadcast(chunked), on=["modality", "file"])
-    plan = _write(
-        run,
-        "encode",
-        rows,
-        ["sha", "file", "position"],
-        len(modalities),
-        {"modalities": modalities, "encoders": dict(encoders)},
-    )
+    columns = ["sha", "file", "position"]
+    plan = _write(run, "encode", rows, ["chunk", "modality", "part"], columns, chunks, {"encoders": dict(encoders)})
     chunked.unpersist()
     pending.unpersist()
     return plan
@@ -155,14 +149,15 @@ def said(encoders: Mapping[str, str]) -> str:
 
 
 def _by_file(pending: DataFrame, chunk_rows: int) -> DataFrame:
-    """``modality``, ``file``, ``chunk`` and ``part``: every file whole in a chunk of about ``chunk_rows`` rows."""
+    """``modality``, ``file``, ``chunk`` and ``part``: every file whole, in chunks of about ``chunk_rows`` rows a modality."""
     files = pending.groupBy("modality", "file").agg(F.count("*").alias("rows"))
-    before = Window.partitionBy("modality").orderBy("file").rowsBetween(Window.unboundedPreceding, -1)
-    nth = F.floor(F.coalesce(F.sum("rows").over(before), F.lit(0)) / chunk_rows)
-    in_order = Window.orderBy("modality", "nth")
-    numbered = files.withColumn("nth", nth).withColumn("chunk", F.dense_rank().over(in_order) - 1)
-    part = F.row_number().over(Window.partitionBy("chunk").orderBy("file")) - 1
-    return numbered.select("modality", "file", "chunk", part.alias("part"))
+    in_order = Window.partitionBy("modality").orderBy("file")
+    before = F.sum("rows").over(in_order.rowsBetween(Window.unboundedPreceding, -1))
+    skipped = files.withColumn("nth", F.floor(F.coalesce(before, F.lit(0)) / chunk_rows))
+    # Numbers without gaps, also where one file has more rows than a chunk should.
+    chunk = F.dense_rank().over(Window.partitionBy("modality").orderBy("nth")) - 1
+    part = F.row_number().over(in_order) - 1
+    return skipped.select("modality", "file", chunk.alias("chunk"), part.alias("part"))
 
 
 def _write_spread(
@@ -187,16 +182,17 @@ def _write_spread(
             "part": F.pmod(F.floor(F.col(number) / chunks), F.lit(parts)).cast("int"),
         }
     )
-    return _write(run, job, spread, columns, chunks, facts)
+    return _write(run, job, spread, ["chunk", "part"], columns, chunks, facts)
 
 
-def _write(run: Run, job: str, rows: DataFrame, columns: list[str], chunks: int, facts: dict[str, Any]) -> Plan:
-    """Write rows that have ``chunk`` and ``part``; one file a part."""
+def _write(
+    run: Run, job: str, rows: DataFrame, folders: list[str], columns: list[str], chunks: int, facts: dict[str, Any]
+) -> Plan:
+    """Write rows into ``folders``, of which the last ones are parts: one file each."""
     if not chunks:
         return Plan(job, run.run_id, 0, 0, facts)
-    folder = plan_folder(job, run.run_id)
-    uri = spark_uri(f"{run.lake.uri}/{folder}")
-    parts = rows.select("chunk", "part", *columns).repartition("chunk", "part").sortWithinPartitions("chunk", "part")
-    parts.write.mode("overwrite").option("maxRecordsPerFile", 0).partitionBy("chunk", "part").parquet(uri)
+    uri = spark_uri(f"{run.lake.uri}/{plan_folder(job, run.run_id)}")
+    parts = rows.select(*folders, *columns).repartition(*folders).sortWithinPartitions(*folders)
+    parts.write.mode("overwrite").option("maxRecordsPerFile", 0).partitionBy(*folders).parquet(uri)
     written = rows.sparkSession.read.parquet(uri).count()
     return save_plan(run.lake, Plan(job, run.run_id, written, chunks, facts))

@@ -26,7 +26,7 @@ class Description(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     fingerprint: str
-    encoder: str
+    encoders: dict[str, str]
     text_dim: int = Field(ge=1)
     image_dim: int = Field(ge=1)
     config: TokenizerConfig
@@ -35,16 +35,16 @@ class Description(BaseModel):
 
 @dataclass(frozen=True)
 class Artefact:
-    """A tokenizer with its identity: of its encoders (``encoder``) and of itself (``fingerprint``)."""
+    """A tokenizer with its identity: of its encoders by modality (``encoders``) and of itself (``fingerprint``)."""
 
     model: Tokenizer
     config: TokenizerConfig
-    encoder: str
+    encoders: dict[str, str]
     fingerprint: str
     metrics: dict[str, Any]
 
 
-def save(model: Tokenizer, folder: Path, metrics: dict[str, Any], encoder: str) -> str:
+def save(model: Tokenizer, folder: Path, metrics: dict[str, Any], encoders: dict[str, str]) -> str:
     """Write a tokenizer into ``folder`` and return its fingerprint.
 
     ``config.json`` comes last, so that a folder that has it is whole; each file appears all at once.
@@ -58,8 +58,8 @@ def save(model: Tokenizer, folder: Path, metrics: dict[str, Any], encoder: str) 
     folder.mkdir(parents=True, exist_ok=True)
     weights = format_tensors({name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()})
     description = Description(
-        fingerprint=fingerprint(weights, model.config, encoder),
-        encoder=encoder,
+        fingerprint=fingerprint(weights, model.config, encoders),
+        encoders=encoders,
         text_dim=model.text_dim,
         image_dim=model.image_dim,
         config=model.config,
@@ -80,7 +80,7 @@ def load(folder: Path, device: str | torch.device = "cpu") -> Artefact:
     """
     description = _description(folder / CONFIG)
     weights = _read(folder / MODEL)
-    actual = fingerprint(weights, description.config, description.encoder)
+    actual = fingerprint(weights, description.config, description.encoders)
     if actual != description.fingerprint:
         raise TokenizerError(
             f"{folder / MODEL} and {folder / CONFIG} do not belong together: their fingerprint is {actual}, "
@@ -95,14 +95,15 @@ def load(folder: Path, device: str | torch.device = "cpu") -> Artefact:
         metrics = json.loads(_read(folder / METRICS))
     except json.JSONDecodeError as error:
         raise TokenizerError(f"{folder / METRICS} is not JSON: {error}") from error
-    return Artefact(model.to(device).eval(), description.config, description.encoder, description.fingerprint, metrics)
+    return Artefact(model.to(device).eval(), description.config, description.encoders, description.fingerprint, metrics)
 
 
-def fingerprint(weights: bytes, config: TokenizerConfig, encoder: str) -> str:
+def fingerprint(weights: bytes, config: TokenizerConfig, encoders: dict[str, str]) -> str:
     """16 hexadecimal digits that name the weights, the configuration and the encoders."""
     canonical = json.dumps(config.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
     digest = hashlib.sha256()
-    for part in (weights, canonical.encode(), encoder.encode()):
+    named = json.dumps(encoders, sort_keys=True)
+    for part in (weights, canonical.encode(), named.encode()):
         digest.update(len(part).to_bytes(8, "big"))
         digest.update(part)
     return digest.hexdigest()[:16]

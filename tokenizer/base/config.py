@@ -1,5 +1,6 @@
 """Configuration of the Disentangled Semantic Tokenizer: every setting with its bounds."""
 
+import math
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -7,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from schemas.semantic_id import MAX_CODEBOOK, Layout
 
 Method = Literal["dst", "rq_kmeans", "rq_vae"]
+SHARE = 1 / 20  # of the contents: held out for the metrics; as many again to watch a training
 
 
 class TokenizerConfig(BaseModel):
@@ -77,6 +79,11 @@ class TokenizerConfig(BaseModel):
     revive_below: float = Field(
         0.05, ge=0, lt=1, description="a code used less than this share of the mean is drawn anew"
     )
+
+    @property
+    def sample_items(self) -> int:
+        """How many items to read for a training: those it trains on, watches and is measured on."""
+        return math.ceil(self.max_train_items / (1 - 2 * SHARE))
 
     def layout(self) -> Layout:
         """The slots of the semantic IDs that this configuration makes."""

@@ -1,4 +1,7 @@
-"""Train the tokenizer on the vectors of the live items, and leave it in the lake with its metrics."""
+"""Train the tokenizer on the vectors of a plan, and leave it in the lake with its metrics.
+
+The metrics are of the sample that the plan holds; of the whole catalogue the gates of ``publish`` tell.
+"""
 
 import hashlib
 import logging
@@ -10,12 +13,11 @@ import torch
 
 from pipeline.errors import JobError
 from pipeline.lake.artefacts import store
+from pipeline.lake.plans import Plan
 from pipeline.lake.run import Run
-from pipeline.on_ray.encoders.encoders import encoder_fingerprint
 from pipeline.on_ray.training.runs import Progress
 from pipeline.on_ray.training.tokenizer_workers import train
-from pipeline.on_ray.training.vector_files import Vectors, live_vectors, splits
-from schemas.tables import EMBEDDINGS, ITEMS
+from pipeline.on_ray.training.vector_files import Vectors, splits
 from tokenizer.base import artefact
 from tokenizer.base.config import TokenizerConfig
 from tokenizer.base.embeddings import MODALITIES, Embeddings, TokenizerError
@@ -25,23 +27,18 @@ from tokenizer.quality.metrics import evaluate
 logger = logging.getLogger(__name__)
 
 
-def train_tokenizer(run: Run, progress: Progress | None = None) -> str:
-    """Fit the configured tokenizer on Ray and return its fingerprint.
+def train_tokenizer(run: Run, plan: Plan, progress: Progress | None = None) -> str:
+    """Fit the configured tokenizer on Ray to the vectors of ``plan``; return its fingerprint.
 
     A run whose configuration and data are those of one that was killed goes on from its last checkpoint.
 
     Raises:
-        JobError: there are no vectors under the configured encoders, they cannot train this tokenizer, or the workers
-            died again and again.
+        JobError: the vectors cannot train this tokenizer, or the workers died again and again.
     """
-    config, lake = run.config.tokenizer, run.lake
+    config, lake, encoders = run.config.tokenizer, run.lake, plan.facts["encoders"]
     with run.phase("read"):
-        encoder = encoder_fingerprint(run.config.encoders)
-        run.read(ITEMS)
-        run.read(EMBEDDINGS)
-        versions = run.versions["read"]
-        vectors = live_vectors(lake, encoder, versions[ITEMS.name], versions[EMBEDDINGS.name])
-        embeddings = vectors.spool()
+        vectors = Vectors(lake, plan)
+        embeddings = vectors.load()
         run.count(rows_in=len(embeddings))
     _say_what_is_absent(embeddings)
     checkpoints = f"checkpoints/{training_name(config, vectors)}"
@@ -56,7 +53,7 @@ def train_tokenizer(run: Run, progress: Progress | None = None) -> str:
             rest = slice(held_out.stop, len(embeddings))
             metrics = evaluate(model, embeddings.select(rest), embeddings.select(held_out))
         with run.phase("write"), tempfile.TemporaryDirectory() as folder:
-            fingerprint = artefact.save(model, Path(folder), metrics, encoder)
+            fingerprint = artefact.save(model, Path(folder), metrics, encoders)
             store(lake, "tokenizers", Path(folder), fingerprint)
     except TokenizerError as error:
         lake.delete(checkpoints)  # going on from them would end the same way
@@ -64,7 +61,8 @@ def train_tokenizer(run: Run, progress: Progress | None = None) -> str:
     lake.delete(checkpoints)
     run.metrics |= {
         "tokenizer": fingerprint,
-        "encoder": encoder,
+        "encoders": encoders,
+        "contents": plan.facts["contents"],
         "method": config.method,
         "modalities": model.known(),
         "device": trained.device,
@@ -79,7 +77,8 @@ def train_tokenizer(run: Run, progress: Progress | None = None) -> str:
 def training_name(config: TokenizerConfig, vectors: Vectors) -> str:
     """What tells a training's checkpoints from others': its settings, its data, and the software."""
     digest = hashlib.sha256(vectors.keys_N.tobytes())
-    for part in (config.model_dump_json(), vectors.encoder, *map(version, ("hi-sam", "torch", "ray"))):
+    encoders = sorted(vectors.plan.facts["encoders"].items())
+    for part in (config.model_dump_json(), encoders, *map(version, ("hi-sam", "torch", "ray"))):
         digest.update(f"\0{part}".encode())
     return f"tokenizer-{digest.hexdigest()[:16]}"
 

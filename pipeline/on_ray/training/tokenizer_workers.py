@@ -1,4 +1,4 @@
-"""Ray Train's workers that train one tokenizer together, each on vectors that it spools for itself."""
+"""Ray Train's workers that train one tokenizer together, each on vectors that it reads for itself."""
 
 import time
 from dataclasses import dataclass
@@ -95,7 +95,7 @@ def _train_worker(told: dict[str, Any]) -> _Outcome:
     threads = share_of_cores(context.get_local_world_size())
     torch.set_num_threads(threads)
     faiss.omp_set_num_threads(threads)
-    vectors = job.vectors.spool()
+    vectors = job.vectors.load()
     rows = splits(job.vectors.keys_N, watched=job.config.patience is not None)
     validation = vectors.select(rows.validation)
     clock = saved = time.perf_counter()

@@ -1,13 +1,8 @@
-"""The encoders of both modalities: the built-in descriptors, or any Hugging Face text or vision model.
+"""The encoders of both modalities: the built-in descriptors, or any Hugging Face text or vision model."""
 
-An encoder's fingerprint covers its weights, its preprocessing and its pooling, and is computed without loading
-the model. Batch size is no part of it.
-"""
-
-import hashlib
 import json
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -15,14 +10,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from pipeline.config.models import Encoder, Encoders
-from pipeline.errors import ConfigError
+from pipeline.config.models import Encoder
 from pipeline.on_ray.encoders.builtin import ImageDescriptor, TextDescriptor
-
-BUILTIN = "builtin"
-MODEL_FILES = ("*.safetensors", "*.json", "*.txt", "*.model", "*/config.json")
-
-Modality = Literal["text", "image"]
+from pipeline.on_ray.encoders.fingerprint import BUILTIN, model_folder
 
 
 class Encode(Protocol):
@@ -32,7 +22,7 @@ class Encode(Protocol):
         """``(N, dim)`` vectors of N texts or N RGB pictures."""
 
 
-def load_encoder(modality: Modality, settings: Encoder, device: str) -> Encode:
+def load_encoder(modality: str, settings: Encoder, device: str) -> Encode:
     """The encoder that the configuration names, ready on ``device``."""
     if settings.model == BUILTIN:
         return TextDescriptor() if modality == "text" else ImageDescriptor()
@@ -40,45 +30,6 @@ def load_encoder(modality: Modality, settings: Encoder, device: str) -> Encode:
     return (
         HuggingFaceText(folder, settings, device) if modality == "text" else HuggingFaceImage(folder, settings, device)
     )
-
-
-def encoder_fingerprint(encoders: Encoders) -> str:
-    """The name of this pair of encoders: what their vectors are stored under, 16 hexadecimal digits."""
-    parts = [_fingerprint("text", encoders.text), _fingerprint("image", encoders.image)]
-    return hashlib.sha256("|".join(parts).encode()).hexdigest()[:16]
-
-
-def model_folder(modality: Modality, settings: Encoder) -> Path:
-    """The local folder of a Hugging Face model, fetched from the hub if it is named by repository.
-
-    Raises:
-        ConfigError: there is no such folder, and the hub does not have it or cannot be reached.
-    """
-    if Path(settings.model).is_dir():
-        return Path(settings.model)
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(settings.model, revision=settings.revision, allow_patterns=list(MODEL_FILES)))
-    except Exception as error:
-        why = str(error).strip().split("\n")[0]
-        raise ConfigError(
-            f"encoders.{modality}.model: {settings.model} is no local folder and cannot be had from the "
-            f"Hugging Face hub ({type(error).__name__}: {why})"
-        ) from error
-
-
-def _fingerprint(modality: Modality, settings: Encoder) -> str:
-    if settings.model == BUILTIN:
-        return TextDescriptor().fingerprint if modality == "text" else ImageDescriptor().fingerprint
-    folder = model_folder(modality, settings)
-    digest = hashlib.sha256()
-    for file in sorted({path for pattern in MODEL_FILES for path in folder.glob(pattern)}):
-        digest.update(str(file.relative_to(folder)).encode())
-        with file.open("rb") as stream:
-            digest.update(hashlib.file_digest(stream, "sha256").digest())
-    length = settings.max_length if modality == "text" else None
-    return f"{digest.hexdigest()}|{settings.pooling}|{length}|{settings.dtype}"
 
 
 class HuggingFaceText:

@@ -1,0 +1,79 @@
+"""Jobs in two halves: Spark plans, Ray does. In one process one after the other, on two clusters as two commands."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+    from pipeline.config.models import Config
+    from pipeline.lake.plans import Plan
+    from pipeline.lake.run import Run
+
+
+@dataclass(frozen=True)
+class Halves:
+    """Which half to do: both, the planning alone, or a plan that was made under another run id, which goes on."""
+
+    plan_only: bool = False
+    planned: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.plan_only and self.planned:
+            from pipeline.errors import ConfigError
+
+            raise ConfigError("--plan-only and --planned are two halves of a job: give one of them")
+
+
+BOTH = Halves()
+
+
+@contextmanager
+def planned_run(
+    job: str,
+    config: "Config",
+    make_plan: "Callable[[SparkSession, Run], Plan]",
+    *,
+    run_id: str | None = None,
+    halves: Halves = BOTH,
+    **arguments: Any,
+) -> "Iterator[tuple[Run, Plan | None]]":
+    """The run of a job and its plan; no plan where there is nothing to do in this process.
+
+    A plan that was made elsewhere keeps its run id: where a later run has written to the table meanwhile, its commits are
+    refused. A plan that is done is deleted.
+    """
+    from pipeline.lake.plans import drop_plan, load_plan
+    from pipeline.lake.run import Run
+    from pipeline.on_ray.session import ray_session
+
+    name = f"{job}-plan" if halves.plan_only else job
+    with Run(name, config, run_id=halves.planned or run_id, **arguments) as run:
+        plan = load_plan(run.lake, job, halves.planned) if halves.planned else _plan(run, make_plan)
+        if halves.plan_only:
+            typer.echo(_next(job, plan))
+            yield run, None
+        elif plan.rows:
+            with ray_session(config.ray):
+                yield run, plan
+            drop_plan(run.lake, plan)
+        else:
+            drop_plan(run.lake, plan)
+            yield run, None
+
+
+def _plan(run: "Run", make_plan: "Callable[[SparkSession, Run], Plan]") -> "Plan":
+    from pipeline.on_spark.session import spark_session
+
+    with spark_session(run.config.spark, f"hisam {run.job}") as spark, run.phase("plan"):
+        return make_plan(spark, run)
+
+
+def _next(job: str, plan: "Plan") -> str:
+    if not plan.rows:
+        return f"{job}: nothing to do"
+    return f"{job}: {plan.rows:,} rows in {plan.chunks:,} chunks; do them with: hisam {job} --planned {plan.run_id}"

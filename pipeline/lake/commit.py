@@ -8,11 +8,11 @@ committed and is done again, since its acknowledgement was lost, changes nothing
 
 import json
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import unquote
 
@@ -20,8 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from deltalake import CommitProperties, DeltaTable, Transaction
-from deltalake.exceptions import CommitFailedError
-from deltalake.transaction import AddAction
+from deltalake.transaction import AddAction, RemoveAction
 from pyarrow import fs
 
 from pipeline.errors import JobError
@@ -29,9 +28,13 @@ from pipeline.lake.storage import Lake
 from schemas.tables import TABLES, Table
 
 RUNS = "hisam"  # the application whose transaction versions order the runs
+METADATA = "hisam"  # the key of a commit's information that holds ours
 AT_ONCE = 16  # footers read at a time; an object store takes its time for each
 LONGEST = 64  # characters of a bound that the log keeps
+LAST = "\U0010ffff"  # in the order of strings no character comes after it
 RUN_TIME = "%Y%m%dT%H%M%S%f"
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+NUMBERS = 1024  # transaction versions that a run may use, from its place on
 PROPERTIES = {
     # A release that stands, and every one that a rollback reaches, outlives quiet months and any default VACUUM.
     "delta.logRetentionDuration": "interval 3650 days",
@@ -48,10 +51,19 @@ class Writer:
     check: Callable[[], None]
 
     @property
-    def place(self) -> int:
-        """Its place among all runs of the lake: the microseconds of its id."""
-        began = datetime.strptime(self.run_id.partition("-")[0], RUN_TIME).replace(tzinfo=UTC)
-        return int(began.timestamp() * 1_000_000)
+    def versions(self) -> range:
+        """The transaction versions that are this run's: its place among all runs, and what follows up to the next's."""
+        return range(run_time(self.run_id) * NUMBERS, (run_time(self.run_id) + 1) * NUMBERS)
+
+
+def run_time(run_id: str) -> int:
+    """The microseconds since 1970 that a run id begins with.
+
+    Raises:
+        ValueError: it is none.
+    """
+    began = datetime.strptime(run_id.partition("-")[0], RUN_TIME).replace(tzinfo=UTC)
+    return (began - EPOCH) // timedelta(microseconds=1)
 
 
 def create(lake: Lake, table: Table) -> None:
@@ -61,7 +73,7 @@ def create(lake: Lake, table: Table) -> None:
         table.schema,
         mode="ignore",
         partition_by=list(table.partition) or None,
-        configuration=PROPERTIES,
+        configuration=PROPERTIES | {"delta.dataSkippingStatsColumns": ",".join(_bounded(table))},
         storage_options=lake.storage_options,
     )
 
@@ -89,7 +101,6 @@ def commit(
     Raises:
         JobError: the lock is lost, or another writer was faster.
     """
-    create(lake, table)
     actions = add_actions(lake, table, files)
     with fenced(lake, table) as (delta, transactions):
         if step is not None:
@@ -104,14 +115,43 @@ def commit(
                 table.schema,
                 partition_by=list(table.partition) or None,
                 partition_filters=[(name, "=", value) for name, value in (overwrite or {}).items()] or None,
-                commit_properties=CommitProperties(app_transactions=transactions, custom_metadata=dict(metadata or {})),
+                commit_properties=_properties(transactions, metadata, alone=overwrite is not None),
             )
     return True
 
 
+def replace_files(lake: Lake, table: Table, replaced: Collection[str], files: Sequence[str]) -> None:
+    """Put staged Parquet ``files`` in place of some files of ``table``, in one commit.
+
+    Args:
+        lake: whose lock this process holds.
+        table: it is there.
+        replaced: paths relative to the table, as :meth:`Lake.files` names them.
+        files: as of :func:`commit`; there may be none.
+
+    Raises:
+        JobError: the lock is lost, another writer was faster, or a file is no longer one of the table's.
+    """
+    came = add_actions(lake, table, files)
+    with fenced(lake, table) as (delta, transactions):
+        known = {row["path"]: row for row in pa.table(delta.get_add_actions()).to_pylist()}
+        gone = sorted(set(replaced) - known.keys())
+        if gone:
+            raise JobError(f"{table.name}/{gone[0]} in {lake.uri} was rewritten by another program: run it again")
+        now = int(datetime.now(UTC).timestamp() * 1000)
+        went = [RemoveAction(path, True, now, known[path]["size_bytes"], partition_values(path)) for path in replaced]
+        delta.create_write_transaction(
+            [*went, *came],
+            "append",
+            table.schema,
+            partition_by=list(table.partition) or None,
+            commit_properties=_properties(transactions, alone=True),
+        )
+
+
 @contextmanager
 def fenced(lake: Lake, table: Table) -> Iterator[tuple[DeltaTable, list[Transaction]]]:
-    """For a commit of any kind: the table as it is now, and the transactions that the commit must carry.
+    """For a commit of any kind: the table as it is now, made if need be, and the transactions for the commit to carry.
 
     Raises:
         JobError: this process does not hold the lake's lock, or another one has written since it did.
@@ -120,16 +160,22 @@ def fenced(lake: Lake, table: Table) -> Iterator[tuple[DeltaTable, list[Transact
     if writer is None:
         raise JobError(f"{lake.uri}: only a job that holds the lake's lock may write to {table.name}")
     writer.check()
+    create(lake, table)
     delta = lake.delta(table)
-    newest = delta.transaction_version(RUNS)
-    if newest is not None and newest > writer.place:
-        raise JobError(_overtaken(lake, table, writer))
+    newest = delta.transaction_version(RUNS) or 0
+    if newest >= writer.versions.stop:
+        raise _overtaken(lake, table, writer)
     try:
-        yield delta, [Transaction(RUNS, writer.place)]
-    except CommitFailedError as error:
-        if "oncurrent transaction" not in str(error):
+        yield delta, [Transaction(RUNS, max(newest, writer.versions.start))]
+    except Exception as error:
+        if (lake.delta(table).transaction_version(RUNS) or 0) >= writer.versions.stop:
+            raise _overtaken(lake, table, writer) from error
+        if lake.version(table) == delta.version():
             raise
-        raise JobError(_overtaken(lake, table, writer)) from error
+        said = str(error).splitlines()[0]
+        raise JobError(
+            f"{table.name} in {lake.uri} was written by another program at the same time ({said}): run it again"
+        ) from error
 
 
 def fence(lake: Lake) -> None:
@@ -137,8 +183,16 @@ def fence(lake: Lake) -> None:
     for table in TABLES.values():
         if lake.exists(table):
             with fenced(lake, table) as (delta, transactions):
-                properties = CommitProperties(app_transactions=transactions)
+                properties = _properties(transactions)
                 delta.create_write_transaction([], "append", table.schema, commit_properties=properties)
+
+
+def _properties(
+    transactions: list[Transaction], metadata: Mapping[str, str] | None = None, *, alone: bool = False
+) -> CommitProperties:
+    """``alone`` refuses a commit that another one came before since the table was read; delta-rs would rebase it."""
+    retries = {"max_commit_retries": 0} if alone else {}
+    return CommitProperties(app_transactions=transactions, custom_metadata=dict(metadata or {}), **retries)
 
 
 def append(lake: Lake, table: Table, rows: pa.Table) -> None:
@@ -174,39 +228,57 @@ def staged_files(lake: Lake, table: Table, folder: str) -> list[str]:
 def add_actions(lake: Lake, table: Table, files: Sequence[str]) -> list[AddAction]:
     """What the log says of each file: its size, its rows, and the least and greatest key; footers are read at once."""
     infos = lake.filesystem.get_file_info([lake.path(f"{table.name}/{file}") for file in files])
-    keys = [
-        name for name in table.key if name in table.stored.names and pa.types.is_string(table.stored.field(name).type)
-    ]
 
     def action(file: str, info: fs.FileInfo) -> AddAction | None:
-        with lake.filesystem.open_input_file(info.path) as stream:
-            footer = pq.read_metadata(stream)
-        if footer.num_rows == 0:
-            return None
-        return AddAction(
-            path=file,
-            size=info.size,
-            partition_values=_partition_values(file),
-            modification_time=int(info.mtime.timestamp() * 1000),
-            data_change=True,
-            stats=json.dumps({"numRecords": footer.num_rows, **_bounds(footer, keys)}),
-        )
+        with lake.filesystem.open_input_file(info.path) as stream, pq.ParquetFile(stream) as content:
+            if content.metadata.num_rows == 0:
+                return None
+            return AddAction(
+                path=file,
+                size=info.size,
+                partition_values=partition_values(file),
+                modification_time=int(info.mtime.timestamp() * 1000),
+                data_change=True,
+                # delta-rs reads an escaped pair of surrogates as another character.
+                stats=json.dumps(_statistics(content, _bounded(table)), ensure_ascii=False),
+            )
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
         found = list(pool.map(action, files, infos))
     return [each for each in found if each is not None]
 
 
-def _bounds(footer: pq.FileMetaData, keys: Sequence[str]) -> dict[str, dict[str, Any]]:
+def _bounded(table: Table) -> list[str]:
+    """The columns that the log has bounds of, for every file: readers take a missing one for an empty range."""
+    return [name for name in table.key if name not in table.partition]
+
+
+def _statistics(file: pq.ParquetFile, columns: Sequence[str]) -> dict[str, Any]:
+    footer = file.metadata
     least, most = {}, {}
-    columns = {footer.schema.column(i).path: i for i in range(footer.num_columns)}
-    for key in keys:
-        groups = [footer.row_group(g).column(columns[key]).statistics for g in range(footer.num_row_groups)]
+    places = {footer.schema.column(i).path: i for i in range(footer.num_columns)}
+    for name in columns:
+        groups = [footer.row_group(g).column(places[name]).statistics for g in range(footer.num_row_groups)]
         if all(group is not None and group.has_min_max for group in groups):
             low, high = min(group.min for group in groups), max(group.max for group in groups)
-            if isinstance(low, str) and isinstance(high, str) and max(len(low), len(high)) <= LONGEST:
-                least[key], most[key] = low, high
-    return {"minValues": least, "maxValues": most, "nullCount": dict.fromkeys(least, 0)}
+        else:
+            low, high = pc.min_max(file.read([name])[name]).as_py().values()
+        least[name], most[name] = _below(low), _above(high)
+    nulls = dict.fromkeys(columns, 0)
+    return {"numRecords": footer.num_rows, "minValues": least, "maxValues": most, "nullCount": nulls}
+
+
+def _below(value: Any) -> Any:
+    """A bound for the log that is not above ``value``."""
+    return value[:LONGEST] if isinstance(value, str) else value
+
+
+def _above(value: Any) -> Any:
+    """A bound for the log that is not below ``value``; the order is that of code points, as in UTF-8."""
+    if not isinstance(value, str) or len(value) <= LONGEST:
+        return value
+    end = next((n for n in range(LONGEST, len(value)) if value[n] != LAST), len(value))
+    return value[:end] + LAST
 
 
 def _part(rows: pa.Table, values: Mapping[str, Any]) -> pa.Table:
@@ -215,7 +287,8 @@ def _part(rows: pa.Table, values: Mapping[str, Any]) -> pa.Table:
     return rows
 
 
-def _partition_values(path: str) -> dict[str, str | None]:
+def partition_values(path: str) -> dict[str, str | None]:
+    """What the folders of a path name as ``column=value``."""
     pairs = [part.partition("=") for part in path.split("/")[:-1] if "=" in part]
     return {name: unquote(value) for name, _, value in pairs}
 
@@ -230,8 +303,8 @@ def new_name() -> str:
     return uuid.uuid4().hex
 
 
-def _overtaken(lake: Lake, table: Table, writer: Writer) -> str:
-    return (
+def _overtaken(lake: Lake, table: Table, writer: Writer) -> JobError:
+    return JobError(
         f"{table.name} in {lake.uri} has been written by a later run than {writer.job} ({writer.run_id}), whose hold "
         "of the lake was lost: the job stopped, what it had committed stays, run it again"
     )

@@ -1,12 +1,13 @@
 """The run record: what a job did, on what, how long it took and how much memory; written even when it fails."""
 
 import logging
+import re
 import secrets
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from types import TracebackType
 from typing import Any, Self
@@ -17,15 +18,16 @@ import pyarrow as pa
 from pipeline.config.file import config_hash
 from pipeline.config.models import Config
 from pipeline.errors import JobError
-from pipeline.lake.commit import RUN_TIME, Writer, fence
+from pipeline.lake.commit import EPOCH, NUMBERS, RUN_TIME, RUNS, Writer, fence, run_time
 from pipeline.lake.lock import one_writer
 from pipeline.lake.lock_holder import Lock
 from pipeline.lake.storage import Lake
-from schemas.tables import ITEMS, Table
+from schemas.tables import ITEMS, TABLES, Table
 
 logger = logging.getLogger(__name__)
 
 SAMPLE_SECONDS = 0.5
+RUN_ID = re.compile(r"\d{8}T\d{12}-[0-9a-f]{4}")
 
 
 def new_run_id(lake: Lake) -> str:
@@ -33,26 +35,31 @@ def new_run_id(lake: Lake) -> str:
 
     Where a host's clock was ahead once, later runs count on from there.
     """
-    newest = max((_time(name) for name in _known_run_ids(lake)), default=0)
-    microseconds = max(int(datetime.now(UTC).timestamp() * 1_000_000), newest + 1)
-    began = datetime.fromtimestamp(microseconds // 1_000_000, UTC).replace(microsecond=microseconds % 1_000_000)
+    return _run_id_after(_newest(lake))
+
+
+def _run_id_after(microseconds: int) -> str:
+    began = max(datetime.now(UTC), EPOCH + timedelta(microseconds=microseconds + 1))
     return f"{began:{RUN_TIME}}-{secrets.token_hex(2)}"
 
 
-def _known_run_ids(lake: Lake) -> list[str]:
-    """Of the records, and the greatest of each file of ``items``, from the log alone."""
+def _newest(lake: Lake) -> int:
+    """The time of the latest run that left a record or a commit; of the tables the log alone is read."""
     known = lake.names("runs")
-    if lake.exists(ITEMS):
-        actions = pa.table(lake.delta(ITEMS).get_add_actions(flatten=True))
-        if "max.run_id" in actions.column_names:
-            known += actions["max.run_id"].drop_null().to_pylist()
-    return known
+    times = [0]
+    for table in filter(lake.exists, TABLES.values()):
+        delta = lake.delta(table)
+        times.append((delta.transaction_version(RUNS) or 0) // NUMBERS)
+        if table is ITEMS:
+            actions = pa.table(delta.get_add_actions(flatten=True))
+            known += actions["max.run_id"].drop_null().to_pylist() if "max.run_id" in actions.column_names else []
+    return max([*times, *map(_time, known)])
 
 
-def _time(run_id: str) -> int:
+def _time(name: str) -> int:
     try:
-        return Writer("", run_id, lambda: None).place
-    except ValueError:  # a folder that is none of ours
+        return run_time(name) if RUN_ID.fullmatch(name) else 0
+    except ValueError:  # of the form, and no day
         return 0
 
 
@@ -69,7 +76,7 @@ class Run:
         self.config = config
         self.lake = (Lake.create if writes else Lake.open)(config.lake, config.storage_options)
         self._given_id = run_id
-        self.run_id = run_id or new_run_id(self.lake)
+        self.run_id = run_id or _run_id_after(0)
         self.started = datetime.now(UTC)
         self.arguments = arguments
         self.counts: dict[str, int] = {}
@@ -108,9 +115,8 @@ class Run:
 
     def _become_writer(self) -> None:
         """From here on nobody else writes, so an id that is the greatest stays so until this run ends."""
-        if self._given_id is None:
-            newest = max(map(_time, _known_run_ids(self.lake)), default=0)
-            self.run_id = self.run_id if _time(self.run_id) > newest else new_run_id(self.lake)
+        if self._given_id is None and (newest := _newest(self.lake)) >= run_time(self.run_id):
+            self.run_id = _run_id_after(newest)
         self.lake.writer = Writer(self.job, self.run_id, self.check_lock)
         if self._lock is not None and self._lock.taken_over:
             fence(self.lake)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import secrets
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -33,6 +34,9 @@ class Lake:
     ``storage_options`` are delta-rs's (``AWS_ENDPOINT_URL``, ``AWS_REGION``, …); secrets come from the environment of
     whichever process opens the lake and are in nothing that is pickled. To name a lake touches no disk:
     :meth:`open` is for readers, :meth:`create` for jobs.
+
+    Raises:
+        ConfigError: the path has characters that engines take for patterns.
     """
 
     def __init__(self, uri: str, storage_options: Mapping[str, str] | None = None) -> None:
@@ -170,7 +174,7 @@ class Lake:
         """The files of the partitions that ``where`` picks, relative to the table, sorted; from the log alone."""
         actions = pa.table(self.delta(table, version).get_add_actions(flatten=True))
         for column, value in (where or {}).items():
-            actions = actions.filter(ds.field(f"partition.{column}") == value)
+            actions = actions.filter(ds.field(f"partition.{column}").cast(pa.string()) == str(value))
         return sorted(actions["path"].to_pylist())
 
     def dataset(self, table: Table, version: int | None = None) -> ds.Dataset:
@@ -213,9 +217,10 @@ class Lake:
         """Write a small JSON file whole: a reader sees the old one or the new one."""
         path = self.path(relative)
         self.filesystem.create_dir(path.rsplit("/", 1)[0], recursive=True)
-        with self.filesystem.open_output_stream(f"{path}.part") as stream:
+        half = f"{path}.{secrets.token_hex(4)}.part"  # of a name of its own: two jobs may make a lake at once
+        with self.filesystem.open_output_stream(half) as stream:
             stream.write(json.dumps(content, indent=2, default=str).encode())
-        self.filesystem.move(f"{path}.part", path)
+        self.filesystem.move(half, path)
 
     def read_json(self, relative: str) -> Any:
         """What :meth:`write_json` wrote.

@@ -24,7 +24,10 @@ ReadPart = Callable[[Lake, str], Iterator[pa.Table]]
 def read_parts(lake: Lake, parts: list[str], read: ReadPart) -> Dataset:
     """The rows that ``read`` makes of each part, streamed; what it yields at a time becomes a block."""
     listed = ray.data.from_items([{"part": part} for part in parts], override_num_blocks=max(1, len(parts)))
-    return listed.map_batches(_read_part, batch_size=1, batch_format="pyarrow", fn_kwargs={"lake": lake, "read": read})
+    # Less than a core, so that Ray does not make one operation of reading and of the actors that come after it.
+    return listed.map_batches(
+        _read_part, batch_size=1, batch_format="pyarrow", num_cpus=0.5, fn_kwargs={"lake": lake, "read": read}
+    )
 
 
 def stage_rows(rows: Dataset, lake: Lake, table: Table, partition: dict[str, str]) -> list[str]:

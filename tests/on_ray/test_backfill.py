@@ -8,6 +8,10 @@ import pytest
 from handmade import TOKENIZER, config_of, described, encoded, extracted, identified, trained
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pipeline.lake.live import Chunk
+from pipeline.on_ray.backfill import backfill
+from pipeline.release.migration import SAMPLE, by_level, matched, migration
+from pipeline.release.releases import publish, released
 from scipy.optimize import linear_sum_assignment
 from scipy.stats import contingency
 from sklearn.metrics import adjusted_mutual_info_score
@@ -16,12 +20,8 @@ import pipeline.on_ray.tokenize as tokenizing
 from jobs.tables import show_migration
 from pipeline.config.models import Config
 from pipeline.errors import JobError
-from pipeline.lake.live import Chunk
 from pipeline.lake.run import Run
 from pipeline.lake.storage import Lake
-from pipeline.on_ray.backfill import backfill
-from pipeline.release.migration import SAMPLE, by_level, matched, migration
-from pipeline.release.releases import publish, released
 from schemas.tables import SEMANTIC_IDS
 
 OLD, NEW = "1" * 16, "2" * 16  # encoders

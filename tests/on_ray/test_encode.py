@@ -1,84 +1,189 @@
-"""What is encoded, and what is taken from the table: a text or an image once, whichever item has it."""
+"""What is encoded: a text or a picture once, whichever item has it; and what becomes of one that cannot be."""
 
-import csv
-import shutil
 from pathlib import Path
-from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import pytest
+import transformers
+from handmade import become_run, config_of, digest, writable
 from pyspark.sql import SparkSession
+from test_encoders import SIZES, WORDS, save_tokenizer
 
-from pipeline.config.file import load_config
+import pipeline.on_ray.encode as encoding
 from pipeline.config.models import Config
-from pipeline.lake.live import live_items
+from pipeline.errors import JobError
+from pipeline.lake.commit import append
+from pipeline.lake.plans import load_plan
 from pipeline.lake.run import Run
 from pipeline.lake.storage import Lake
-from pipeline.on_ray.encode import encode
-from pipeline.on_spark.extract import extract
-from schemas.tables import EMBEDDINGS, ITEMS
+from pipeline.lake.vectors import forget_failures
+from pipeline.on_ray.encode import EncodeInputs, encode
+from pipeline.on_ray.encoders.fingerprint import encoder_fingerprints
+from pipeline.on_spark.plans import plan_encoding
+from schemas.tables import ITEMS, VECTORS
 
 pytestmark = [pytest.mark.spark, pytest.mark.ray, pytest.mark.usefixtures("ray")]
 
 
+def add_items(lake: Lake, texts: dict[str, str], files: int = 1) -> None:
+    """Items of texts alone, in so many files."""
+    run_id = become_run(lake)
+    rows = [
+        {"item_id": item, "run_id": run_id, "text": text, "text_sha": digest(text), "deleted": False, "extracted_at": 0}
+        for item, text in texts.items()
+    ]
+    for part in range(files):
+        append(lake, ITEMS, pa.Table.from_pylist(rows[part::files], schema=ITEMS.schema))
+
+
 def night(spark: SparkSession, config: Config) -> dict[str, int]:
-    with Run("extract", config) as run:
-        extract(spark, run)
+    encoders = encoder_fingerprints(config.encoders)
     with Run("encode", config) as run:
-        encode(run)
+        plan = plan_encoding(spark, run, encoders)
+        if plan.rows:
+            encode(run, plan)
     return run.counts
 
 
-def vectors(config: Config) -> dict[str, tuple[Any, Any]]:
-    rows = Lake(config.lake).read(EMBEDDINGS, ["content_hash", "text_embedding", "image_embedding"]).to_pylist()
-    found = {row["content_hash"]: (row["text_embedding"], row["image_embedding"]) for row in rows}
+def vectors(lake: Lake) -> dict[str, list[float] | None]:
+    rows = lake.read(VECTORS, ["encoder", "sha", "vector"]).to_pylist()
+    found = {row["sha"]: row["vector"] for row in rows}
     assert len(found) == len(rows)
     return found
 
 
-def distinct(config: Config, column: str) -> set[str]:
-    return set(Lake(config.lake).read(ITEMS, [column])[column].drop_null().to_pylist())
-
-
-def rewrite(catalogue: Path, change: Any) -> None:
-    with catalogue.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    changed = change(rows)
-    with catalogue.open("w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(changed)
-
-
-def test_an_edited_text_is_encoded_alone_and_what_items_share_once(
-    spark: SparkSession, shop: Path, tmp_path: Path
-) -> None:
-    config = load_config(shop / "config.yaml", ["encoders.commit_rows=100"])
-    catalogue = shop / config.catalog.source.path.rsplit("/", 1)[-1]
-    assert config.catalog.image is not None
-    key, picture = config.catalog.id, config.catalog.image.column
+def test_every_text_is_encoded_once_and_only_what_is_new(spark: SparkSession, tmp_path: Path) -> None:
+    config = config_of(tmp_path, encoders={"commit_rows": 100})
+    lake = writable(config.lake)
+    texts = {f"i{n}": f"a text number {n % 150}" for n in range(250)}
+    add_items(lake, texts, files=4)
     first = night(spark, config)
-    assert first["texts_encoded"] == len(distinct(config, "text_sha"))
-    assert first["images_encoded"] == len(distinct(config, "image_sha"))
+    assert (first["rows_in"], first["texts_encoded"], first["rows_out"]) == (150, 150, 150)
+    assert set(vectors(lake)) == {digest(text) for text in texts.values()}
+    assert night(spark, config) == {}
 
-    def change(rows: list[dict[str, str]]) -> list[dict[str, str]]:
-        """Five texts edited, two of them alike; one picture takes the place of another; two new items with one new
-        text, one of them with a picture that is known."""
-        good = [row for row in rows if row[picture] and row["title"]]
-        for number, row in enumerate(good[:5]):
-            row["title"] = f"Edited {min(number, 3)}"
-        good[6][picture] = good[7][picture]
-        new = {**good[8], "title": "Quite new"}
-        return [*rows, {**new, key: "new-1"}, {**new, key: "new-2", picture: good[9][picture]}]
+    add_items(lake, {"i0": "an edited text", "new": "an edited text", "old": "a text number 3"})
+    assert night(spark, config)["texts_encoded"] == 1
+    at_once = writable(tmp_path / "at once" / "lake")
+    add_items(at_once, texts | {"i0": "an edited text"})
+    night(spark, config_of(tmp_path / "at once"))
+    now = vectors(at_once)
+    assert {sha: vector for sha, vector in vectors(lake).items() if sha in now} == now
 
-    known = {name: distinct(config, name) for name in ("text_sha", "image_sha")}
-    rewrite(catalogue, change)
-    second = night(spark, config)
-    assert second["texts_encoded"] == len(distinct(config, "text_sha") - known["text_sha"]) >= 5
-    assert second["images_encoded"] == len(distinct(config, "image_sha") - known["image_sha"]) == 0
-    assert second["rows_out"] == 8
 
-    live = set(live_items(Lake(config.lake))["content_hash"].to_pylist())
-    kept = {content: pair for content, pair in vectors(config).items() if content in live}
-    shutil.rmtree(shop / "lake")
-    night(spark, config)
-    assert vectors(config) == kept
+def test_a_text_of_which_the_model_makes_nan_costs_that_text_alone(spark: SparkSession, tmp_path: Path) -> None:
+    """A real model, one of whose word embeddings is not finite, as a half-precision training may leave it."""
+    model = tmp_path / "bert"
+    config = transformers.BertConfig(vocab_size=len(WORDS), max_position_embeddings=16, **SIZES)
+    bert = transformers.BertModel(config)
+    bert.embeddings.word_embeddings.weight.data[WORDS.index("chair")] = float("nan")
+    bert.save_pretrained(model)
+    save_tokenizer(model)
+    config = config_of(tmp_path, encoders={"text": {"model": str(model), "batch_size": 8}})
+    lake = writable(config.lake)
+    texts = [f"a {colour} lamp {'with wood ' * n}" for n in range(3) for colour in ("red", "blue")]
+    add_items(lake, {text: text for text in texts} | {"bad": "a red chair"})
+    counts = night(spark, config)
+    assert (counts["rows_out"], counts["failed"]) == (7, 1)
+    found = vectors(lake)
+    assert found.pop(digest("a red chair")) is None
+    assert all(np.isfinite(vector).all() for vector in found.values())
+    (fault,) = lake.read(VECTORS, ["fault"])["fault"].drop_null().to_pylist()
+    assert fault == "the vector is not finite"
+    assert night(spark, config) == {}  # not tried again
+    become_run(lake)
+    forget_failures(lake, encoder_fingerprints(config.encoders))
+    again = night(spark, config)
+    assert (again["rows_in"], again["failed"]) == (1, 1)
+    assert len(vectors(lake)) == 7
+
+
+class Fussy:
+    """Raises on some texts, makes NaN of others."""
+
+    def __call__(self, inputs: list[str]) -> np.ndarray:
+        if any("raise" in text for text in inputs):
+            raise RuntimeError("cannot read this")
+        x_ND = np.ones((len(inputs), 3), np.float32)
+        x_ND[[i for i, text in enumerate(inputs) if "nan" in text], 0] = np.nan
+        return x_ND
+
+
+def batch(*texts: str) -> pa.Table:
+    return pa.table({"sha": [digest(text) for text in texts], "input": list(texts)})
+
+
+def test_a_batch_is_halved_down_to_the_inputs_at_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encoding, "load_encoder", lambda *_: Fussy())
+    encoder = EncodeInputs("text", config_of(Path()).encoders.text)
+    rows = encoder(batch("a", "raise 1", "b", "nan", "c", "raise 2", "d")).to_pylist()
+    assert [row["vector"] is None for row in rows] == [False, True, False, True, False, True, False]
+    assert [row["fault"] for row in rows if row["fault"]] == [
+        "RuntimeError: cannot read this",
+        "the vector is not finite",
+        "RuntimeError: cannot read this",
+    ]
+    (alone,) = encoder(batch("nan")).to_pylist()  # a whole batch fails, but the encoder does not
+    assert alone["fault"] == "the vector is not finite"
+
+
+def test_an_encoder_that_fails_on_anything_stops_the_job_and_records_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken:
+        def __call__(self, inputs: list[str]) -> np.ndarray:
+            return np.full((len(inputs), 3), np.nan, np.float32)
+
+    monkeypatch.setattr(encoding, "load_encoder", lambda *_: Broken())
+    encoder = EncodeInputs("text", config_of(Path()).encoders.text)
+    with pytest.raises(JobError, match=r"encoders\.text: builtin gives no usable vector of anything"):
+        encoder(batch("a", "b"))
+
+
+def test_a_plan_is_done_elsewhere_once_and_refused_when_it_is_old(spark: SparkSession, tmp_path: Path) -> None:
+    config = config_of(tmp_path, encoders={"commit_rows": 100})
+    lake = writable(config.lake)
+    add_items(lake, {f"i{n}": f"text {n}" for n in range(250)}, files=3)
+    encoders = encoder_fingerprints(config.encoders)
+    with Run("encode-plan", config) as planning:
+        plan = plan_encoding(spark, planning, encoders)
+    assert (plan.rows, plan.chunks) == (250, 2)
+    assert load_plan(lake, "encode", planning.run_id) == plan
+
+    with pytest.raises(KeyboardInterrupt), Run("encode", config, run_id=plan.run_id) as run:
+        encode(_Dying(run, after=1), plan)  # type: ignore[arg-type]
+    done = len(vectors(lake))
+    assert 0 < done < 250
+    with Run("encode", config, run_id=plan.run_id) as run:
+        encode(run, plan)
+    assert (run.counts["rows_out"], len(vectors(lake))) == (250 - done, 250)
+    with Run("encode", config, run_id=plan.run_id) as run:
+        encode(run, plan)
+    assert run.counts["rows_out"] == 0
+
+    add_items(lake, {"late": "a late text"})
+    with Run("encode-plan", config) as planning:
+        old = plan_encoding(spark, planning, encoders)
+    assert night(spark, config)["rows_out"] == 1
+    with (
+        pytest.raises(JobError, match="has been written by a later run"),
+        Run("encode", config, run_id=old.run_id) as run,
+    ):
+        encode(run, old)
+    assert len(vectors(lake)) == 251
+
+
+class _Dying:
+    """A run whose process is interrupted after so many chunks."""
+
+    def __init__(self, run: Run, after: int) -> None:
+        self._run, self._left = run, after
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._run, name)
+
+    def count(self, **counts: int) -> None:
+        if "failed" in counts and "rows_in" not in counts:
+            if not self._left:
+                raise KeyboardInterrupt
+            self._left -= 1
+        self._run.count(**counts)

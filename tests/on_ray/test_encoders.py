@@ -10,7 +10,8 @@ from PIL import Image
 
 from pipeline.config.models import Encoder, Encoders
 from pipeline.errors import ConfigError
-from pipeline.on_ray.encoders.encoders import encoder_fingerprint, load_encoder
+from pipeline.on_ray.encoders.fingerprint import encoder_fingerprints
+from pipeline.on_ray.encoders.load import load_encoder
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "red", "blue", "lamp", "chair", "with", "wood"]
 TEXTS = ["a red lamp", "a blue chair with wood", "lamp", "unknown words only"]
@@ -108,16 +109,27 @@ def test_a_plain_vision_model_in_each_pooling(vit: Path) -> None:
 
 def test_the_fingerprint_follows_what_decides_a_vector_and_nothing_else(bert: Path) -> None:
     text = Encoder(model=str(bert))
-    base = encoder_fingerprint(Encoders(text=text))
-    assert base == encoder_fingerprint(Encoders(text=text.model_copy(update={"batch_size": 3}), commit_rows=500))
+
+    def of(encoder: Encoder, **more: int) -> str:
+        return encoder_fingerprints(Encoders(text=encoder, **more))["text"]
+
+    base = of(text)
+    assert base == of(text.model_copy(update={"batch_size": 3}), commit_rows=500)
     changes = ({"pooling": "cls"}, {"max_length": 9}, {"dtype": "bfloat16"}, {"model": "builtin"})
-    others = {encoder_fingerprint(Encoders(text=text.model_copy(update=change))) for change in changes}
+    others = {of(text.model_copy(update=change)) for change in changes}
     weights = bert / "model.safetensors"
     data = bytearray(weights.read_bytes())
     data[-1] ^= 1
     weights.write_bytes(bytes(data))
-    others.add(encoder_fingerprint(Encoders(text=text)))
+    others.add(of(text))
     assert len(others | {base}) == 6
+
+
+def test_each_modality_has_a_fingerprint_of_its_own(clip: Path) -> None:
+    joint, builtin = Encoder(model=str(clip)), Encoder()
+    found = encoder_fingerprints(Encoders(text=joint, image=joint))
+    assert found["text"] != found["image"]
+    assert encoder_fingerprints(Encoders(text=joint, image=builtin))["text"] == found["text"]
 
 
 def test_a_model_that_cannot_be_had_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,4 +140,4 @@ def test_a_model_that_cannot_be_had_is_told(monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", unreachable)
     with pytest.raises(ConfigError, match=r"encoders.text.model: no/such is no local folder .*no network"):
-        encoder_fingerprint(Encoders(text=Encoder(model="no/such")))
+        encoder_fingerprints(Encoders(text=Encoder(model="no/such")))

@@ -9,6 +9,9 @@ import pyarrow as pa
 import pytest
 import torch
 from handmade import config_of, encoded, extracted, identified, trained
+from pipeline.on_ray.backfill import backfill
+from pipeline.on_ray.encoders.encoders import encoder_fingerprint
+from pipeline.release.releases import publish, released
 from safetensors.torch import load_file, save_file
 from test_prepare import KNOWN, picture, prepared
 from test_ranker_data import LAYOUT, taste_windows
@@ -20,15 +23,12 @@ from pipeline.errors import ConfigError, JobError
 from pipeline.lake.artefacts import store
 from pipeline.lake.run import Run
 from pipeline.lake.storage import Lake
-from pipeline.on_ray.backfill import backfill
-from pipeline.on_ray.encoders.encoders import encoder_fingerprint
 from pipeline.on_ray.tokenize import tokenize
 from pipeline.on_ray.training.code_vectors import decoded_vectors
 from pipeline.on_ray.training.ranker import evaluate, train_ranker
 from pipeline.on_ray.training.ranker_workers import train
 from pipeline.on_ray.training.scoring import WindowScorer
 from pipeline.on_ray.training.tokenizer import train_tokenizer
-from pipeline.release.releases import publish, released
 from ranker.architectures import build
 from ranker.artefact import DECODED, ArtefactError, TrainedRanker
 from ranker.config import RankerConfig

@@ -5,21 +5,27 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from handmade import Night, config_of, encoded, extracted, trained
+from handmade import Night, config_of, encoded, extracted, trained, writable
 from hypothesis import given
 from hypothesis import strategies as st
+from nights import tokenize_night
+from pyspark.sql import SparkSession
 
 from pipeline.config.models import Config, Encoders
 from pipeline.lake.run import Run
-from pipeline.lake.storage import Lake
-from pipeline.on_ray.encoders.encoders import encoder_fingerprint
-from pipeline.on_ray.tokenize import tokenize
-from pipeline.release.releases import publish, released, released_ids
-from schemas.semantic_id import disambiguator
+from pipeline.on_ray.encoders.fingerprint import encoder_fingerprints
+from pipeline.on_spark.publish import publish
+from schemas.semantic_id import item_hash
 
-ENCODER = encoder_fingerprint(Encoders())
+ENCODERS = encoder_fingerprints(Encoders())
 CATALOGUE: dict[str, str] = {f"item {n}": f"content {n % 70}" for n in range(90)}  # some share their content
-GATES = {"max_collision_rate": 1, "min_perplexity": 0, "max_row_drift": 100, "max_delete_fraction": 1}
+GATES = {
+    "max_collision_rate": 1,
+    "min_perplexity": 0,
+    "max_code_share": 1000,
+    "max_row_drift": 100,
+    "max_delete_fraction": 1,
+}
 GATES |= {"max_without_image_growth": 1}
 
 Ids = dict[str, tuple[Any, ...]]
@@ -28,23 +34,22 @@ Ids = dict[str, tuple[Any, ...]]
 def shop(folder: Path) -> tuple[Config, str]:
     """An empty lake with a tokenizer; the same tokenizer in every folder."""
     config = config_of(folder, gates=GATES)
-    return config, trained(Lake(config.lake), ENCODER)
+    return config, trained(writable(config.lake), ENCODERS)
 
 
-def one_night(config: Config, tokenizer: str, night: Night, contents: list[str], files: int = 1) -> Ids:
+def one_night(
+    spark: SparkSession, config: Config, tokenizer: str, night: Night, contents: list[str], files: int = 1
+) -> Ids:
     """The released IDs after ``night``; publish itself refuses an unchanged item whose ID moved, and an ID of two."""
-    lake = Lake(config.lake)
+    lake = writable(config.lake)
     extracted(lake, night, files)
-    encoded(lake, contents, ENCODER, files)
-    with Run("tokenize", config) as run:
-        tokenize(run, tokenizer)
+    encoded(lake, contents, ENCODERS, files)
+    tokenize_night(spark, config, tokenizer, ENCODERS)
     with Run("publish", config) as run:
-        publish(run, tokenizer)
+        publish(spark, run, tokenizer)
     assert run.metrics.get("ids_moved", 0) == 0
-    release = released(lake)
-    assert release is not None
-    columns = ["item_id", "sid", "disambiguator", "shared", "text", "image"]
-    rows = [tuple(map(str, row.values())) for row in released_ids(lake, release, columns).to_pylist()]
+    columns = ["item_id", "sid", "item_hash", "shared", "text", "image"]
+    rows = [tuple(map(str, row.values())) for row in lake.released_ids().to_table(columns).to_pylist()]
     assert len({row[1:3] for row in rows}) == len(rows)
     return {row[0]: row[1:] for row in rows}
 
@@ -69,39 +74,38 @@ def history(count: int, seed: int) -> list[Night]:
 
 
 @pytest.fixture(scope="module")
-def at_once(ray: None, tmp_path_factory: pytest.TempPathFactory) -> Ids:
+def at_once(spark: SparkSession, ray: None, tmp_path_factory: pytest.TempPathFactory) -> Ids:
     """The IDs of one full run over one file."""
     config, tokenizer = shop(tmp_path_factory.mktemp("at once"))
-    ids = one_night(config, tokenizer, CATALOGUE, sorted(set(CATALOGUE.values())))
+    ids = one_night(spark, config, tokenizer, CATALOGUE, sorted(set(CATALOGUE.values())))
     assert ids.keys() == CATALOGUE.keys()
-    with Run("tokenize", config) as run:  # again
-        tokenize(run, tokenizer)
-    assert run.counts["skipped"] == len(CATALOGUE)
-    assert run.counts["rows_out"] == 0
+    assert tokenize_night(spark, config, tokenizer, ENCODERS).counts == {"rows_in": 0, "unencoded": 0}  # again
     return ids
 
 
+@pytest.mark.spark
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray")
-def test_order_and_files_change_nothing(at_once: Ids, tmp_path: Path) -> None:
+def test_order_and_files_change_nothing(spark: SparkSession, at_once: Ids, tmp_path: Path) -> None:
     config, tokenizer = shop(tmp_path)
     rng = random.Random(0)
     items, contents = list(CATALOGUE.items()), sorted(set(CATALOGUE.values()))
     rng.shuffle(items)
     rng.shuffle(contents)
-    assert one_night(config, tokenizer, dict(items), contents, files=16) == at_once
+    assert one_night(spark, config, tokenizer, dict(items), contents, files=16) == at_once
 
 
+@pytest.mark.spark
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray")
 @pytest.mark.parametrize("nights", [3, pytest.param(30, marks=pytest.mark.slow)])
-def test_nights_add_up_to_one_full_run(at_once: Ids, tmp_path: Path, nights: int) -> None:
+def test_nights_add_up_to_one_full_run(spark: SparkSession, at_once: Ids, tmp_path: Path, nights: int) -> None:
     config, tokenizer = shop(tmp_path)
     seen: set[str] = set()
     for night in history(nights, seed=nights):
         fresh = {content for content in night.values() if content is not None} - seen
         seen |= fresh
-        ids = one_night(config, tokenizer, night, sorted(fresh))
+        ids = one_night(spark, config, tokenizer, night, sorted(fresh))
     assert ids == at_once
 
 
@@ -116,12 +120,12 @@ def test_histories_end_in_the_catalogue_and_say_something() -> None:
 
 
 @given(st.lists(st.text(min_size=1), unique=True, max_size=200))
-def test_disambiguators_differ_between_items_and_fit_the_column(items: list[str]) -> None:
-    numbers = [disambiguator(item) for item in items]
+def test_hashes_differ_between_items_and_fit_the_column(items: list[str]) -> None:
+    numbers = [item_hash(item) for item in items]
     assert len(set(numbers)) == len(items)
     assert all(0 <= number < 2**63 for number in numbers)
 
 
-def test_a_disambiguator_never_moves() -> None:
+def test_a_hash_never_moves() -> None:
     """Written down: released IDs stand on it."""
-    assert disambiguator("item 0") == 8831574789290449055
+    assert item_hash("item 0") == 8831574789290449055

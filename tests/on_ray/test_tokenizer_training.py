@@ -10,19 +10,18 @@ from typing import Any
 
 import pytest
 from safetensors.torch import save
-from test_spool import shop
+from test_vector_files import shop
 
 import pipeline.on_ray.training.runs as runs
 import pipeline.on_ray.training.tokenizer_workers as workers
 from pipeline.config.models import Config
 from pipeline.errors import JobError
 from pipeline.lake.artefacts import fingerprints, local_folder
+from pipeline.lake.plans import Plan, load_plan
 from pipeline.lake.run import Run
 from pipeline.lake.storage import Lake
-from pipeline.on_ray.encoders.encoders import encoder_fingerprint
 from pipeline.on_ray.training.tokenizer import train_tokenizer, training_name
-from pipeline.on_ray.training.vector_files import live_vectors, splits
-from schemas.tables import EMBEDDINGS, ITEMS
+from pipeline.on_ray.training.vector_files import Vectors, splits
 from tokenizer.base.artefact import load
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray")]
@@ -35,13 +34,15 @@ import sys
 import pipeline.on_ray.training.runs as runs
 from pipeline.config.models import Config
 from pipeline.on_ray.session import ray_session
+from pipeline.lake.plans import load_plan
 from pipeline.lake.run import Run
 from pipeline.on_ray.training.tokenizer import train_tokenizer
 
 runs.CHECKPOINT_SECONDS = 0
 config = Config.model_validate_json(sys.stdin.read())
 with ray_session(config.ray), Run("train-tokenizer", config) as run:
-    train_tokenizer(run, lambda epoch, *_: print("epoch", epoch, flush=True))
+    plan = load_plan(run.lake, "train-tokenizer", run.lake.names("plans")[-1])
+    train_tokenizer(run, plan, lambda epoch, *_: print("epoch", epoch, flush=True))
 """
 
 
@@ -62,15 +63,20 @@ def catalogue(
             "tokenizer": SMALL | SHORT | tokenizer,
         }
     )
-    shop(folder, items, encoder_fingerprint(config.encoders), image=image, seed=seed)
+    shop(folder, items, image=image, seed=seed)
     return config
+
+
+def plan_of(config: Config) -> Plan:
+    lake = Lake.open(config.lake)
+    return load_plan(lake, "train-tokenizer", lake.names("plans")[-1])
 
 
 def train(config: Config) -> tuple[str, list[int], Run]:
     """The tokenizer, the epochs in the order in which they were told, and the run."""
     epochs: list[int] = []
     with Run("train-tokenizer", config) as run:
-        fingerprint = train_tokenizer(run, lambda epoch, *_: epochs.append(epoch))
+        fingerprint = train_tokenizer(run, plan_of(config), lambda epoch, *_: epochs.append(epoch))
     return fingerprint, epochs, run
 
 
@@ -129,11 +135,12 @@ def test_two_workers_end_with_one_tokenizer(undisturbed: tuple[str, Path]) -> No
     assert record["counts"]["rows_in"] == metrics["items"] == 300
 
     trained = load(local_folder(lake, "tokenizers", fingerprint))
-    vectors = live_vectors(lake, trained.encoder, lake.version(ITEMS), lake.version(EMBEDDINGS))
+    vectors = Vectors(lake, load_plan(lake, "train-tokenizer", lake.names("plans")[-1]))
+    assert trained.encoders == vectors.plan.facts["encoders"]
     rows = splits(vectors.keys_N, watched=True)
     assert first["items"] == 300 - rows.train.start  # neither what is held out nor what is watched
     assert 0 < rows.held_out.stop < rows.train.start
-    items = vectors.spool()
+    items = vectors.load()
     codes_NS = trained.model.encode(items.text_ND, items.image_ND, items.has_text_N, items.has_image_N)
     assert len(codes_NS.unique(dim=0)) > 20
     assert trained.metrics["held_out"]["reconstruction"]["text"] > 0.4
@@ -196,8 +203,8 @@ def test_residual_k_means_of_texts_alone_past_checkpoints_that_a_kill_broke(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     config = catalogue(tmp_path, image=False, method="rq_kmeans", workers=1)
-    lake, encoder = Lake(config.lake), encoder_fingerprint(config.encoders)
-    vectors = live_vectors(lake, encoder, lake.version(ITEMS), lake.version(EMBEDDINGS))
+    lake = Lake(config.lake)
+    vectors = Vectors(lake, plan_of(config))
     broken = tmp_path / "checkpoints" / training_name(config.tokenizer, vectors)
     broken.mkdir(parents=True)
     (broken / "checkpoint_manager_snapshot.json").touch()

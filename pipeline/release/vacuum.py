@@ -1,9 +1,8 @@
 """Vacuum: what killed runs left behind and what no reader can need any more is deleted, and told by place.
 
 Which files of a table may go is delta-rs's judgement (its full vacuum, run dry): of no commit, or of versions that are
-neither the newest nor kept, for longer than the limit. Kept are the versions that the release names, and those of every
-release that a rollback can reach. Deleting is done here, so that no version of a table moves and a second vacuum finds
-nothing.
+neither the newest nor kept, for longer than the limit. Kept are the versions of ``released_ids`` of every release that
+a rollback can reach. Deleting is done here, so that no version of a table moves and a second vacuum finds nothing.
 """
 
 import logging
@@ -20,12 +19,14 @@ from pyarrow import fs
 from pipeline.errors import JobError
 from pipeline.lake.run import Run
 from pipeline.lake.storage import Lake
-from pipeline.release.releases import standing_releases
-from schemas.tables import ITEMS, SEMANTIC_IDS, TABLES, Table
+from pipeline.release.pointer import standing_releases
+from schemas.tables import RELEASED_IDS, TABLES, Table
 
 logger = logging.getLogger(__name__)
 
 HALF_WRITTEN = (".part", ".tmp")
+UNFINISHED = ("staging", "plans", "checkpoints")  # what a run that ends well deletes
+ARTEFACTS = ("tokenizers", "rankers")
 WHOLE = "config.json"  # written last into an artefact
 LOG = "_delta_log"
 AT_ONCE = 16  # deletions; an object store takes its time for each
@@ -108,12 +109,11 @@ def _of_no_version(
 
 
 def _kept_versions(lake: Lake, table: Table, keep_releases: int | None) -> list[int]:
-    """The versions of ``table`` that the release or a rollback needs, as far as its log reaches back."""
-    named = {ITEMS.name: "items_version", SEMANTIC_IDS.name: "semantic_ids_version"}.get(table.name)
-    if named is None:
+    """The versions of ``table`` that a rollback needs, as far as its log reaches back."""
+    if table is not RELEASED_IDS:
         return []
     standing = standing_releases(lake)[-keep_releases if keep_releases else 0 :]
-    versions = sorted({getattr(release, named) for release in standing})
+    versions = sorted({release.released_ids_version for release in standing})
     logged = [version for version in versions if lake.logged(table, version)]
     if len(logged) < len(versions):
         expired = len(versions) - len(logged)
@@ -129,11 +129,10 @@ def _abandoned(files: dict[str, fs.FileInfo], before: datetime) -> Iterable[str]
         if path.endswith(HALF_WRITTEN) and (top not in TABLES or LOG in rest):
             if info.mtime < before:
                 yield path
-        elif top in ("staging", "checkpoints", "tokenizers", "rankers") and len(rest) > 1:
+        elif top in (*UNFINISHED, *ARTEFACTS) and len(rest) > 1:
             groups.setdefault(f"{top}/{rest[0]}", []).append(path)
     for folder, members in groups.items():
-        artefact = not folder.startswith(("staging/", "checkpoints/"))
-        if artefact and f"{folder}/{WHOLE}" in files:
+        if folder.startswith(ARTEFACTS) and f"{folder}/{WHOLE}" in files:
             continue
         if max(files[path].mtime for path in members) < before:
             yield from members

@@ -1,0 +1,164 @@
+"""What the gates look at: figures of the rows that are to be released, alone and against the released ones.
+
+All are aggregates over fixed-width keys, hashes of 64 bits in place of strings, so that Spark counts in hash tables;
+the driver gets a row of figures, or one for each level. ``rows`` are always of ``released_ids``.
+
+N items, K codes of a level.
+"""
+
+import math
+from functools import reduce
+from typing import Any
+
+from pyspark.sql import DataFrame, Row
+from pyspark.sql import functions as F
+
+from schemas.semantic_id import PARTS, Layout
+
+MODALITIES = ("text", "image")
+
+
+def measure(rows: DataFrame, layout: Layout, current: int) -> dict[str, Any]:
+    """Figures of the IDs alone, of which there is at least one; shares lie in 0 to 1.
+
+    Args:
+        rows: that are to be released.
+        layout: of their tokenizer.
+        current: number of current items.
+
+    Returns:
+        Among others ``perplexity``, that of the level whose codes are used least evenly, and ``code_share``, the
+        greatest of any level; ``levels`` has both by level, see :func:`code_use`.
+    """
+    found = totals(rows)
+    levels = code_use(rows, layout)
+    return {
+        "live_items": current,
+        "items_with_ids": found["items"],
+        "coverage": found["items"] / current,
+        **collisions(rows),
+        "perplexity": min(level["perplexity"] for level in levels.values()),
+        "code_share": max(level["code_share"] for level in levels.values()),
+        "levels": levels,
+        **{f"without_{m}": found[f"without_{m}"] for m in MODALITIES},
+    }
+
+
+def totals(rows: DataFrame) -> dict[str, Any]:
+    """``items``, and the share of them that is ``without_text`` and ``without_image``."""
+    has = [F.count_if(f"has_{m}").alias(m) for m in MODALITIES]
+    row = _only(rows.agg(F.count("*").alias("items"), *has))
+    return {"items": row["items"]} | {f"without_{m}": 1 - row[m] / max(1, row["items"]) for m in MODALITIES}
+
+
+def digest(rows: DataFrame, tokenizer: str) -> str:
+    """A name of the rows that depends on nothing but what they say, in whatever order and files they are."""
+    each = F.xxhash64("item_id", "content", "sid").cast("decimal(20,0)")
+    row = _only(rows.agg(F.count("*").alias("items"), F.sum(each).alias("sum")))
+    return f"{tokenizer}-{row['items']}-{row['sum']}"
+
+
+def collisions(rows: DataFrame) -> dict[str, Any]:
+    """What is shared, where content is a text and a picture together:
+
+    ``collision_rate``, the share of items whose codes an item of other content has too; ``items_sharing_codes`` with
+    any other item; ``largest_group``, the most contents that have the same codes; ``items_sharing_an_id``, those that
+    have both codes and item hash of another one.
+    """
+    keys = rows.select(F.xxhash64("sid").alias("codes"), F.xxhash64("content").alias("content"), "item_hash")
+    contents = keys.groupBy("codes", "content").agg(F.count("*").alias("n"))
+    tuples = contents.groupBy("codes").agg(F.sum("n").alias("n"), F.count("*").alias("contents"))
+    found = _only(
+        tuples.agg(
+            F.sum("n").alias("items"),
+            F.sum(F.when(F.col("contents") > 1, F.col("n")).otherwise(0)).alias("colliding"),
+            F.sum(F.when(F.col("n") > 1, F.col("n")).otherwise(0)).alias("sharing"),
+            F.max("contents").alias("largest"),
+        )
+    )
+    ids = _only(keys.groupBy("codes", "item_hash").agg(F.count("*").alias("n")).agg(F.sum(F.col("n") - 1)))
+    return {
+        "collision_rate": found["colliding"] / found["items"] if found["items"] else 0.0,
+        "items_sharing_codes": found["sharing"] or 0,
+        "largest_group": found["largest"] or 0,
+        "items_sharing_an_id": ids[0] or 0,
+    }
+
+
+def code_use(rows: DataFrame, layout: Layout) -> dict[str, dict[str, Any]]:
+    """How evenly the codes of each level are used by the N items that have the level; a level of none is left out.
+
+    ``perplexity``, e to the entropy of the codes, over min(K, N): 1 where all are used alike. ``code_share``, the
+    largest code's share of items times min(K, N): how many times an even share it has.
+    """
+    none = F.lit(-1).cast("smallint")
+    parts = [(part, n) for part, n in zip(PARTS, layout.levels, strict=True) if n]
+    slots = F.concat(*(F.coalesce(F.col(part), F.array_repeat(none, n)) for part, n in parts))
+    codes = rows.select(F.posexplode(slots).alias("slot", "code")).where("code >= 0")
+    uses = codes.groupBy("slot", "code").agg(F.count("*").alias("n"))
+    levels = uses.groupBy("slot").agg(
+        F.sum("n").alias("items"), F.sum(F.col("n") * F.log("n")).alias("n_log_n"), F.max("n").alias("most")
+    )
+    names, found = layout.slot_names(), {}
+    for row in sorted(levels.collect(), key=lambda row: row["slot"]):
+        items = row["items"]
+        usable = min(layout.codebook_size, items)
+        entropy = math.log(items) - row["n_log_n"] / items
+        found[names[row["slot"]]] = {
+            "items": items,
+            "perplexity": math.exp(entropy) / usable,
+            "code_share": row["most"] / items * usable,
+        }
+    return found
+
+
+def drift(standing: DataFrame, rows: DataFrame, current: DataFrame) -> dict[str, Any]:
+    """How far ``rows`` have gone from the ``standing`` ones, of which there is at least one.
+
+    ``row_drift`` is the change of the number of items that have an ID, up or down, as a share of the released number;
+    ``deleted_fraction`` the share of released items that are no longer current. Of the items whose content is as
+    released, ``ids_moved`` counts those with another ID, which means nothing between two tokenizers.
+    """
+    one = F.lit(1)
+    sides = [
+        current.select("item_id", one.alias("current")),
+        *(
+            frame.select(
+                "item_id",
+                one.alias(side),
+                F.xxhash64("content").alias(f"{side}_content"),
+                F.xxhash64("sid", "item_hash").alias(f"{side}_id"),
+            )
+            for side, frame in (("old", standing), ("new", rows))
+        ),
+    ]
+    together = reduce(lambda left, right: left.unionByName(right, allowMissingColumns=True), sides)
+    values = [name for name in together.columns if name != "item_id"]
+    items = together.groupBy("item_id").agg(*(F.max(name).alias(name) for name in values))
+    old, new = F.col("old").isNotNull(), F.col("new").isNotNull()
+    unchanged = F.col("old_content") == F.col("new_content")
+    found = _only(
+        items.agg(
+            F.count_if(old & F.col("current").isNull()).alias("deleted"),
+            F.count_if(new & ~old).alias("new"),
+            F.count_if(unchanged).alias("unchanged"),
+            F.count_if(unchanged & (F.col("old_id") != F.col("new_id"))).alias("moved"),
+        )
+    )
+    before, after = totals(standing), totals(rows)
+    return {
+        "row_drift": abs(after["items"] - before["items"]) / before["items"],
+        "deleted_items": found["deleted"],
+        "deleted_fraction": found["deleted"] / before["items"],
+        "new_items": found["new"],
+        "unchanged_items": found["unchanged"],
+        "ids_moved": found["moved"],
+        **{f"without_{m}_growth": after[f"without_{m}"] - before[f"without_{m}"] for m in MODALITIES},
+    }
+
+
+def _only(frame: DataFrame) -> Row:
+    """The row of an aggregate that has one."""
+    row = frame.first()
+    assert row is not None
+    return row

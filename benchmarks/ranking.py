@@ -13,7 +13,7 @@ from torch import Tensor
 from pipeline.config.file import load_config
 from pipeline.lake.storage import Lake
 from pipeline.on_ray.training.scoring import WindowScorer
-from pipeline.release.releases import require_release
+from pipeline.release.pointer import require_release
 from ranker.architectures import build
 from ranker.artefact import TrainedRanker
 from ranker.config import RankerConfig

@@ -17,8 +17,13 @@ def command(
     """Show an item's versions, IDs, quarantine, what its codes stand for, and its nearest items by prefix."""
     from jobs.views import show_item
     from pipeline.inspect.explain import explain
+    from pipeline.lake.storage import Lake
+    from pipeline.on_spark.session import spark_session
 
-    found = explain(read_config(config, overrides), item_id)
+    settings = read_config(config, overrides)
+    lake = Lake.open(settings.lake, settings.storage_options)
+    with spark_session(settings.spark, "hisam explain") as spark:
+        found = explain(spark, lake, settings, item_id)
     if as_json:
         typer.echo(json.dumps(found, indent=2, ensure_ascii=False, default=str))
     else:

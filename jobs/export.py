@@ -1,4 +1,4 @@
-"""The released IDs as plain Parquet."""
+"""The released IDs as plain files, in three forms."""
 
 from pathlib import Path
 from typing import Annotated
@@ -9,18 +9,24 @@ from jobs.entry import DEFAULT_CONFIG, ConfigFile, Overrides, read_config, start
 
 
 def command(
-    to: Annotated[Path, typer.Option("--to", help="The folder to write into.")],
+    to: Annotated[Path, typer.Option("--to", help="The folder to write; an earlier export in it is replaced.")],
+    form: Annotated[str, typer.Option("--format", help="parquet, tokens (<a_3><b_9>) or tensor.")] = "parquet",
     config: ConfigFile = DEFAULT_CONFIG,
     overrides: Overrides = None,
 ) -> None:
-    """Write the released IDs as plain Parquet."""
+    """Write the released IDs as Parquet, as token strings with a vocabulary, or as integer tensors (Spark)."""
     from pipeline.lake.run import Run
-    from pipeline.release.releases import export
+    from pipeline.on_spark.export import export
+    from pipeline.on_spark.session import spark_session
 
-    with Run("export", read_config(config, overrides), writes=False, to=str(to)) as run:
-        file = export(run, to)
+    settings = read_config(config, overrides)
+    with (
+        Run("export", settings, writes=False, to=str(to), format=form) as run,
+        spark_session(settings.spark, "hisam export") as spark,
+    ):
+        folder = export(spark, run, to, form)
     tell(run)
-    typer.echo(f"  {file}")
+    typer.echo(f"  {folder}")
 
 
 if __name__ == "__main__":

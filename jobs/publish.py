@@ -16,13 +16,19 @@ def run_publish(
     """The job, as nightly and demo run it too."""
     from pipeline.lake.artefacts import newest
     from pipeline.lake.run import Run
-    from pipeline.release.releases import publish
+    from pipeline.on_spark.publish import publish
+    from pipeline.on_spark.session import spark_session
 
-    with Run("publish", config, run_id=run_id, tokenizer=tokenizer, force=force) as run:
-        moved = publish(run, tokenizer or newest(run.lake, "tokenizers"), force=force)
+    with (
+        Run("publish", config, run_id=run_id, tokenizer=tokenizer, force=force) as run,
+        spark_session(config.spark, "hisam publish") as spark,
+    ):
+        moved = publish(spark, run, tokenizer or newest(run.lake, "tokenizers"), force=force)
     tell(run)
     if moved:
         typer.echo(f"  released tokenizer {run.metrics['tokenizer']} as release {run.metrics['release']}")
+    elif "held" in run.metrics:
+        typer.echo(f"  held: {run.metrics['held']}")
     else:
         typer.echo("  nothing is new: the release stays as it is")
 
@@ -31,7 +37,9 @@ def command(
     config: ConfigFile = DEFAULT_CONFIG,
     overrides: Overrides = None,
     tokenizer: Tokenizer = None,
-    force: Annotated[bool, typer.Option("--force", help="Release although a gate refuses; recorded.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Release although a gate refuses or a rollback holds; recorded.")
+    ] = False,
 ) -> None:
     """Release the newest IDs, if every gate lets them through (exit status 3 if one refuses)."""
     run_publish(read_config(config, overrides), tokenizer, force=force)

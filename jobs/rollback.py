@@ -6,9 +6,9 @@ from jobs.entry import DEFAULT_CONFIG, ConfigFile, Overrides, read_config, start
 
 
 def command(config: ConfigFile = DEFAULT_CONFIG, overrides: Overrides = None) -> None:
-    """Release again what was released before."""
+    """Release again what was released before; publish holds back what that leaves until its rows change."""
     from pipeline.lake.run import Run
-    from pipeline.release.releases import rollback
+    from pipeline.release.rollback import rollback
 
     with Run("rollback", read_config(config, overrides)) as run:
         release = rollback(run)

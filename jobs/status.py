@@ -11,8 +11,13 @@ def command(config: ConfigFile = DEFAULT_CONFIG, overrides: Overrides = None, as
     """Show what the lake holds, what is released, what is waiting and how long it should take."""
     from jobs.views import show_status
     from pipeline.inspect.status import status
+    from pipeline.lake.storage import Lake
+    from pipeline.on_spark.session import spark_session
 
-    found = status(read_config(config, overrides))
+    settings = read_config(config, overrides)
+    lake = Lake.open(settings.lake, settings.storage_options)
+    with spark_session(settings.spark, "hisam status") as spark:
+        found = status(spark, lake, settings)
     if as_json:
         typer.echo(json.dumps(found, indent=2, ensure_ascii=False, default=str))
     else:

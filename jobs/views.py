@@ -30,8 +30,8 @@ def show_status(found: Mapping[str, Any]) -> None:
         console.print(_runs(found["runs"]))
     release = found["released"]
     named = {
-        "live items": f"{found['live_items']:,}",
-        "encoders": found["encoder"],
+        "current items": f"{found['live_items']:,}",
+        "encoders": ", ".join(f"{modality} {encoder}" for modality, encoder in found["encoders"].items()),
         "tokenizers": ", ".join(found["tokenizers"]) or "none",
         "rankers": ", ".join(found["rankers"]) or "none",
         "released": f"{release['tokenizer']} (release {release['version']})" if release else "nothing",
@@ -41,8 +41,8 @@ def show_status(found: Mapping[str, Any]) -> None:
 
 
 def _waiting(waiting: Mapping[str, Mapping[str, Any]]) -> Table:
-    table = Table("waiting", *(Column(name, justify="right") for name in ("items", "should take")))
-    table.add_row("extract", "the source tells", "unknown")
+    table = Table("waiting", *(Column(name, justify="right") for name in ("to do", "should take")))
+    table.add_row("extract", "only the source knows", "unknown")
     for job, work in waiting.items():
         seconds = "unknown" if work["seconds"] is None else _duration(work["seconds"])
         table.add_row(job, f"{work['items']:,}", seconds if work["items"] else "–")
@@ -66,19 +66,19 @@ def show_item(found: Mapping[str, Any]) -> None:
             f"{release['version']}, {release['action']} of tokenizer {release['tokenizer']} at {_time(release['time'])}"
         )
         _lines(console, {"release": said})
-    versions = Table("extracted", "content", "text", "picture", "vectors under encoders", title="versions")
+    versions = Table("extracted", "content", "text", "picture", "vectors of encoders", title="versions")
     for version in found["versions"]:
-        vectors = [f"{v['encoder']} ({_modalities(v)})" for v in version["vectors"]]
+        vectors = [_vector(vector) for vector in version["vectors"]]
         picture = (version["image_sha"] or "–")[:SHORT]
         text = "deleted" if version["deleted"] else _cut(version["text"])
-        content = version["content_hash"][:SHORT]
+        content = version["content"][:SHORT]
         versions.add_row(_time(version["extracted_at"]), content, Text(text), picture, "\n".join(vectors) or "none")
     _print(console, versions)
     ids = Table("ID", "content", "tokenizer", "its encoders", "run", "released", title="IDs")
     for row in found["ids"]:
         mark = "yes" if row["released"] else ""
-        known = row["encoder"] or "–"
-        ids.add_row(row["sid"], row["content_hash"][:SHORT], row["tokenizer"], known, row["run_id"], mark)
+        known = "\n".join(f"{modality} {encoder}" for modality, encoder in (row["encoders"] or {"–": ""}).items())
+        ids.add_row(row["sid"], row["content"][:SHORT], row["tokenizer"], known, row["run_id"], mark)
     _print(console, ids)
     faults = Table("reason", "detail", "since", "source", title="quarantine")
     for row in found["quarantine"]:
@@ -125,8 +125,9 @@ def _lines(console: Console, named: Mapping[str, str]) -> None:
         console.print(f"{name:{width}}  {value}", highlight=False, soft_wrap=True, markup=False)
 
 
-def _modalities(vector: Mapping[str, Any]) -> str:
-    return " and ".join(modality for modality in ("text", "image") if vector[modality]) or "nothing"
+def _vector(vector: Mapping[str, Any]) -> str:
+    failed = " failed" if vector["fault"] else ""
+    return f"{vector['modality']} {vector['encoder']}{failed}"
 
 
 def _cut(text: str | None) -> str:

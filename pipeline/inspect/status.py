@@ -1,81 +1,72 @@
 """What the lake holds, what is released, what work is waiting and how long it should take."""
 
-from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from pyspark.sql import SparkSession
 
 from pipeline.config.models import Config
 from pipeline.lake.artefacts import fingerprints
-from pipeline.lake.live import encoded, first_of_each, live_items, tokenized, without
 from pipeline.lake.run_records import RunRecords
 from pipeline.lake.storage import Lake
-from pipeline.on_ray.encoders.encoders import encoder_fingerprint
-from pipeline.release.releases import Release, newer_rows, released, released_ids
-from schemas.tables import ITEMS, QUARANTINE, SEMANTIC_IDS, TABLES, Table
+from pipeline.on_ray.encoders.fingerprint import encoder_fingerprints
+from pipeline.on_spark.current_items import current_items
+from pipeline.on_spark.delta import SparkDelta, spark_delta
+from pipeline.on_spark.plans import pending_ids, pending_vectors
+from pipeline.on_spark.released_ids import candidate_rows, changes
+from pipeline.release.pointer import Release, newer_rows, released
+from schemas.tables import ITEMS, QUARANTINE, RELEASED_IDS, SEMANTIC_IDS, TABLES, Table
 
-KEYS = ["item_id", "content_hash"]
 
-
-def status(config: Config) -> dict[str, Any]:
+def status(spark: SparkSession, lake: Lake, config: Config) -> dict[str, Any]:
     """Tables with their sizes, artefacts, the release, waiting work by job, quarantine by reason, each job's last run.
 
-    Reads key columns and run records alone. What waits for ``extract`` only the source could tell.
+    Sizes come from the logs, times from run records, the rest is counted by Spark. What waits for ``extract`` only the
+    source could tell.
     """
-    lake = Lake(config.lake, config.storage_options)
-    live = live_items(lake)
-    encoder = encoder_fingerprint(config.encoders)
+    tables = spark_delta(spark, lake, config.spark)
+    current = current_items(tables.read(ITEMS), "content")
+    encoders = encoder_fingerprints(config.encoders)
     release = released(lake)
     trained = fingerprints(lake, "tokenizers")
     tokenizer = release.tokenizer if release else trained[-1] if trained else None
-    records = RunRecords(lake)
+    records, items = RunRecords(lake), current.count()
+    texts_and_pictures = pending_vectors(tables, encoders).count()
+    waiting = {"encode": _work(texts_and_pictures, texts_and_pictures, records.rate("encode", "rows_out", "encode"))}
+    if tokenizer is not None:
+        without_ids = pending_ids(tables, tokenizer).count()
+        waiting["tokenize"] = _work(without_ids, without_ids, records.rate("tokenize", "rows_out", "tokenize"))
+        unreleased = _unreleased(tables, lake, tokenizer, release) if items or release else 0
+        # The gates look at all items, however few of them are new.
+        waiting["publish"] = _work(unreleased, items, records.rate("publish", "rows_in", "total"))
+    reasons = tables.read(QUARANTINE).groupBy("reason").count().orderBy("reason").collect()
     return {
         "lake": lake.uri,
         "tables": {name: _size(lake, table) for name, table in TABLES.items()},
-        "live_items": live.num_rows,
-        "encoder": encoder,
+        "live_items": items,
+        "encoders": encoders,
         "tokenizers": trained,
         "rankers": fingerprints(lake, "rankers"),
         "released": {"tokenizer": release.tokenizer, "version": release.version} if release else None,
-        "waiting": _waiting(lake, live, encoder, tokenizer, release, records),
-        "quarantine": _by_reason(lake),
+        "waiting": waiting,
+        "quarantine": {row["reason"]: row["count"] for row in reasons},
         "runs": records.last(),
     }
 
 
-def _waiting(
-    lake: Lake, live: pa.Table, encoder: str, tokenizer: str | None, release: Release | None, records: RunRecords
-) -> dict[str, dict[str, Any]]:
-    """By job the number of ``items`` to do and the ``seconds`` that earlier runs make it; ``None`` is unknown."""
-    contents = without(first_of_each(live, "content_hash"), encoded(lake, encoder), ["content_hash"]).num_rows
-    waiting = {"encode": _work(contents, contents, records.rate("encode", "rows_out", "encode"))}
-    if tokenizer is None:
-        return waiting
-    items = without(live, tokenized(lake, tokenizer), KEYS).num_rows
-    waiting["tokenize"] = _work(items, items, records.rate("tokenize", "rows_out", "tokenize"))
-    moved = _unreleased(lake, live, tokenizer, release)
-    # The gates look at all items, however few of them are new.
-    waiting["publish"] = _work(moved, live.num_rows, records.rate("publish", "rows_in", "total"))
-    return waiting
-
-
 def _work(items: int, rows: int, rate: float | None) -> dict[str, Any]:
+    """The number of ``items`` to do and the ``seconds`` that earlier runs make of ``rows``; ``None`` is unknown."""
     return {"items": items, "seconds": 0.0 if not items else round(rows / rate, 3) if rate else None}
 
 
-def _unreleased(lake: Lake, live: pa.Table, tokenizer: str, release: Release | None) -> int:
+def _unreleased(tables: SparkDelta, lake: Lake, tokenizer: str, release: Release | None) -> int:
     """Items whose newest ID readers do not have yet, and deleted ones that they still have."""
-    items_version, ids_version = lake.version(ITEMS), lake.version(SEMANTIC_IDS)
-    if items_version is None or ids_version is None:
+    if release is not None and not newer_rows(lake, release):
         return 0
-    if release is None:
-        return released_ids(lake, Release(0, tokenizer, items_version, ids_version), KEYS).num_rows
-    if not newer_rows(lake, release):
-        return 0
-    newest = replace(release, items_version=items_version, semantic_ids_version=ids_version)
-    before, after = (released_ids(lake, which, KEYS) for which in (release, newest))
-    return without(after, before, KEYS).num_rows + without(before, live, ["item_id"]).num_rows
+    ids = tables.read(SEMANTIC_IDS, where={"tokenizer": tokenizer})
+    rows = candidate_rows(current_items(tables.read(ITEMS), "content"), ids, 0)
+    return changes(tables.read(RELEASED_IDS), rows, 0).count()
 
 
 def _size(lake: Lake, table: Table) -> dict[str, int | None]:
@@ -86,8 +77,3 @@ def _size(lake: Lake, table: Table) -> dict[str, int | None]:
     actions = pa.table(delta.get_add_actions(flatten=True))
     rows, size = (pc.sum(actions[column]).as_py() or 0 for column in ("num_records", "size_bytes"))
     return {"version": delta.version(), "rows": rows, "files": actions.num_rows, "bytes": size}
-
-
-def _by_reason(lake: Lake) -> dict[str, int]:
-    counts = lake.read(QUARANTINE, ["reason"]).group_by("reason").aggregate([([], "count_all")])
-    return {row["reason"]: row["count_all"] for row in counts.sort_by("reason").to_pylist()}

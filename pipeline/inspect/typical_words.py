@@ -1,23 +1,22 @@
 """What an item's codes stand for: by part and prefix, how many other items have it, and what their texts say.
 
-A code has no name. The words that items with a prefix use more often than the catalogue does come closest to one.
+A code has no name. The words that items with a prefix use more often than the catalogue does come closest to one. Spark
+goes once over the released IDs and once over the texts; the driver gets samples.
 """
 
 import math
 import re
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.dataset as ds
-from numpy.typing import NDArray
+from pyspark.sql import Column, DataFrame, Row
+from pyspark.sql import functions as F
 
-from pipeline.lake.storage import Lake
-from pipeline.release.releases import Release, released_ids
+from pipeline.on_spark.delta import SparkDelta
+from pipeline.on_spark.expressions import content
 from schemas.semantic_id import PARTS
-from schemas.tables import ITEMS
+from schemas.tables import ITEMS, RELEASED_IDS
 
 NEIGHBOURS = 10
 EXAMPLES = 3
@@ -28,89 +27,86 @@ COMMON = 0.3  # share of a prefix's items that use a word of its
 LIFT = 1.5  # times as often as in the catalogue
 FEWEST = 3  # texts that have words in common by more than chance
 
-COLUMNS = ["item_id", "content_hash", "sid", "disambiguator", *PARTS]
+Texts = dict[str, str | None]  # by item
 
 
-class ReleasedCodes:
-    """One item among the items of a release.
+def words_and_neighbours(tables: SparkDelta, own: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """``words``: what the item's prefixes stand for; ``neighbours``: the items of nearest codes. With texts.
 
-    N other items of the release.
+    Samples are the items of the smallest hashes: the same ones every time.
+
+    Args:
+        tables: of the lake.
+        own: the item's row of ``released_ids``: ``item_id`` and its parts.
     """
-
-    def __init__(self, lake: Lake, release: Release, item_id: str) -> None:
-        rows = released_ids(lake, release, COLUMNS)
-        self._lake, self._release = lake, release
-        own = rows.filter(ds.field("item_id") == item_id).to_pylist()
-        self.own: dict[str, Any] | None = own[0] if own else None
-        # In the order of a hash of the id: the first of them are a sample, the same one every time.
-        self._others = rows.filter(ds.field("item_id") != item_id).sort_by("disambiguator")
-        self._shared_N = {part: self._agreement(part) for part in PARTS} if self.own else {}
-
-    def _agreement(self, part: str) -> NDArray[np.int64]:
-        """How many codes of a part, from the first on, each other item has in common with this one."""
-        column, codes = self._others[part], (self.own or {})[part]
-        same_N = np.zeros(len(column), np.int64)
-        if codes:
-            codes_PL = np.asarray(pc.list_flatten(column)).reshape(-1, len(codes))
-            same_N[np.asarray(pc.is_valid(column))] = np.cumprod(codes_PL == codes, axis=1).sum(axis=1)
-        return same_N
-
-    def describe(self) -> dict[str, list[dict[str, Any]]]:
-        """``words``: what the item's prefixes stand for; ``neighbours``: the items of nearest codes. With texts."""
-        if self.own is None:
-            return {"words": [], "neighbours": []}
-        near = self._nearest()
-        prefixes = [
-            (part, length, np.flatnonzero(self._shared_N[part] >= length))
-            for part in PARTS
-            for length in range(1, len(self.own[part] or ()) + 1)
-        ]
-        sampled = [near, np.arange(min(CATALOGUE, self._others.num_rows)), *(rows[:SAMPLE] for *_, rows in prefixes)]
-        texts = self._texts(np.unique(np.concatenate(sampled)))
-        everywhere = _use(_said(texts, sampled[1]))
-        return {
-            "words": [self._prefix(*prefix, texts, everywhere) for prefix in prefixes],
-            "neighbours": [self._neighbour(row, texts) for row in near.tolist()],
-        }
-
-    def _nearest(self) -> NDArray[np.int64]:
-        """Items that share the longest run of shared codes, and of those the ones whose own codes agree longest."""
-        own_parts_N = self._shared_N["text"] + self._shared_N["image"]
-        order_N = np.lexsort((-own_parts_N, -self._shared_N["shared"]))[:NEIGHBOURS]
-        return order_N[self._shared_N["shared"][order_N] > 0]
-
-    def _neighbour(self, row: int, texts: dict[int, str | None]) -> dict[str, Any]:
-        found = self._others.select(["item_id", "sid"]).slice(row, 1).to_pylist()[0]
-        agreement = {f"{part}_codes": int(self._shared_N[part][row]) for part in PARTS}
-        return found | agreement | {"text": texts[row]}
-
-    def _prefix(
-        self, part: str, length: int, rows_N: NDArray[np.int64], texts: dict[int, str | None], everywhere: Counter[str]
-    ) -> dict[str, Any]:
-        said = _said(texts, rows_N[:SAMPLE])
-        return {
-            "part": part,
-            "prefix": part[0] + "-".join(map(str, (self.own or {})[part][:length])),
-            "items": len(rows_N),
-            "words": _telling(said, everywhere, min(CATALOGUE, self._others.num_rows)),
-            "examples": [
-                {"item_id": self._others["item_id"][int(r)].as_py(), "text": texts[int(r)]} for r in rows_N[:EXAMPLES]
-            ],
-        }
-
-    def _texts(self, rows_N: NDArray[np.int64]) -> dict[int, str | None]:
-        """The released texts of some of the other items, by row."""
-        chosen = self._others.select(["item_id", "content_hash"]).take(pa.array(rows_N))
-        wanted = ds.field("item_id").isin(chosen["item_id"].combine_chunks()) & ~ds.field("deleted")
-        columns = ["item_id", "content_hash", "text"]
-        found = self._lake.read(ITEMS, columns, where=wanted, version=self._release.items_version).to_pylist()
-        texts = {(row["item_id"], row["content_hash"]): row["text"] for row in found}
-        keys = [(row["item_id"], row["content_hash"]) for row in chosen.to_pylist()]
-        return {row: texts[key] for row, key in zip(rows_N.tolist(), keys, strict=True)}
+    others = tables.read(RELEASED_IDS).where(F.col("item_id") != own["item_id"])
+    others = others.withColumns({f"{part}_codes": _agreement(part, own[part]) for part in PARTS})
+    prefixes = [(part, length) for part in PARTS for length in range(1, len(own[part] or ()) + 1)]
+    counted = others.agg(
+        _smallest(F.lit(True), CATALOGUE).alias("catalogue"),
+        *(F.count_if(_has(*prefix)).alias("{}_{}_items".format(*prefix)) for prefix in prefixes),
+        *(_smallest(_has(*prefix), SAMPLE).alias("{}_{}_sample".format(*prefix)) for prefix in prefixes),
+    ).first()
+    assert counted is not None
+    near = _nearest(others)
+    samples = [counted["catalogue"], near, *(counted["{}_{}_sample".format(*prefix)] for prefix in prefixes)]
+    texts = _texts(tables, others, {row["item_id"]: row["content"] for rows in samples for row in rows or ()})
+    everywhere = _said(texts, counted["catalogue"])
+    words = []
+    for part, length in prefixes:
+        sample = counted[f"{part}_{length}_sample"] or []
+        words.append(
+            {
+                "part": part,
+                "prefix": part[0] + "-".join(map(str, own[part][:length])),
+                "items": counted[f"{part}_{length}_items"],
+                "words": _telling(_said(texts, sample), _use(everywhere), len(counted["catalogue"] or ())),
+                "examples": [{"item_id": row["item_id"], "text": texts[row["item_id"]]} for row in sample[:EXAMPLES]],
+            }
+        )
+    shown = ["item_id", "sid", *(f"{part}_codes" for part in PARTS)]
+    neighbours = [{name: row[name] for name in shown} | {"text": texts[row["item_id"]]} for row in near]
+    return {"words": words, "neighbours": neighbours}
 
 
-def _said(texts: dict[int, str | None], rows_N: NDArray[np.int64]) -> list[str]:
-    return [text for row in rows_N.tolist() if (text := texts[row])]
+def _agreement(part: str, codes: list[int] | None) -> Column:
+    """How many codes of a part, from the first on, another item has in common with these."""
+    same = F.lit(0)
+    for length in range(1, len(codes or ()) + 1):
+        prefix = F.array(*(F.lit(code).cast("smallint") for code in (codes or ())[:length]))
+        same = same + F.coalesce((F.slice(part, 1, length) == prefix).cast("int"), F.lit(0))
+    return same
+
+
+def _has(part: str, length: int) -> Column:
+    return F.col(f"{part}_codes") >= length
+
+
+def _smallest(condition: Column, most: int) -> Column:
+    """``item_id`` and ``content`` of the items of a condition whose hashes are smallest, in that order."""
+    return F.min_by(F.when(condition, F.struct("item_id", "content")), F.when(condition, F.col("item_hash")), most)
+
+
+def _nearest(others: DataFrame) -> list[Row]:
+    """Items that share the longest run of shared codes, and of those the ones whose own codes agree longest."""
+    own_parts = F.col("text_codes") + F.col("image_codes")
+    near = others.where(_has("shared", 1)).orderBy(F.desc("shared_codes"), F.desc(own_parts), "item_hash")
+    return near.limit(NEIGHBOURS).collect()
+
+
+def _texts(tables: SparkDelta, others: DataFrame, contents: Mapping[str, str]) -> Texts:
+    """The released texts of some items."""
+    if not contents:
+        return {}
+    wanted = others.sparkSession.createDataFrame(list(contents.items()), "item_id string, content string")
+    stored = tables.read(ITEMS).where("NOT deleted")
+    texts = stored.select("item_id", "text", content(F.col("text_sha"), F.col("image_sha")).alias("content"))
+    found = texts.join(F.broadcast(wanted), on=["item_id", "content"], how="left_semi")
+    return {row["item_id"]: row["text"] for row in found.select("item_id", "text").toLocalIterator()}
+
+
+def _said(texts: Texts, rows: list[Row] | None) -> list[str]:
+    return [text for row in rows or () if (text := texts[row["item_id"]])]
 
 
 def _use(texts: list[str]) -> Counter[str]:

@@ -38,25 +38,7 @@ def plan_encoding(spark: SparkSession, run: Run, encoders: Mapping[str, str]) ->
     """
     tables = spark_delta(spark, run.lake, run.config.spark)
     run.read(ITEMS)
-    current = current_items(tables.read(ITEMS, located=True), "text_sha", "image_sha", "file", "position")
-    each = F.explode(
-        F.array(*(F.struct(F.lit(m).alias("modality"), F.col(f"{m}_sha").alias("sha")) for m in MODALITIES))
-    )
-    wanted = current.select("file", "position", each.alias("of")).select("file", "position", "of.*").dropna()
-    known = reduce(
-        DataFrame.unionByName,
-        (
-            tables.read(VECTORS, where={"encoder": encoders[m]}).select(F.lit(m).alias("modality"), "sha")
-            for m in MODALITIES
-        ),
-    )
-    pending = (
-        wanted.join(known, on=["modality", "sha"], how="left_anti")
-        .groupBy("modality", "sha")
-        .agg(F.min(F.struct("file", "position")).alias("at"))
-        .select("modality", "sha", "at.*")
-        .persist(StorageLevel.DISK_ONLY)
-    )
+    pending = pending_vectors(tables, encoders).persist(StorageLevel.DISK_ONLY)
     chunked = _by_file(pending, run.config.encoders.commit_rows).persist(StorageLevel.DISK_ONLY)
     last = chunked.agg(F.max("chunk")).first()
     chunks = 0 if last is None or last[0] is None else last[0] + 1
@@ -80,9 +62,7 @@ def plan_tokenizing(spark: SparkSession, run: Run, job: str, tokenizer: str, enc
     tables = spark_delta(spark, run.lake, run.config.spark)
     run.read(ITEMS)
     run.read(VECTORS)
-    current = current_items(tables.read(ITEMS), "content", "item_hash", "text_sha", "image_sha")
-    done = tables.read(SEMANTIC_IDS, where={"tokenizer": tokenizer}).select("item_id", "content")
-    pending = current.join(done, on=["item_id", "content"], how="left_anti").persist(StorageLevel.DISK_ONLY)
+    pending = pending_ids(tables, tokenizer).persist(StorageLevel.DISK_ONLY)
     count = pending.count()
     ready = with_vectors(tables, pending, encoders) if count else pending
     facts = {"tokenizer": tokenizer, "encoders": dict(encoders)}
@@ -123,6 +103,35 @@ def plan_training(spark: SparkSession, run: Run, encoders: Mapping[str, str], mo
     return plan
 
 
+def pending_vectors(tables: SparkDelta, encoders: Mapping[str, str]) -> DataFrame:
+    """``modality`` and ``sha`` of what has no vector, and where it lies in ``items``: ``file`` and ``position``."""
+    current = current_items(tables.read(ITEMS, located=True), "text_sha", "image_sha", "file", "position")
+    each = F.explode(
+        F.array(*(F.struct(F.lit(m).alias("modality"), F.col(f"{m}_sha").alias("sha")) for m in MODALITIES))
+    )
+    wanted = current.select("file", "position", each.alias("of")).select("file", "position", "of.*").dropna()
+    known = reduce(
+        DataFrame.unionByName,
+        (
+            tables.read(VECTORS, where={"encoder": encoders[m]}).select(F.lit(m).alias("modality"), "sha")
+            for m in MODALITIES
+        ),
+    )
+    return (
+        wanted.join(known, on=["modality", "sha"], how="left_anti")
+        .groupBy("modality", "sha")
+        .agg(F.min(F.struct("file", "position")).alias("at"))
+        .select("modality", "sha", "at.*")
+    )
+
+
+def pending_ids(tables: SparkDelta, tokenizer: str) -> DataFrame:
+    """``item_id``, ``content``, ``item_hash``, ``text_sha`` and ``image_sha`` of the current items that have no ID."""
+    current = current_items(tables.read(ITEMS), "content", "item_hash", "text_sha", "image_sha")
+    done = tables.read(SEMANTIC_IDS, where={"tokenizer": tokenizer}).select("item_id", "content")
+    return current.join(done, on=["item_id", "content"], how="left_anti")
+
+
 def with_vectors(tables: SparkDelta, rows: DataFrame, encoders: Mapping[str, str]) -> DataFrame:
     """``rows`` with ``text_vector`` and ``image_vector``, but for those that an encoder has not seen yet.
 
@@ -149,7 +158,7 @@ def said(encoders: Mapping[str, str]) -> str:
 
 
 def _by_file(pending: DataFrame, chunk_rows: int) -> DataFrame:
-    """``modality``, ``file``, ``chunk`` and ``part``: every file whole, in chunks of about ``chunk_rows`` rows a modality."""
+    """``modality``, ``file``, ``chunk`` and ``part``: every file whole, a chunk of about ``chunk_rows`` rows."""
     files = pending.groupBy("modality", "file").agg(F.count("*").alias("rows"))
     in_order = Window.partitionBy("modality").orderBy("file")
     before = F.sum("rows").over(in_order.rowsBetween(Window.unboundedPreceding, -1))

@@ -22,7 +22,7 @@ from pipeline.on_ray.training.code_vectors import decoded_vectors
 from pipeline.on_ray.training.ranker_workers import train
 from pipeline.on_ray.training.runs import Progress
 from pipeline.on_ray.training.scoring import predict
-from pipeline.release.releases import require_release
+from pipeline.release.pointer import require_release
 from ranker.artefact import ArtefactError, TrainedRanker, load
 from ranker.config import RankerConfig
 from ranker.evaluation import ImpressionError, compare, report

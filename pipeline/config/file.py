@@ -14,12 +14,13 @@ from pipeline.config.models import Config
 from pipeline.errors import ConfigError
 
 
-def load_config(file: Path, overrides: Sequence[str] = ()) -> Config:
+def load_config(file: str | Path, overrides: Sequence[str] = ()) -> Config:
     """The configuration in ``file`` with ``overrides`` (``tokenizer.epochs=5``) laid over it.
 
     Raises:
         ConfigError: the file is missing or is no YAML, or any key or value is wrong; every fault has a line.
     """
+    file = Path(file)
     if not file.is_file():
         raise ConfigError(f"there is no configuration file {file}: name one with --config")
     try:

@@ -4,6 +4,7 @@ import json
 import os
 import secrets
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -74,7 +75,10 @@ class Lake:
         return lake
 
     def _check_form(self) -> bool:
-        names = set(self.names(""))
+        try:
+            names = set(self.names(""))
+        except NotADirectoryError as error:
+            raise ConfigError(f"lake: {self.uri} is a file, a lake is a folder") from error
         if DESCRIPTION not in names and not names & {*TABLES, "embeddings"}:
             return False
         form = self.read_json(DESCRIPTION).get("form") if DESCRIPTION in names else 1
@@ -240,8 +244,8 @@ class Lake:
         return sorted(info.base_name for info in self.filesystem.get_file_info(selector))
 
     def delete(self, relative: str) -> None:
-        """Delete a folder of the lake, if it is there."""
-        if self.filesystem.get_file_info(self.path(relative)).type == fs.FileType.Directory:
+        """Delete a folder of the lake, if it is there; an object store may list one that holds nothing."""
+        with suppress(FileNotFoundError):
             self.filesystem.delete_dir(self.path(relative))
 
     def upload(self, folder: Path, relative: str) -> None:

@@ -24,7 +24,7 @@ from pipeline.inspect.status import status
 from pipeline.lake.lock import one_writer
 from pipeline.lake.run import Run
 from pipeline.lake.storage import Lake
-from schemas.tables import EMBEDDINGS, ITEMS, RELEASES, SEMANTIC_IDS
+from schemas.tables import ITEMS, RELEASES, SEMANTIC_IDS, VECTORS
 
 HOLD = """
 import multiprocessing, subprocess, sys, time
@@ -50,7 +50,7 @@ with Run("encode", config, run_id="the-holder"):
 """
 
 WRITERS = ("extract", "encode", "train-tokenizer", "tokenize", "backfill", "publish", "rollback", "sequences")
-WRITERS += ("train-ranker", "nightly", "demo")
+WRITERS += ("train-ranker", "nightly", "demo", "compact", "vacuum", "purge")
 
 Hold = Callable[..., "subprocess.Popen[str]"]
 
@@ -244,7 +244,7 @@ def test_two_nights_that_start_together_are_one_after_the_other(shop: Path) -> N
     def check(releases: int) -> None:
         lake = Lake(str(shop / "lake"))
         assert sorted(lake.read(RELEASES, ["version"])["version"].to_pylist()) == [*range(1, releases + 1)]
-        for table, also in ((ITEMS, "deleted"), (EMBEDDINGS, "text_sha"), (SEMANTIC_IDS, "sid")):
+        for table, also in ((ITEMS, "deleted"), (VECTORS, "fault"), (SEMANTIC_IDS, "sid")):
             rows = [tuple(row.values()) for row in lake.read(table, [*table.key, also]).to_pylist()]
             assert len(rows) == len(set(rows)) > 100, table.name
 

@@ -21,37 +21,41 @@ from pipeline.demo.generator import generate
 from pipeline.on_ray.session import ray_session
 from pipeline.on_spark.session import start_session
 
-JARS_VARIABLE = "HISAM_DELTA_JARS"
+JARS_VARIABLES = {"native_delta": "HISAM_DELTA_JARS", "spark_on_s3": "HISAM_S3_JARS"}  # by the marker that needs them
+
+S3_KEYS = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret"}
 
 
-def delta_jars() -> list[str]:
-    """Delta's JARs, from the folder that the environment names."""
-    folder = os.environ.get(JARS_VARIABLE)
+def jars_for(marker: str) -> list[str]:
+    """The JARs in the folder that the environment names."""
+    variable = JARS_VARIABLES[marker]
+    folder = os.environ.get(variable)
     if folder is None:
         return []
     jars = sorted(map(str, Path(folder).glob("*.jar")))
     if not jars:
-        raise pytest.UsageError(f"{JARS_VARIABLE}={folder} holds no JAR")
+        raise pytest.UsageError(f"{variable}={folder} holds no JAR")
     return jars
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Without JARs native Delta cannot run; with them it must."""
-    if delta_jars():
-        return
+    """Without their JARs native Delta and Spark on S3 cannot run; with them they must."""
+    missing = {marker: variable for marker, variable in JARS_VARIABLES.items() if not jars_for(marker)}
     for item in items:
-        if item.get_closest_marker("native_delta"):
-            item.add_marker(pytest.mark.skip(reason=f"{JARS_VARIABLE} names no folder of Delta's JARs"))
+        for marker, variable in missing.items():
+            if item.get_closest_marker(marker):
+                item.add_marker(pytest.mark.skip(reason=f"{variable} names no folder of JARs"))
 
 
 @pytest.fixture(scope="session")
 def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
     """One session for both settings of Delta: the JARs, where there are any, change nothing for the embedded one."""
-    jars = delta_jars()
+    delta = jars_for("native_delta")
+    jars = delta + jars_for("spark_on_s3")
     mount = tmp_path_factory.mktemp("mount")
     settings = SparkSettings(
         master="local[2]",
-        delta="native" if jars else "embedded",
+        delta="native" if delta else "embedded",
         conf={
             "spark.driver.memory": "2g",
             "spark.sql.shuffle.partitions": 2,
@@ -60,7 +64,10 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
         }
         | ({"spark.jars": ",".join(jars)} if jars else {}),
     )
-    session = start_session(settings, "tests")
+    with pytest.MonkeyPatch.context() as environment:
+        for name, value in S3_KEYS.items():  # Java sees the environment that it was started with
+            environment.setenv(name, value)
+        session = start_session(settings, "tests")
     yield session
     session.stop()
 
@@ -106,8 +113,8 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     command += ["-webdav=false", "-admin.ui=false", "-master.telemetry=false", "-s3.port.iceberg=0", "-s3.port.lance=0"]
     command += [f"-{part}={port}" for part, port in ports.items()]
     with pytest.MonkeyPatch.context() as environment, (folder / "log").open("wb") as log:
-        environment.setenv("AWS_ACCESS_KEY_ID", "key")
-        environment.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+        for name, value in S3_KEYS.items():
+            environment.setenv(name, value)
         server = subprocess.Popen(command, stdout=log, stderr=log)
         try:
             bucket = fs.S3FileSystem(endpoint_override=endpoint, region="us-east-1", scheme="http", request_timeout=5)

@@ -164,12 +164,12 @@ def fenced(lake: Lake, table: Table) -> Iterator[tuple[DeltaTable, list[Transact
     delta = lake.delta(table)
     newest = delta.transaction_version(RUNS) or 0
     if newest >= writer.versions.stop:
-        raise _overtaken(lake, table, writer)
+        raise overtaken(lake, table, writer)
     try:
         yield delta, [Transaction(RUNS, max(newest, writer.versions.start))]
     except Exception as error:
         if (lake.delta(table).transaction_version(RUNS) or 0) >= writer.versions.stop:
-            raise _overtaken(lake, table, writer) from error
+            raise overtaken(lake, table, writer) from error
         if lake.version(table) == delta.version():
             raise
         said = str(error).splitlines()[0]
@@ -202,7 +202,8 @@ def append(lake: Lake, table: Table, rows: pa.Table) -> None:
         ValueError: they depart from it.
         JobError: as :func:`commit`.
     """
-    rows, parts = table.conform(rows), [{}]
+    rows = table.conform(rows)
+    parts: list[dict[str, Any]] = [{}]
     if table.partition:
         parts = rows.select(list(table.partition)).group_by(list(table.partition)).aggregate([]).to_pylist()
     commit(lake, table, [stage(lake, table, _part(rows, values), values) for values in parts])
@@ -303,7 +304,8 @@ def new_name() -> str:
     return uuid.uuid4().hex
 
 
-def _overtaken(lake: Lake, table: Table, writer: Writer) -> JobError:
+def overtaken(lake: Lake, table: Table, writer: Writer) -> JobError:
+    """What a run that has lost the lake without knowing it ends with."""
     return JobError(
         f"{table.name} in {lake.uri} has been written by a later run than {writer.job} ({writer.run_id}), whose hold "
         "of the lake was lost: the job stopped, what it had committed stays, run it again"

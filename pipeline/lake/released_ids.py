@@ -1,5 +1,6 @@
 """What readers of a lake read: the IDs of the current release."""
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import pyarrow.dataset as ds
@@ -26,6 +27,8 @@ class ReleasedIds:
 
     def __getattr__(self, name: str) -> Any:
         """Whatever a dataset has: ``to_table``, ``scanner``, ``head``, ``count_rows``, …"""
+        if name == "dataset":  # while a copy is made, which has none yet
+            raise AttributeError(name)
         return getattr(self.dataset, name)
 
     def spark(self, session: "SparkSession") -> "DataFrame":
@@ -36,8 +39,7 @@ class ReleasedIds:
 
     def ray(self) -> "ray.data.Dataset":
         """The rows for Ray Data."""
-        import ray.data
-
         files = self._lake.files(RELEASED_IDS, version=self._version)
         paths = [self._lake.path(f"{RELEASED_IDS.name}/{file}") for file in files]
-        return ray.data.read_parquet(paths, filesystem=self._lake.filesystem, partitioning=None)
+        data = import_module("ray.data")  # nothing else here needs an engine
+        return data.read_parquet(paths, filesystem=self._lake.filesystem, partitioning=None)

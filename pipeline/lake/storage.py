@@ -211,7 +211,7 @@ class Lake:
         """
         from pipeline.lake.released_ids import ReleasedIds
 
-        if not self.exists(RELEASED_IDS):
+        if not self.exists(RELEASED_IDS) or not self.files(RELEASED_IDS):
             raise JobError(f"nothing is released in {self.uri}: run publish first")
         return ReleasedIds(self)
 

@@ -1,12 +1,13 @@
 """Spark's access to the lake's Delta tables, in two settings with one interface.
 
 *Embedded*, which needs nothing but PyPI: Spark writes Parquet to a folder of the table that no reader knows, and
-:mod:`pipeline.lake.commit` makes those files rows; Spark reads the files that the log lists. *Native*: delta-spark reads
-and writes, as its users do. Both leave the same standard Delta tables.
+:mod:`pipeline.lake.commit` makes those files rows; Spark reads the files that the log lists. *Native*: delta-spark
+reads and writes, as its users do. Both leave the same standard Delta tables.
 """
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import reduce
 from typing import Protocol
@@ -22,11 +23,11 @@ from typing_extensions import override
 
 from pipeline.config.models import SparkSettings
 from pipeline.errors import ConfigError
-from pipeline.lake.commit import commit, create, fenced, staged_files, staging_folder
+from pipeline.lake.commit import METADATA, RUNS, commit, fenced, overtaken, replace_files, staged_files, staging_folder
 from pipeline.lake.storage import Lake
 from schemas.tables import Table
 
-METADATA = "hisam"  # the key of a commit's information that holds ours
+TRANSACTION = "spark.databricks.delta.write"  # where delta-spark finds the transaction that a commit is to carry
 LOCATED = ("file", "position")  # of a row: its file, relative to the table, and its place in that file
 
 
@@ -78,13 +79,16 @@ class SparkDelta(Protocol):
         """Put ``rows`` in place of the table, or of the partitions that ``where`` picks, in one commit."""
         self._write(table, rows, where or {})
 
+    def delete(self, table: Table, keys: DataFrame) -> None:
+        """Delete the rows whose key is in ``keys``, in one commit that rewrites the files which hold any."""
+
     def _write(self, table: Table, rows: DataFrame, overwrite: Mapping[str, str] | None) -> None:
         staged = self.stage(table, rows)
         self.commit(staged, overwrite=overwrite)
 
 
 def spark_delta(spark: SparkSession, lake: Lake, settings: SparkSettings) -> SparkDelta:
-    """The access that the configuration asks for.
+    """The access that the configuration asks for; the session learns where the lake's object store is.
 
     Raises:
         ConfigError: native Delta on S3 without a log store; Spark's own one loses commits there.
@@ -94,7 +98,22 @@ def spark_delta(spark: SparkSession, lake: Lake, settings: SparkSettings) -> Spa
             "spark.delta: native Delta on S3 needs a log store that can commit safely, such as "
             "spark.delta.logStore.s3a.impl: io.delta.storage.S3DynamoDBLogStore; or set spark.delta: embedded"
         )
+    hadoop = spark.sparkContext._jsc.hadoopConfiguration()  # type: ignore[union-attr]
+    for key, value in hadoop_settings(lake).items():
+        if spark.conf.get(f"spark.hadoop.{key}", None) is None:
+            hadoop.set(key, value)
     return NativeDelta(spark, lake) if settings.delta == "native" else EmbeddedDelta(spark, lake)
+
+
+def hadoop_settings(lake: Lake) -> dict[str, str]:
+    """What Hadoop's S3 connector needs to reach the lake; it finds keys by itself, in the environment or a role."""
+    if not lake.on_s3:
+        return {}
+    known = lake.store_settings()
+    endpoint, region = known.get("AWS_ENDPOINT_URL"), known.get("AWS_REGION")
+    found = {"fs.s3a.endpoint": endpoint, "fs.s3a.endpoint.region": region}
+    found["fs.s3a.path.style.access"] = "true" if endpoint else None
+    return {key: value for key, value in found.items() if value is not None}
 
 
 def spark_schema(table: Table) -> StructType:
@@ -141,13 +160,16 @@ class NativeDelta(SparkDelta):
         files: Collection[str] | None = None,
         located: bool = False,
     ) -> DataFrame:
+        if located or files is not None:  # which delta-spark cannot; our tables have no deletion vectors
+            return EmbeddedDelta(self._spark, self._lake).read(
+                table, where=where, version=version, files=files, located=located
+            )
         if not self._lake.exists(table):
-            return empty(self._spark, table, located=located)
+            return empty(self._spark, table, located=False)
         reader = self._spark.read.format("delta")
         if version is not None:
             reader = reader.option("versionAsOf", version)
         frame = reader.load(spark_uri(self._lake.table_uri(table)))
-        frame = _located(table, frame) if located else frame
         return reduce(lambda f, pair: f.where(F.col(pair[0]) == pair[1]), (where or {}).items(), frame)
 
     @override
@@ -159,18 +181,39 @@ class NativeDelta(SparkDelta):
         self, staged: Staged, *, overwrite: Mapping[str, str] | None = None, metadata: Mapping[str, str] | None = None
     ) -> None:
         table = staged.table
-        create(self._lake, table)
-        if overwrite is not None or not staged.rows.isEmpty():
-            condition = " AND ".join(f"{column} = '{value}'" for column, value in (overwrite or {}).items())
-            options = {"replaceWhere": condition} if condition else {}
-            options |= {"userMetadata": json.dumps({METADATA: dict(metadata)})} if metadata else {}
-            with fenced(self._lake, table):
-                self._save(table, staged.rows, "append" if overwrite is None else "overwrite", options)
+        with self._fenced(table):
+            if overwrite is not None or not staged.rows.isEmpty():
+                condition = " AND ".join(f"{column} = '{value}'" for column, value in (overwrite or {}).items())
+                options = {"replaceWhere": condition} if condition else {}
+                options |= {"userMetadata": json.dumps({METADATA: dict(metadata)})} if metadata else {}
+                writer = staged.rows.write.format("delta").mode("append" if overwrite is None else "overwrite")
+                writer.options(**options).partitionBy(*table.partition).save(spark_uri(self._lake.table_uri(table)))
         self.discard(staged)
 
-    def _save(self, table: Table, rows: DataFrame, mode: str, options: Mapping[str, str]) -> None:
-        writer = rows.write.format("delta").mode(mode).options(**options).partitionBy(*table.partition)
-        writer.save(spark_uri(self._lake.table_uri(table)))
+    @override
+    def delete(self, table: Table, keys: DataFrame) -> None:
+        same = " AND ".join(f"kept.{name} = gone.{name}" for name in table.key)
+        target = f"delta.`{spark_uri(self._lake.table_uri(table))}`"
+        with self._fenced(table):
+            merge = f"MERGE INTO {target} AS kept USING {{gone}} AS gone ON {same} WHEN MATCHED THEN DELETE"
+            self._spark.sql(merge, gone=keys.select(*table.key).distinct())
+
+    @contextmanager
+    def _fenced(self, table: Table) -> Iterator[None]:
+        """As :func:`pipeline.lake.commit.fenced`; Spark makes no commit whose transaction version is not a new one."""
+        writer, conf = self._lake.writer, self._spark.conf
+        with fenced(self._lake, table) as (delta, _):
+            assert writer is not None
+            number = max(writer.versions.start, (delta.transaction_version(RUNS) or 0) + 1)
+            conf.set(f"{TRANSACTION}.txnAppId", RUNS)
+            conf.set(f"{TRANSACTION}.txnVersion", str(number))
+            try:
+                yield
+            finally:
+                conf.unset(f"{TRANSACTION}.txnAppId")
+                conf.unset(f"{TRANSACTION}.txnVersion")
+            if (self._lake.delta(table).transaction_version(RUNS) or 0) >= writer.versions.stop:
+                raise overtaken(self._lake, table, writer)
 
     @override
     def discard(self, staged: Staged) -> None:
@@ -231,6 +274,18 @@ class EmbeddedDelta(SparkDelta):
         told = {METADATA: json.dumps(dict(metadata))} if metadata else None
         # What fails from here on deletes nothing: a commit that seems to fail may have been made, and owns the files.
         commit(self._lake, staged.table, files, overwrite=overwrite, metadata=told)
+
+    @override
+    def delete(self, table: Table, keys: DataFrame) -> None:
+        names = list(table.key)
+        located = self.read(table, located=True).select(*names, "file")
+        holding = located.join(keys.select(*names), on=names, how="left_semi").select("file").distinct().collect()
+        files = [row["file"] for row in holding]
+        if files:
+            kept = self.read(table, files=files).join(keys.select(*names), on=names, how="left_anti")
+            staged = self.stage(table, kept)
+            assert staged.folder is not None
+            replace_files(self._lake, table, files, staged_files(self._lake, table, staged.folder))
 
     @override
     def discard(self, staged: Staged) -> None:

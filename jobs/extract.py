@@ -1,6 +1,6 @@
 """Spark: raw catalogue → ``items`` (only new, changed, deleted) and ``quarantine``."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -10,20 +10,28 @@ if TYPE_CHECKING:
     from pipeline.config.models import Config
 
 
-def run_extract(config: "Config", run_id: str | None = None) -> None:
+def run_extract(config: "Config", run_id: str | None = None, *, verify_pictures: bool = False) -> None:
     """The job, as nightly and demo run it too."""
     from pipeline.lake.run import Run
     from pipeline.on_spark.extract import extract
     from pipeline.on_spark.session import spark_session
 
-    with Run("extract", config, run_id=run_id) as run, spark_session(config.spark, "hisam extract") as spark:
-        extract(spark, run)
+    arguments = {"verify_pictures": verify_pictures}
+    with (
+        Run("extract", config, run_id=run_id, **arguments) as run,
+        spark_session(config.spark, "hisam extract") as spark,
+    ):
+        extract(spark, run, verify_pictures=verify_pictures)
     tell(run)
 
 
-def command(config: ConfigFile = DEFAULT_CONFIG, overrides: Overrides = None) -> None:
+def command(
+    config: ConfigFile = DEFAULT_CONFIG,
+    overrides: Overrides = None,
+    verify_pictures: Annotated[bool, typer.Option("--verify-pictures", help="Open and compare every picture.")] = False,
+) -> None:
     """Bring items and quarantine up to date with the raw catalogue (Spark)."""
-    run_extract(read_config(config, overrides))
+    run_extract(read_config(config, overrides), verify_pictures=verify_pictures)
 
 
 if __name__ == "__main__":

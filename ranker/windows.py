@@ -14,17 +14,17 @@ import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
-from schemas.semantic_id import Layout, disambiguator
+from schemas.semantic_id import Layout
 
-MODEL_COLUMNS = ["tokens", "item_ids", "labels", "loss_mask", "tokenizer"]
-IMPRESSION_COLUMNS = ["user_id", "train_count"]
+MODEL_COLUMNS = ["tokens", "item_hashes", "labels", "loss_mask", "tokenizer"]
+IMPRESSION_COLUMNS = ["user_id", "item_ids", "train_count"]
 
 Indices = np.ndarray[tuple[int], np.dtype[np.int64]]
 
 
 @dataclass(frozen=True)
 class WindowBatch:
-    """Padded windows: int64 ``tokens`` (B, N, T), ``items`` (B, N), hashes of the IDs, and ``labels`` (B, N); bool
+    """Padded windows: int64 ``tokens`` (B, N, T), ``items`` (B, N), hashes of the item ids, and ``labels`` (B, N); bool
     ``loss_mask`` (B, N), false in padding."""
 
     tokens: Tensor
@@ -51,8 +51,13 @@ class WindowError(ValueError):
     """Rows of ``sequences`` that this ranker cannot read."""
 
 
-def check_windows(windows: pa.Table, layout: Layout, tokenizer: str, max_items: int) -> None:
-    """Raise :class:`WindowError` unless all rows are of ``tokenizer``, fit the layout and ``max_items``."""
+def check_windows(
+    windows: pa.Table, layout: Layout, tokenizer: str, max_items: int, *, impressions: bool = False
+) -> None:
+    """Raise :class:`WindowError` unless all rows are of ``tokenizer``, fit the layout and ``max_items``.
+
+    With ``impressions`` they must name their items, as those of the test split do.
+    """
     foreign = sorted(set(pc.unique(windows["tokenizer"]).to_pylist()) - {tokenizer})
     if foreign:
         raise WindowError(
@@ -62,7 +67,8 @@ def check_windows(windows: pa.Table, layout: Layout, tokenizer: str, max_items: 
     lengths = window_lengths(windows)
     if len(lengths) and lengths.max() > max_items:
         raise WindowError(f"a window holds {lengths.max()} items where ranker.max_items is {max_items}")
-    for column, per_item in (("tokens", layout.slots), ("item_ids", 1), ("loss_mask", 1)):
+    per_item_of = {"tokens": layout.slots, "item_hashes": 1, "loss_mask": 1} | ({"item_ids": 1} if impressions else {})
+    for column, per_item in per_item_of.items():
         wrong = np.flatnonzero(_list_lengths(windows[column]) != lengths * per_item)
         if len(wrong):
             raise WindowError(
@@ -85,7 +91,7 @@ def collate(windows: pa.Table, layout: Layout) -> WindowBatch:
     tokens_BNT = np.full((*real_BN.shape, layout.slots), layout.absent, np.int64)
     tokens_BNT[real_BN] = _flat(windows["tokens"]).reshape(-1, layout.slots)
     items_BN = np.zeros(real_BN.shape, np.int64)
-    items_BN[real_BN] = _hashes(windows["item_ids"])
+    items_BN[real_BN] = _flat(windows["item_hashes"])
     labels_BN = np.zeros(real_BN.shape, np.int64)
     labels_BN[real_BN] = _flat(windows["labels"])
     loss_mask_BN = np.zeros(real_BN.shape, bool)
@@ -176,14 +182,8 @@ def _shuffled_by_length(lengths: Indices, rng: np.random.Generator) -> Indices:
 
 
 def _list_lengths(column: pa.ChunkedArray) -> Indices:
-    return pc.list_value_length(column).to_numpy().astype(np.int64)
+    return pc.list_value_length(column).fill_null(0).to_numpy().astype(np.int64)
 
 
 def _flat(column: pa.ChunkedArray) -> np.ndarray:
     return pc.list_flatten(column).to_numpy(zero_copy_only=False)
-
-
-def _hashes(item_ids: pa.ChunkedArray) -> Indices:
-    ids = pc.dictionary_encode(pc.list_flatten(item_ids).combine_chunks())
-    hashes = np.array([disambiguator(item) for item in ids.dictionary.to_pylist()], np.int64)
-    return hashes[ids.indices.to_numpy()]

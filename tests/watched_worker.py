@@ -11,18 +11,19 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.config.models import Catalog
+from pipeline.on_spark.prepare import KNOWN as COMPARED
 from pipeline.on_spark.prepare import PREPARED, Prepare
 
 PATIENCE = 60  # seconds until a batch that has given no answer counts as hung
 ADDRESS_SPACE = 6 * 2**30
-KNOWN = ("known_hash", "known_image_sha", "known_image_source")
+KNOWN = tuple(f"known_{name}" for name in COMPARED)
 
 
 def input_schema(catalog: Catalog) -> pa.Schema:
     """Of the batches that Spark hands to Prepare."""
     by_path = catalog.image is not None and catalog.image.root is not None
     fields = pa.struct([("title", pa.string()), ("body", pa.string())])
-    names = ("item_id", "bad_row", *KNOWN, *(("reference",) if by_path else ()))
+    names = ("item_id", "bad_row", "row_hash", "picture_stat", *KNOWN, *(("reference",) if by_path else ()))
     strings = [(name, pa.string()) for name in names]
     return pa.schema(
         [("row", pa.int64()), *strings, ("fields", fields), ("image", pa.binary()), ("image_bytes", pa.int64())]

@@ -43,6 +43,11 @@ class ImageSource(Section):
 
     column: str
     root: str | None = None
+    changed: str = Field(
+        "stat",
+        min_length=1,
+        description="what says that a picture is still the same: stat (size and time of its file), bytes, or a column",
+    )
     max_bytes: int = Field(20_000_000, ge=1, le=2_000_000_000)
     max_pixels: int = Field(50_000_000, ge=1, le=1_000_000_000)
     size: int = Field(256, ge=16, le=2048, description="the longer side after normalisation, in pixels")

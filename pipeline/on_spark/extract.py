@@ -1,201 +1,173 @@
 """Spark: the raw catalogue becomes rows of ``items`` (new, changed, deleted) and ``quarantine``.
 
-The rows stay on the executors throughout; the driver sees counts. Only pictures of new and changed items are decoded
-and written; of the others the bytes are compared.
+Rows that are those of the current items end in the JVM, and no picture of theirs is opened; Python workers see the
+others. Rows stay on the executors throughout; the driver sees counts.
 """
 
-import logging
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema
-from pyspark.sql.types import ArrayType, BinaryType
 from pyspark.sql.window import Window
 
 from pipeline.config.models import Catalog
-from pipeline.errors import ConfigError, GateRefused
+from pipeline.errors import GateRefused, JobError
 from pipeline.lake.run import Run
-from pipeline.on_spark.delta import SparkDelta, spark_delta, spark_uri
-from pipeline.on_spark.prepare import MAX_DETAIL, MAX_ID_BYTES, MAX_PATH, PREPARED, Prepare, is_local
-from pipeline.on_spark.sources import BAD_ROW, key_column, read_source, readable_files, require_columns, text_column
-from pipeline.on_spark.texts import Template
-from schemas.reasons import Reason
+from pipeline.lake.storage import Lake
+from pipeline.on_spark.caching import kept_on_disk
+from pipeline.on_spark.changes import GONE, Totals, compare, totals
+from pipeline.on_spark.current_items import current_items
+from pipeline.on_spark.delta import spark_delta, spark_uri
+from pipeline.on_spark.expressions import content
+from pipeline.on_spark.picture_stats import with_listing, with_remote_contents
+from pipeline.on_spark.prepare import KNOWN, PREPARED, Prepare
+from pipeline.on_spark.quarantine import standing_faults, update_quarantine
+from pipeline.on_spark.raw_items import BY_LISTING, raw_items
+from pipeline.on_spark.sources import read_source, readable_files
 from schemas.tables import ITEMS, QUARANTINE
 
-logger = logging.getLogger(__name__)
+BROADCAST_ROWS = 100_000  # pending rows that every task may hold the keys of
+TASK_BYTES = 32 * 2**20  # of texts and pictures as the source has them
+TASK_ROWS = 64  # fewer are not worth another worker
+WRITTEN = ("new", "changed", "refreshed")
 
 
-def extract(spark: SparkSession, run: Run) -> None:
+def extract(spark: SparkSession, run: Run, *, verify_pictures: bool = False) -> None:
     """Bring ``items`` and ``quarantine`` up to date with the source.
+
+    Args:
+        spark: the session.
+        run: of the job.
+        verify_pictures: open every picture, instead of believing ``catalog.image.changed``.
 
     Raises:
         ConfigError: the source or a column that the configuration names is not there.
         GateRefused: a truncated source or a broken image root would do more harm than the gates allow.
+        JobError: the source cannot be read, or changes meanwhile.
     """
     config, lake = run.config, run.lake
     tables = spark_delta(spark, lake, config.spark)
     run.read(ITEMS)
-    staging = f"staging/{run.run_id}"
-    try:
-        with run.phase("prepare"):
-            known = live_items(tables.read(ITEMS))
-            raw = raw_items(
-                read_source(spark, config.catalog.source, "catalog.source", catalogue=True), config.catalog, spark
-            )
-            prepared = prepare(raw, known, config.catalog)
-            uri = spark_uri(f"{lake.uri}/{staging}")
-            with readable_files("catalog.source"):
-                prepared.write.parquet(uri)
-            staged = spark.read.schema(prepared.schema).parquet(uri)
-        with run.phase("compare"):
-            verdicts = resolve_duplicates(staged)
-            deleted = deleted_items(known, staged) if config.catalog.full_snapshot else known.limit(0)
-            count(run, verdicts, deleted)
-            refuse_harm(run, known.count())
+    with _staging(lake, run) as uri, kept_on_disk() as keep:
+        with run.phase("compare"), readable_files("catalog.source"):
+            source = read_source(spark, config.catalog.source, "catalog.source", catalogue=True)
+            raw = raw_items(source, config.catalog, spark)
+            current = current_items(tables.read(ITEMS), *KNOWN)
+            compared = compare(raw, current, config.catalog, spark, keep, verify_pictures=verify_pictures)
+            found = totals(compared)
+        with run.phase("prepare"), readable_files("catalog.source"):
+            staged = spark.createDataFrame([], from_arrow_schema(PREPARED))
+            if found.pending:
+                prepare(raw, compared, found, config.catalog, spark).write.parquet(uri)
+                staged = spark.read.schema(staged.schema).parquet(uri)
+            verdicts = keep(resolve_duplicates(staged))
+            count(run, found, verdicts, standing_faults(tables, compared) if lake.exists(QUARANTINE) else 0)
+            refuse_harm(run, current.count() if run.counts["deleted"] else 0)
         with run.phase("write"):
-            tables.append(ITEMS, new_versions(staged, verdicts, deleted, run))
+            if run.counts["rows_out"] or run.counts["deleted"] or not lake.exists(ITEMS):
+                gone = compared.where(GONE) if config.catalog.full_snapshot else compared.limit(0)
+                tables.append(ITEMS, new_versions(staged, verdicts, gone, run))
             run.wrote(ITEMS)
-            update_quarantine(tables, found_faults(staged, verdicts), staged, run)
+            update_quarantine(tables, compared, staged, verdicts, run)
             run.wrote(QUARANTINE)
+
+
+@contextmanager
+def _staging(lake: Lake, run: Run) -> Iterator[str]:
+    """A folder of the lake for rows of this run, gone with the block."""
+    folder = f"staging/{run.run_id}"
+    try:
+        yield spark_uri(f"{lake.uri}/{folder}")
     finally:
-        lake.delete(staging)
+        lake.delete(folder)
 
 
-def live_items(items: DataFrame) -> DataFrame:
-    """The live version of every item: ``item_id``, ``known_hash``, ``known_image_sha``, ``known_image_source``."""
-    newest = F.max_by(F.struct("content_hash", "image_sha", "image_source", "deleted"), "run_id").alias("newest")
-    return (
-        items.groupBy("item_id")
-        .agg(newest)
-        .where(~F.col("newest.deleted"))
-        .select(
-            "item_id",
-            F.col("newest.content_hash").alias("known_hash"),
-            F.col("newest.image_sha").alias("known_image_sha"),
-            F.col("newest.image_source").alias("known_image_source"),
-        )
-    )
+def prepare(raw: DataFrame, compared: DataFrame, found: Totals, catalog: Catalog, spark: SparkSession) -> DataFrame:
+    """The pending rows as rows of :data:`pipeline.on_spark.prepare.PREPARED`.
 
-
-def raw_items(source: DataFrame, catalog: Catalog, spark: SparkSession) -> DataFrame:
-    """What :class:`Prepare` needs of the source: ``row``, ``item_id``, ``fields`` and the picture's columns."""
-    template = _template(catalog)
-    _check_root(catalog)
-    wanted = {"catalog.id": catalog.id} | {f"catalog.text {{{c}}}": c for c in template}
-    if catalog.image is not None:
-        wanted["catalog.image.column"] = catalog.image.column
-    if not template and catalog.image is None:
-        raise ConfigError("catalog: text or image must be given")
-    if not source.columns:
-        logger.warning("extract: %s is empty: it has neither rows nor columns", catalog.source.path)
-        source = spark.createDataFrame([], ", ".join(f"`{column}` string" for column in dict.fromkeys(wanted.values())))
-    require_columns(source, wanted)
-    # Values are cut here to what the workers would cut them to, so that a batch of huge ones still fits in memory.
-    texts = [F.left(_text_column(source, name), F.lit(4 * catalog.max_text_chars)).alias(name) for name in template]
-    columns = [
-        F.monotonically_increasing_id().alias("row"),
-        F.left(key_column(source, catalog.id), F.lit(MAX_ID_BYTES + 1)).alias("item_id"),
-        _bad_row(source).alias("bad_row"),
-        (F.struct(*texts) if texts else F.lit(None)).alias("fields"),
-    ]
-    if catalog.image is None:
-        return source.select(*columns, F.lit(None).cast("binary").alias("image"), F.lit(0).alias("image_bytes"))
-    picture, kind = F.col(f"`{catalog.image.column}`"), source.schema[catalog.image.column].dataType
-    if isinstance(kind, BinaryType):
-        small = F.when(F.octet_length(picture) <= catalog.image.max_bytes, picture)
-        return source.select(*columns, small.alias("image"), F.octet_length(picture).alias("image_bytes"))
-    if catalog.image.root is None:
-        raise ConfigError(f"catalog.image.root: column {catalog.image.column!r} holds paths, so name their root folder")
-    reference = F.left(F.trim(text_column(picture, kind)), F.lit(MAX_PATH + 1))
-    rows = source.select(*columns, reference.alias("reference"))
-    if is_local(catalog.image.root):
-        return rows.withColumns({"image": F.lit(None).cast("binary"), "image_bytes": F.lit(None).cast("bigint")})
-    return _with_remote_images(rows, spark_uri(catalog.image.root.rstrip("/")), catalog.image.max_bytes, spark)
-
-
-def prepare(raw: DataFrame, known: DataFrame, catalog: Catalog) -> DataFrame:
-    """Every raw row as a row of :data:`pipeline.on_spark.prepare.PREPARED`."""
-    # Rows are small here and grow when their pictures are read, so Spark must not fold them into few partitions.
-    tasks = 4 * raw.sparkSession.sparkContext.defaultParallelism
-    rows = raw.join(known, on="item_id", how="left").repartition(tasks)
-    return rows.mapInArrow(Prepare(catalog), from_arrow_schema(PREPARED))
+    The source is read once more for them; each task has about :data:`TASK_BYTES` of texts and pictures.
+    """
+    spread = min(spark.sparkContext.defaultParallelism, found.pending // TASK_ROWS)
+    tasks = max(found.pending_bytes // TASK_BYTES + 1, spread)
+    image = catalog.image
+    # Equal rows are of one item and one picture, so one of them has what all of them need.
+    wanted = compared.where("pending").dropDuplicates(["row_hash"]).drop("item_id", "bytes", "pending")
+    if image is not None and "uri" in wanted.columns and image.changed not in BY_LISTING:
+        wanted = with_listing(wanted, str(image.root), spark).drop("listed_stat")
+    if "reference" not in raw.columns:
+        wanted = wanted.drop("image_bytes")  # the source has them
+    rows = raw.drop("named", "text_bytes", *(name for name in wanted.columns if name != "row_hash"))
+    if found.pending <= BROADCAST_ROWS:
+        rows = rows.join(F.broadcast(wanted), on="row_hash")
+    else:
+        hashed = wanted.repartition(tasks, "row_hash").hint("shuffle_hash")
+        rows = rows.repartition(tasks, "row_hash").join(hashed, on="row_hash")
+    if image is not None and "uri" in wanted.columns:
+        rows = with_remote_contents(rows, wanted, str(image.root), image.max_bytes, spark)
+    return rows.repartition(tasks, "row_hash").mapInArrow(Prepare(catalog), from_arrow_schema(PREPARED))
 
 
 def resolve_duplicates(staged: DataFrame) -> DataFrame:
     """``row``, ``item_id``, ``status``, ``faulty``: of rows that share an id one goes on, the same one in any order.
 
-    The others become ``repeated`` (equal content) or ``conflicting``. The version that is live already wins.
+    The others become ``repeated`` (equal content) or ``conflicting``. The version that is current already wins.
     """
-    order = Window.partitionBy("item_id", F.col("status") == "rejected").orderBy(
-        F.col("status") != "unchanged", "content_hash", "row"
-    )
-    repeated = F.col("content_hash") == F.first("content_hash").over(order)
+    rank = F.when(F.col("status") == "unchanged", 0).when(F.col("status") == "refreshed", 1).otherwise(2)
+    order = Window.partitionBy("item_id", F.col("status") == "rejected").orderBy(rank, "content", "row")
+    repeated = F.col("content") == F.first("content").over(order)
     again = F.when(repeated, "repeated").otherwise("conflicting")
     verdict = F.when((F.row_number().over(order) > 1) & (F.col("status") != "rejected"), again)
-    keys = staged.select("row", "item_id", "status", "content_hash", (F.size("faults") > 0).alias("faulty"))
-    return keys.withColumn("status", F.coalesce(verdict, "status")).drop("content_hash")
-
-
-def deleted_items(known: DataFrame, staged: DataFrame) -> DataFrame:
-    """Live items that the source no longer has. A row that was rejected still speaks for its item."""
-    return known.join(staged.select("item_id").distinct(), on="item_id", how="left_anti")
-
-
-def new_versions(staged: DataFrame, verdicts: DataFrame, deleted: DataFrame, run: Run) -> DataFrame:
-    """The rows to append to ``items``: new and changed items, and a tombstone for every deleted one."""
-    kept = verdicts.where(F.col("status").isin("new", "changed")).select("row")
-    columns = ["item_id", "content_hash", "text", "image", "text_sha", "image_sha", "image_source"]
-    live = staged.join(kept, on="row", how="left_semi").select(*columns, F.lit(False).alias("deleted"))
-    gone = deleted.select("item_id", F.col("known_hash").alias("content_hash"), F.lit(True).alias("deleted"))
-    return live.unionByName(gone, allowMissingColumns=True).withColumns(_stamp(run, "extracted_at"))
-
-
-def found_faults(staged: DataFrame, verdicts: DataFrame) -> DataFrame:
-    """``item_id``, ``reason``, ``detail`` of everything wrong with the source, one row a key."""
-    on_rows = staged.select("item_id", F.explode("faults").alias("fault")).select("item_id", "fault.*")
-    detail = F.lit("another row has this id with other content, and was taken")
-    conflicts = verdicts.where("status = 'conflicting'").select(
-        "item_id", F.lit(Reason.DUPLICATE_ID.value).alias("reason"), detail.alias("detail")
+    keys = staged.select(
+        *("row", "item_id", "status", (F.size("faults") > 0).alias("faulty")),
+        content(F.col("text_sha"), F.col("image_sha")).alias("content"),
     )
-    times = F.when(F.count("*") > 1, F.concat(F.lit(" ("), F.count("*"), F.lit(" rows)"))).otherwise("")
-    faults = on_rows.unionByName(conflicts).groupBy("item_id", "reason")
-    return faults.agg(F.concat(F.min("detail"), times).alias("detail"))
+    return keys.withColumn("status", F.coalesce(verdict, "status")).drop("content")
 
 
-def update_quarantine(tables: SparkDelta, faults: DataFrame, staged: DataFrame, run: Run) -> None:
-    """Replace what ``quarantine`` says of the items that the source names; commit only if that changes anything."""
-    before = tables.read(QUARANTINE)
-    same = before.join(faults, on=["item_id", "reason", "detail"], how="left_semi")
-    fresh = faults.join(before, on=["item_id", "reason", "detail"], how="left_anti")
-    kept = same
-    if not run.config.catalog.full_snapshot:
-        others = before.join(staged.select("item_id").distinct(), on="item_id", how="left_anti")
-        kept = same.unionByName(others)
-    stamped = fresh.withColumns(_stamp(run, "seen_at") | {"source": F.lit(run.config.catalog.source.path)})
-    if not fresh.isEmpty() or kept.count() != before.count():
-        tables.overwrite(QUARANTINE, kept.unionByName(stamped))
+def new_versions(staged: DataFrame, verdicts: DataFrame, gone: DataFrame, run: Run) -> DataFrame:
+    """The rows to append to ``items``: new, changed and refreshed items, and a tombstone for every deleted one."""
+    kept = verdicts.where(F.col("status").isin(*WRITTEN)).select("row")
+    columns = ["item_id", "text", "image", "text_sha", "image_sha", "row_hash", "picture_stat"]
+    rows = staged.join(kept, on="row", how="left_semi").select(*columns, F.lit(False).alias("deleted"))
+    tombstones = gone.select("item_id", F.lit(True).alias("deleted"))
+    rows = rows.unionByName(tombstones, allowMissingColumns=True)
+    return rows.withColumns({"run_id": F.lit(run.run_id), "extracted_at": F.lit(run.started)})
 
 
-def count(run: Run, verdicts: DataFrame, deleted: DataFrame) -> None:
-    """Note what became of every row of the source: ``rows_in = rows_out + skipped + quarantined``."""
+def count(run: Run, found: Totals, verdicts: DataFrame, standing: int) -> None:
+    """Note what became of every row of the source: ``rows_in = rows_out + skipped + quarantined``.
+
+    ``degraded`` are the rows that go on without a modality: those with a fault that was found now, and ``standing``,
+    the unchanged ones that have one from before.
+
+    Raises:
+        JobError: the source had other rows when it was read again.
+    """
 
     def of(*status: str) -> Column:
         return F.count_if(F.col("status").isin(*status))
 
-    counts = verdicts.agg(
-        F.count("*").alias("rows_in"),
-        of("new", "changed").alias("rows_out"),
-        of("new").alias("new"),
-        of("changed").alias("changed"),
+    row = verdicts.agg(
+        F.count("*").alias("seen"),
+        of(*WRITTEN).alias("rows_out"),
+        *(of(status).alias(status) for status in WRITTEN),
         of("unchanged", "repeated").alias("skipped"),
         of("rejected", "conflicting").alias("quarantined"),
         F.count_if(F.col("faulty") & (F.col("status") != "rejected")).alias("degraded"),
     ).first()
-    run.count(**(counts.asDict() if counts else {}), deleted=deleted.count())
+    assert row is not None  # an aggregate without groups has one row
+    counts = row.asDict()
+    if counts.pop("seen") != found.pending:
+        raise JobError(f"catalog.source: {run.config.catalog.source.path} changed while it was read: run extract again")
+    unchanged = found.rows - found.pending
+    deleted = found.gone if run.config.catalog.full_snapshot else 0
+    run.count(**counts, rows_in=found.rows, deleted=deleted)
+    run.count(skipped=unchanged, degraded=standing)
 
 
-def refuse_harm(run: Run, live: int) -> None:
+def refuse_harm(run: Run, current: int) -> None:
     """Stop before anything is written when the source looks truncated, or its pictures gone.
 
     Raises:
@@ -208,58 +180,9 @@ def refuse_harm(run: Run, live: int) -> None:
             f"{degraded} of {rows} rows lost a modality to a fault, more than gates.max_degraded_fraction = "
             f"{gates.max_degraded_fraction} allows: is catalog.image.root the right folder, and whole?"
         )
-    if gone > gates.max_delete_fraction * live:
+    if gone > gates.max_delete_fraction * current:
         raise GateRefused(
-            f"{gone} of {live} live items are absent from {run.config.catalog.source.path}, more than "
+            f"{gone} of {current} live items are absent from {run.config.catalog.source.path}, more than "
             f"gates.max_delete_fraction = {gates.max_delete_fraction} allows: check the source, or raise the limit for "
             "this run"
         )
-
-
-def _stamp(run: Run, time: str) -> dict[str, Column]:
-    return {"run_id": F.lit(run.run_id), time: F.lit(run.started)}
-
-
-def _template(catalog: Catalog) -> list[str]:
-    if catalog.text is None:
-        return []
-    try:
-        columns = Template(catalog.text).columns
-    except ValueError as error:
-        raise ConfigError(f"catalog.text: {error}") from error
-    if not columns:
-        raise ConfigError(f"catalog.text: {catalog.text!r} names no column; the form is '{{title}}. {{brand}}'")
-    return columns
-
-
-def _check_root(catalog: Catalog) -> None:
-    """A root that is not mounted must stop the job: it would make every item lose its picture."""
-    root = catalog.image.root if catalog.image else None
-    if root is not None and is_local(root) and not Path(root.removeprefix("file://")).is_dir():
-        raise ConfigError(f"catalog.image.root: there is no folder {root}")
-
-
-def _text_column(source: DataFrame, name: str) -> Column:
-    column, kind = F.col(f"`{name}`"), source.schema[name].dataType
-    if isinstance(kind, ArrayType):
-        return F.make_valid_utf8(F.concat_ws(", ", column.cast("array<string>")))
-    return text_column(column, kind)
-
-
-def _bad_row(source: DataFrame) -> Column:
-    """The line, where the source could not be read into columns."""
-    if BAD_ROW not in source.columns:
-        return F.lit(None).cast("string")
-    return F.left(F.make_valid_utf8(F.col(BAD_ROW)), F.lit(MAX_DETAIL))
-
-
-def _with_remote_images(rows: DataFrame, root: str, max_bytes: int, spark: SparkSession) -> DataFrame:
-    """Join the pictures that lie under a root which only Hadoop's connectors reach."""
-    reference = F.col("reference")
-    uri = F.when(reference.contains("://"), reference).otherwise(F.concat(F.lit(f"{root}/"), reference))
-    outside = ~uri.startswith(f"{root}/") | uri.rlike(r"(^|/)\.\.(/|$)")
-    files = spark.read.format("binaryFile").option("recursiveFileLookup", True).load(root)
-    small = F.when(F.col("length") <= max_bytes, F.col("content"))
-    pictures = files.select(F.col("path").alias("uri"), small.alias("image"), F.col("length").alias("image_bytes"))
-    named = rows.withColumns({"outside": outside, "uri": F.when(~outside, uri)})
-    return named.join(pictures, on="uri", how="left").drop("uri")

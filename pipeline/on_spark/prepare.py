@@ -1,7 +1,6 @@
 """Turn raw catalogue rows into items, one Arrow batch at a time, on Spark's Python workers.
 
 Every row comes out: as an item with its text, picture and hashes, or rejected; and with every fault found on it.
-A picture whose bytes are those of the item's live version is not decoded to find that nothing changed.
 """
 
 import hashlib
@@ -16,9 +15,11 @@ from pipeline.on_spark.pictures import ImageFault, normalise, read_image
 from pipeline.on_spark.texts import Template, TextFault, clean, fold
 from schemas.reasons import Reason
 
-PREPROCESSING = "2"  # part of every content hash: raise it when the canonical form of text or image changes
+PREPROCESSING = "2"  # part of every row's hash: raise it when the canonical form of text or image changes
+KNOWN = ("row_hash", "picture_stat", "text_sha", "image_sha")  # of the current item that a row is compared with
 MAX_ID_BYTES = 1024
 MAX_DETAIL = 500  # characters
+OUT_OF_REACH = (Reason.MISSING_IMAGE, Reason.IMAGE_NOT_ALLOWED)
 MAX_PATH = 4096  # characters of a reference: more than any file system takes
 
 FAULT = pa.struct([("reason", pa.string()), ("detail", pa.string())])
@@ -26,13 +27,13 @@ PREPARED = pa.schema(
     [
         ("row", pa.int64()),
         ("item_id", pa.string()),
-        ("status", pa.string()),  # new, changed, unchanged or rejected
-        ("content_hash", pa.string()),
+        ("status", pa.string()),  # new, changed, refreshed (of equal content), unchanged or rejected
         ("text", pa.string()),
         ("image", pa.binary()),
         ("text_sha", pa.string()),
         ("image_sha", pa.string()),
-        ("image_source", pa.string()),
+        ("row_hash", pa.string()),
+        ("picture_stat", pa.string()),
         ("faults", pa.list_(FAULT)),
     ]
 )
@@ -40,12 +41,12 @@ PREPARED = pa.schema(
 
 @dataclass(frozen=True)
 class Prepare:
-    """The function that Spark maps over the catalogue; its fields travel to the workers.
+    """The function that Spark maps over rows that may have changed; its fields travel to the workers.
 
-    Input batches have ``row``, ``item_id``, ``bad_row`` (the line, where it could not be read), of the item's live
-    version ``known_hash``, ``known_image_sha`` and ``known_image_source``, ``fields`` (a struct of the template's
-    columns) and, as the source has them, ``reference``, ``image`` (null where too large) and ``image_bytes`` (its
-    length).
+    Input batches have ``row``, ``item_id``, ``bad_row`` (the line, where it could not be read), ``fields`` (a struct of
+    the template's columns), ``row_hash``, ``picture_stat``, of the current item ``known_row_hash``,
+    ``known_picture_stat``, ``known_text_sha`` and ``known_image_sha``, and, as the source has them, ``reference``,
+    ``image`` (null where too large) and ``image_bytes`` (its length).
     """
 
     catalog: Catalog
@@ -73,25 +74,19 @@ class Prepare:
         text = self._text(raw["fields"], template, faults) if template and not rejected else None
         text_sha = _sha(text.encode()) if text else None
         picture = self._picture(raw, text_sha, faults) if self.catalog.image and not rejected else None
-        if text is None and picture is None and not rejected:
+        if text is None and not (picture and picture.sha) and not rejected:
             rejected = True
             if not faults:
                 faults.append(_fault(Reason.EMPTY, "the item has neither text nor image"))
-        content_hash = _content_hash(text_sha, picture.sha if picture else None)
-        known = raw["known_hash"]
-        status = "rejected" if rejected else "new" if known is None else "changed"
-        item = {
-            "row": raw["row"],
-            "item_id": item_id,
-            "status": "unchanged" if content_hash == known and not rejected else status,
-            "faults": faults,
-        }
-        if item["status"] != "rejected":
-            item["content_hash"] = content_hash
-        if item["status"] in ("new", "changed"):
-            item |= {"text": text, "text_sha": text_sha}
-            if picture:
-                item |= {"image": picture.image, "image_sha": picture.sha, "image_source": picture.source}
+        image_sha = picture.sha if picture else None
+        item = {"row": raw["row"], "item_id": item_id, "faults": faults}
+        if rejected:
+            return item | {"status": "rejected"}
+        item |= {"text_sha": text_sha, "image_sha": image_sha, "row_hash": raw["row_hash"]}
+        item |= {"picture_stat": picture.stat if picture else None}
+        item |= {"status": _status(raw, item)}
+        if item["status"] != "unchanged":
+            item |= {"text": text, "image": picture.image if picture else None}
         return item
 
     def _text(self, fields: Mapping[str, str | None], template: Template, faults: list[dict[str, str]]) -> str | None:
@@ -103,30 +98,50 @@ class Prepare:
             return None
 
     def _picture(self, raw: Mapping[str, Any], text_sha: str | None, faults: list[dict[str, str]]) -> "_Picture | None":
+        """The picture; none where its file could not be reached, so that the next night tries again."""
         bounds = self.catalog.image
         assert bounds is not None
+        stat = raw["picture_stat"]
         try:
             data = _image_bytes(raw, bounds)
             if data is None:
-                return None
-            source = _sha(f"{PREPROCESSING}|{bounds.size}|{bounds.max_bytes}|{bounds.max_pixels}|".encode() + data)
-            known_sha = raw["known_image_sha"]
-            if source == raw["known_image_source"] and _content_hash(text_sha, known_sha) == raw["known_hash"]:
-                return _Picture(source, known_sha, None)
+                return _Picture(stat, None, None)
+            if bounds.changed == "bytes" and "reference" in raw:
+                stat = f"sha256:{_sha(data)}"
+                known = _known(raw)
+                seen = {"row_hash": raw["row_hash"], "picture_stat": stat, "text_sha": text_sha}
+                if known["image_sha"] is not None and known == known | seen:
+                    return _Picture(stat, known["image_sha"], None)
             image = normalise(data, size=bounds.size, max_bytes=bounds.max_bytes, max_pixels=bounds.max_pixels)
-            return _Picture(source, _sha(image), image)
+            return _Picture(stat, _sha(image), image)
         except ImageFault as fault:
             faults.append(_fault(fault.reason, str(fault)))
-            return None
+            return None if fault.reason in OUT_OF_REACH else _Picture(stat, None, None)
 
 
 @dataclass(frozen=True)
 class _Picture:
-    """Hash of a picture as the source has it, hash of its normalised form, and, unless the item is unchanged, that."""
+    """What says that a picture is this one, and hash and bytes of its normalised form.
 
-    source: str
-    sha: str
+    There is no hash where there is no picture or a damaged one, and there are no bytes where the item is unchanged.
+    """
+
+    stat: str | None
+    sha: str | None
     image: bytes | None
+
+
+def _status(raw: Mapping[str, Any], item: Mapping[str, Any]) -> str:
+    known = _known(raw)
+    if known["text_sha"] is None and known["image_sha"] is None:
+        return "new"
+    if any(known[name] != item[name] for name in ("text_sha", "image_sha")):
+        return "changed"
+    return "unchanged" if all(known[name] == item[name] for name in KNOWN) else "refreshed"
+
+
+def _known(raw: Mapping[str, Any]) -> dict[str, str | None]:
+    return {name: raw[f"known_{name}"] for name in KNOWN}
 
 
 def _item_id(raw: str | None, bad_row: str | None, faults: list[dict[str, str]]) -> tuple[str, bool]:
@@ -177,10 +192,6 @@ def _image_bytes(raw: Mapping[str, Any], source: ImageSource) -> bytes | None:
 def is_local(root: str) -> bool:
     """Whether a root is a folder that every machine mounts, rather than an object store."""
     return "://" not in root or root.startswith("file://")
-
-
-def _content_hash(text_sha: str | None, image_sha: str | None) -> str:
-    return _sha(f"{PREPROCESSING}|{text_sha}|{image_sha}".encode())
 
 
 def _sha(data: bytes) -> str:

@@ -17,11 +17,10 @@ from pipeline.errors import ConfigError, JobError
 from pipeline.lake.artefacts import tokenizer_layout
 from pipeline.lake.run import Run
 from pipeline.on_spark.delta import spark_delta
-from pipeline.on_spark.extract import live_items
 from pipeline.on_spark.sources import key_column, read_source, require_columns
-from pipeline.release.releases import require_release
+from pipeline.release.pointer import require_release
 from schemas.semantic_id import PARTS, Layout
-from schemas.tables import ITEMS, SEMANTIC_IDS, SEQUENCES
+from schemas.tables import RELEASED_IDS, SEQUENCES
 
 
 def sequences(spark: SparkSession, run: Run) -> None:
@@ -38,14 +37,10 @@ def sequences(spark: SparkSession, run: Run) -> None:
     layout = tokenizer_layout(lake, release.tokenizer)
     tables = spark_delta(spark, lake, config.spark)
     run.metrics["tokenizer"] = release.tokenizer
-    run.read(SEMANTIC_IDS, release.semantic_ids_version)
+    run.read(RELEASED_IDS, release.released_ids_version)
     with run.phase("join"), explained(config.interactions):
         events = read_events(spark, config.interactions)
-        ids = released_tokens(
-            tables.read(ITEMS, version=release.items_version),
-            tables.read(SEMANTIC_IDS, where={"tokenizer": release.tokenizer}, version=release.semantic_ids_version),
-            layout,
-        )
+        ids = item_tokens(tables.read(RELEASED_IDS, version=release.released_ids_version), layout)
         joined = events.dropna().join(ids, on="item_id", how="inner").cache()
         _count(run, events, joined)
         cut = joined.agg(F.percentile("time", 1 - config.split.test_fraction)).first()
@@ -77,17 +72,15 @@ def read_events(spark: SparkSession, settings: Interactions) -> DataFrame:
         raise ConfigError(f"interactions.label: {settings.label!r}: {str(error).splitlines()[0]}") from error
 
 
-def released_tokens(items: DataFrame, ids: DataFrame, layout: Layout) -> DataFrame:
-    """``item_id`` and ``tokens`` (every slot, absent ones filled) of the released items, one row an item."""
-    live = live_items(items).withColumnRenamed("known_hash", "content_hash")
+def item_tokens(released: DataFrame, layout: Layout) -> DataFrame:
+    """``item_id``, ``item_hash`` and ``tokens`` (every slot, absent ones filled) of rows of ``released_ids``."""
     absent = F.lit(layout.absent).cast("smallint")
     filled = [
         F.coalesce(F.col(part), F.array_repeat(absent, levels))
         for part, levels in zip(PARTS, layout.levels, strict=True)
         if levels
     ]
-    joined = live.join(ids, on=["item_id", "content_hash"], how="inner").dropDuplicates(["item_id"])
-    return joined.select("item_id", F.concat(*filled).alias("tokens"))
+    return released.select("item_id", "item_hash", F.concat(*filled).alias("tokens"))
 
 
 def with_split(events: DataFrame, cut: float) -> DataFrame:
@@ -107,7 +100,7 @@ def build_windows(events: DataFrame, max_items: int, slots: int) -> DataFrame:
 def _windows_of(events: DataFrame, max_items: int, split: str, counts: Callable[[Column], Column]) -> DataFrame:
     """Windows over each user's events; ``counts`` says of an event whether the loss may look at it."""
     step = max(1, max_items // 2)
-    event = F.struct("time", "item_id", "label", "tokens", "train_count", "is_test")
+    event = F.struct("time", "item_id", "label", "tokens", "train_count", "is_test", "item_hash")
     users = events.groupBy("user_id").agg(F.sort_array(F.collect_list(event)).alias("events"))
     length = F.size("events")
     last = F.ceil(F.greatest(length - max_items, F.lit(0)) / step).cast("int")
@@ -122,7 +115,8 @@ def _windows_of(events: DataFrame, max_items: int, split: str, counts: Callable[
     rows = windows.select(
         "user_id",
         F.col("window").cast("int").alias("window"),
-        each("item_id", "array<string>").alias("item_ids"),
+        each("item_hash", "array<bigint>").alias("item_hashes"),
+        (each("item_id", "array<string>") if split == "test" else F.lit(None).cast("array<string>")).alias("item_ids"),
         F.flatten(F.transform("events", lambda e: e["tokens"])).cast("array<smallint>").alias("tokens"),
         each("label", "array<tinyint>").alias("labels"),
         each("time", "array<bigint>").alias("times"),

@@ -70,7 +70,8 @@ def rows_worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WatchedWor
 
 
 def a_row(number: int = 0, item_id: str | None = "i", **values: Any) -> dict[str, Any]:
-    return {"row": number, "item_id": item_id, "fields": {"title": None, "body": None}} | values
+    row = {"row": number, "item_id": item_id, "row_hash": "hash", "fields": {"title": None, "body": None}}
+    return row | values
 
 
 def is_sound(worker: WatchedWorker, rows: list[dict[str, Any]], allowed: set[Reason]) -> None:
@@ -92,12 +93,13 @@ def is_sound(worker: WatchedWorker, rows: list[dict[str, Any]], allowed: set[Rea
             image.load()
             assert (image.format, image.mode, max(image.size) <= SIZE) == ("JPEG", "RGB", True)
             assert len(row["image"]) <= 3 * SIZE * SIZE + 1000
-    live = [
-        dict(zip(KNOWN, (row["content_hash"], row["image_sha"], row["image_source"]), strict=True)) for row in found
-    ]
-    for known in (live, [row | {"known_image_source": None} for row in live]):  # by its bytes, and decoded once more
-        again = worker([row | old for row, old in zip(rows, known, strict=True)])
-        assert [row["status"] for row in again] == [{"new": "unchanged"}.get(r["status"], "rejected") for r in found]
+    known = [{name: row[name.removeprefix("known_")] for name in KNOWN} for row in found]
+    for status, before in (
+        ("unchanged", known),
+        ("refreshed", [row | {"known_row_hash": "another"} for row in known]),  # each decoded once more
+    ):
+        again = worker([row | old for row, old in zip(rows, before, strict=True)])
+        assert [row["status"] for row in again] == [{"new": status}.get(row["status"], "rejected") for row in found]
     assert worker.peak_bytes < MAX_MEMORY
 
 

@@ -8,16 +8,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import SparkSession
-from test_extract import catalogue, run
+from test_extract import catalogue, current, run
 from watched_worker import KNOWN
 
 from pipeline.config.file import load_config
 from pipeline.config.models import Catalog, Config, Source
 from pipeline.errors import ConfigError, GateRefused, JobError
-from pipeline.lake.live import live_items
 from pipeline.lake.storage import Lake
-from pipeline.on_spark.extract import raw_items
 from pipeline.on_spark.prepare import Prepare
+from pipeline.on_spark.raw_items import raw_items
 from pipeline.on_spark.sequences import read_events
 from pipeline.on_spark.sources import read_source
 from schemas.tables import ITEMS
@@ -42,7 +41,7 @@ def read(spark: SparkSession, path: Path, kind: str, **source: Any) -> list[tupl
 
 BATCH = [
     ("row", pa.int64()),
-    *((name, pa.string()) for name in ("item_id", "bad_row", *KNOWN)),
+    *((name, pa.string()) for name in ("item_id", "bad_row", "row_hash", "picture_stat", *KNOWN)),
     ("fields", pa.struct([("title", pa.string())])),
     ("image", pa.binary()),
     ("image_bytes", pa.int64()),
@@ -106,10 +105,10 @@ def night(folder: Path, table: pa.Table) -> None:
 
 
 def refused(spark: SparkSession, config: Config, kind: type[JobError], why: str) -> None:
-    before = Lake(config.lake).version(ITEMS), live_items(Lake(config.lake)).num_rows
+    before = Lake(config.lake).version(ITEMS), len(current(config))
     with pytest.raises(kind, match=why):
         run(spark, config)
-    assert (Lake(config.lake).version(ITEMS), live_items(Lake(config.lake)).num_rows) == before
+    assert (Lake(config.lake).version(ITEMS), len(current(config))) == before
 
 
 def test_nights_whose_files_change_their_form(spark: SparkSession, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from ranker.windows import (
     window_lengths,
     without_loss,
 )
-from schemas.semantic_id import Layout
+from schemas.semantic_id import Layout, item_hash
 
 LAYOUT = Layout(2, 1, 1, 6)
 TOKENIZER = "0123abcd"
@@ -35,11 +35,13 @@ def taste_windows(users: int, seed: int) -> pa.Table:
         codes[rng.random(length) < 1 / 3, LAYOUT.spans()["image"]] = LAYOUT.absent
         quality = np.where(codes[:, 0] < LAYOUT.codebook_size // 2, 1.5, -1.5)
         liked = rng.random(length) < 1 / (1 + np.exp(-quality - 1.5 * (-1) ** user))
+        items = [f"i{item}" for item in rng.integers(0, 1000, length)]
         rows.append(
             {
                 "user_id": f"u{user}",
                 "window": 0,
-                "item_ids": [f"i{item}" for item in rng.integers(0, 1000, length)],
+                "item_hashes": list(map(item_hash, items)),
+                "item_ids": items,
                 "tokens": codes.ravel(),
                 "labels": liked.astype(np.int8),
                 "times": np.arange(length) * 1000,
@@ -51,6 +53,7 @@ def taste_windows(users: int, seed: int) -> pa.Table:
         )
     types = {
         "window": pa.int32(),
+        "item_hashes": pa.list_(pa.int64()),
         "item_ids": pa.list_(pa.string()),
         "tokens": pa.list_(pa.int16()),
         "labels": pa.list_(pa.int8()),
@@ -77,6 +80,7 @@ def test_collate_puts_every_row_at_the_front() -> None:
     for row, length in enumerate(lengths):
         expected = np.array(windows["tokens"][row].as_py()).reshape(length, LAYOUT.slots)
         np.testing.assert_array_equal(batch.tokens[row, :length], expected)
+        assert batch.items[row, :length].tolist() == list(map(item_hash, windows["item_ids"][row].as_py()))
         assert batch.labels[row, :length].tolist() == windows["labels"][row].as_py()
         assert batch.loss_mask[row].tolist() == windows["loss_mask"][row].as_py() + [False] * (
             batch.loss_mask.shape[1] - length
@@ -112,3 +116,9 @@ def test_rows_that_do_not_fit_are_named() -> None:
         check_windows(windows, Layout(2, 1, 2, 6), TOKENIZER, 40)
     with pytest.raises(WindowError, match="outside 0 to 2"):
         check_windows(windows, Layout(2, 1, 1, 2), TOKENIZER, 40)
+    training = windows.set_column(
+        windows.column_names.index("item_ids"), "item_ids", pa.nulls(windows.num_rows, pa.list_(pa.string()))
+    )
+    check_windows(training, LAYOUT, TOKENIZER, 40)
+    with pytest.raises(WindowError, match="do not go with 0 item_ids"):
+        check_windows(training, LAYOUT, TOKENIZER, 40, impressions=True)

@@ -72,7 +72,7 @@ class WindowScorer:
     def __call__(self, windows: pa.Table) -> pa.Table:
         """Impressions of ``windows``, in their order within batches of similar length."""
         config, layout = self.ranker.config, self.ranker.layout
-        check_windows(windows, layout, self.ranker.tokenizer, config.max_items)
+        check_windows(windows, layout, self.ranker.tokenizer, config.max_items, impressions=True)
         batches = bucket(window_lengths(windows), config.batch_items)
         return pa.concat_tables([self._score(windows.take(indices)) for indices in batches])
 

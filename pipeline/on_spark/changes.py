@@ -1,0 +1,96 @@
+"""Which rows of the source differ from the current items: found in the JVM, without a picture being opened."""
+
+from dataclasses import dataclass
+
+from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql.window import Window
+
+from pipeline.config.models import Catalog
+from pipeline.on_spark.caching import Keep
+from pipeline.on_spark.picture_stats import with_listing
+from pipeline.on_spark.prepare import KNOWN
+from pipeline.on_spark.raw_items import BY_LISTING
+
+UNKNOWN_BYTES = 64 * 2**10  # of a picture whose size nothing says
+
+UNCHANGED = "row_hash IS NOT NULL AND NOT pending"
+GONE = "row_hash IS NULL"
+
+
+@dataclass(frozen=True)
+class Totals:
+    """Rows of the source; those that go to the workers, with their bytes; current items that the source lacks."""
+
+    rows: int
+    pending: int
+    pending_bytes: int
+    gone: int
+
+
+def compare(
+    raw: DataFrame, current: DataFrame, catalog: Catalog, spark: SparkSession, keep: Keep, *, verify_pictures: bool
+) -> DataFrame:
+    """The keys of every row of the source beside those of its current item.
+
+    Args:
+        raw: as :func:`pipeline.on_spark.raw_items.raw_items` gives it; of pictures no contents are asked for.
+        current: current items with :data:`pipeline.on_spark.prepare.KNOWN`.
+        catalog: the section of the configuration.
+        spark: the session.
+        keep: of :func:`pipeline.on_spark.caching.kept_on_disk`.
+        verify_pictures: every row that has a picture is pending.
+
+    Returns:
+        ``item_id``, ``row_hash``, ``picture_stat``, ``image_bytes``, ``uri`` if ``raw`` has it, ``bytes``, the ``known_…``
+        columns, and ``pending``: whether the row must go to the workers, with all other rows of its item. A current item
+        that the source lacks is a row without ``row_hash``.
+    """
+    rows, unseen = _with_stats(raw, catalog, spark, keep)
+    known = current.select("item_id", *(F.col(name).alias(f"known_{name}") for name in KNOWN))
+    same = F.col("row_hash").eqNullSafe(F.col("known_row_hash"))
+    same &= F.col("picture_stat").eqNullSafe(F.col("known_picture_stat")) & ~unseen
+    if verify_pictures:
+        same &= ~F.col("named")
+    joined = rows.join(known, on="item_id", how="full_outer").withColumn("same", F.coalesce(same, F.lit(False)))
+    whole = F.bool_and("same").over(Window.partitionBy("item_id"))  # faults are found anew for an item, not for a row
+    picture = F.when(F.col("named"), F.coalesce("image_bytes", F.lit(UNKNOWN_BYTES))).otherwise(0)
+    return keep(
+        joined.select(
+            *("item_id", "row_hash", "picture_stat", "image_bytes", *(["uri"] if "uri" in rows.columns else [])),
+            (F.col("text_bytes") + picture).alias("bytes"),
+            *(f"known_{name}" for name in KNOWN),
+            (F.col("row_hash").isNotNull() & ~whole).alias("pending"),
+        )
+    )
+
+
+def totals(compared: DataFrame) -> Totals:
+    """Counts of what :func:`compare` gave."""
+    counts = compared.agg(
+        F.count_if(F.col("row_hash").isNotNull()),
+        F.count_if("pending"),
+        F.coalesce(F.sum(F.when(F.col("pending"), F.col("bytes"))), F.lit(0)),
+        F.count_if(F.col("row_hash").isNull()),
+    ).first()
+    assert counts is not None  # an aggregate without groups has one row
+    return Totals(*counts)
+
+
+def _with_stats(raw: DataFrame, catalog: Catalog, spark: SparkSession, keep: Keep) -> tuple[DataFrame, Column]:
+    """The keys of ``raw`` with what says that a picture is the same, and whether nothing says so.
+
+    The hash of a row covers a picture that lies in the source. A file that a listing does not show is one that is
+    missing, unless the current item has it.
+    """
+    image, place = catalog.image, [name for name in ("reference", "uri") if name in raw.columns]
+    keys = raw.select("item_id", "row_hash", "text_bytes", "named", "picture_stat", *place)
+    no_stat, no_length = F.col("picture_stat").isNull(), F.lit(None).cast("bigint")
+    if image is not None and image.changed not in BY_LISTING:
+        return keys.withColumn("image_bytes", no_length), no_stat & F.col("named")
+    if image is None or image.root is None or not place:
+        return raw.select(*keys.columns, "image_bytes"), F.lit(False)
+    listed = with_listing(keep(keys.drop("picture_stat")), image.root, spark)
+    if image.changed == "bytes":
+        return listed.withColumn("picture_stat", F.lit(None).cast("string")), F.col("named")
+    return listed.withColumnRenamed("listed_stat", "picture_stat"), no_stat & F.col("known_image_sha").isNotNull()

@@ -98,13 +98,15 @@ class Run:
                     self._lock = self._hold.enter_context(hold)
                     self._become_writer()
             except BaseException as refused:
-                self._finish(refused)
+                with self._hold:
+                    self._finish(refused)
                 raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.lake.writer = None
         with self._hold:
             try:
                 self.check_lock()

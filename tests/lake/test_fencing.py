@@ -105,6 +105,8 @@ def test_a_run_that_was_suspended_past_its_lease_writes_nothing(
         assert psutil.Process(process.pid).status() == psutil.STATUS_STOPPED
         expected = ["before"]
         with Run("nightly", configs[case]) as run:
+            assert run.lake.writer is not None
+            versions = run.lake.writer.versions
             if case.endswith("writes"):
                 append(run.lake, QUARANTINE, pa.Table.from_pylist([row], schema=QUARANTINE.schema))
                 expected.append("later")
@@ -119,5 +121,4 @@ def test_a_run_that_was_suspended_past_its_lease_writes_nothing(
         assert "run it again" in error
         lake = Lake.open(configs[case].lake, configs[case].storage_options)
         assert sorted(lake.read(QUARANTINE, ["item_id"])["item_id"].to_pylist()) == expected, case
-        assert run.lake.writer is not None
-        assert lake.delta(QUARANTINE).transaction_version(RUNS) in run.lake.writer.versions
+        assert lake.delta(QUARANTINE).transaction_version(RUNS) in versions

@@ -144,6 +144,25 @@ def test_a_run_that_waited_has_a_later_id_than_the_one_that_it_waited_for(tmp_pa
     assert not (tmp_path / "lake" / "runs" / before).exists()
 
 
+def test_after_its_end_a_run_writes_nothing(tmp_path: Path) -> None:
+    with Run("extract", config(tmp_path)) as run:
+        item(run.lake, run.run_id)
+    with pytest.raises(JobError, match="only a job that holds the lake's lock may write to items"):
+        item(run.lake, run.run_id)
+
+
+def test_a_run_that_does_not_get_to_its_work_gives_the_lock_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as broken:
+        broken.setattr("pipeline.lake.run._newest", lambda lake: 1 / 0)
+        with pytest.raises(ZeroDivisionError), Run("extract", config(tmp_path)):
+            pytest.fail("it has no id")
+    with Run("extract", config(tmp_path)) as run:
+        pass
+    assert record(run)["status"] == "done"
+
+
 def test_a_reader_has_no_writer_and_needs_a_lake(tmp_path: Path) -> None:
     with pytest.raises(JobError, match="there is no lake in"):
         Run("export", config(tmp_path), writes=False)

@@ -1,8 +1,7 @@
-"""What collisions cost at a million items: naming them apart, and publish's check that no two share an ID.
+"""What publish's figures cost when many items share their codes: each step over generated rows of ``released_ids``.
 
-Sizes of groups of equal codes follow Zipf's law, so a few tuples have thousands of items and most have one. Each
-step runs ``turns`` times; the table has medians of wall time and, which a busy machine stretches less, of processor
-time over all threads.
+Sizes of groups of equal codes follow a power law, so a few tuples have thousands of items and most have one. Each step
+runs ``turns`` times; the table has medians of wall time. Spark makes the rows, so their number is bounded by the disk.
 """
 
 import json
@@ -10,124 +9,87 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
 import typer
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
 from rich.console import Console
 from rich.table import Table
 
 from benchmarks.trials import RESULTS
-from pipeline.lake.storage import Lake
-from pipeline.release.gates import COLUMNS, Snapshot, collisions, drift, measure
-from pipeline.release.releases import Release, snapshot
-from schemas.semantic_id import Layout, disambiguator
-from schemas.tables import ITEMS, SEMANTIC_IDS
+from pipeline.config.models import SparkSettings
+from pipeline.on_spark.expressions import item_hash
+from pipeline.on_spark.gate_figures import code_use, collisions, digest, drift, measure
+from pipeline.on_spark.released_ids import changes
+from pipeline.on_spark.session import spark_session
+from schemas.semantic_id import Layout
+from schemas.tables import RELEASED_IDS
 
 LAYOUT = Layout(3, 2, 2, 256)
 EXPONENT = 1.2
 TOKENIZER = "0" * 16
+MOST = 2**50  # number of a group: all seven codes are used
 
 
-def zipf_groups(items: int, exponent: float) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    """The number of every item's tuple: the k-th most frequent one has a share of about k^-exponent."""
-    return np.random.default_rng(0).zipf(exponent, items) % (1 << 40)
+def released_rows(spark: SparkSession, items: int, exponent: float) -> DataFrame:
+    """Rows of ``released_ids`` whose tuples are numbered by a power law; every item has a content of its own."""
+    group = F.least(F.floor(F.pow(1 - F.rand(0), -1 / (exponent - 1))).cast("double"), F.lit(float(MOST)))
+    numbered = spark.range(items).select("id", group.cast("bigint").alias("tuple"))
+    codes = F.transform(
+        F.sequence(F.lit(0), F.lit(LAYOUT.slots - 1)),
+        lambda i: F.pmod(F.floor(F.col("tuple") / F.pow(F.lit(256.0), i)), F.lit(256)).cast("smallint"),
+    )
+    named = numbered.select(F.format_string("item-%09d", "id").alias("item_id"), "tuple", codes.alias("codes"))
+    spans = {part: F.slice("codes", span.start + 1, span.stop - span.start) for part, span in LAYOUT.spans().items()}
+    return named.select(
+        "item_id",
+        item_hash(F.col("item_id")).alias("item_hash"),
+        F.substring(F.sha2("item_id", 256), 1, 32).alias("content"),
+        F.lit(TOKENIZER).alias("tokenizer"),
+        F.lit(1).cast("bigint").alias("release"),
+        *(codes.alias(part) for part, codes in spans.items()),
+        F.concat(F.lit("s"), F.concat_ws("-", "codes")).alias("sid"),
+        F.lit(True).alias("has_text"),
+        F.lit(True).alias("has_image"),
+    ).select(*RELEASED_IDS.schema.names)
 
 
-def ids(group_N: np.ndarray[Any, np.dtype[np.int64]], items: list[str], numbers: list[int]) -> pa.Table:
-    """Rows of ``semantic_ids``: every group has a tuple of its own, every item a content of its own."""
-    distinct, place_N = np.unique(group_N, return_inverse=True)
-    digits = np.arange(len(distinct))[:, None] // LAYOUT.codebook_size ** np.arange(LAYOUT.slots) % LAYOUT.codebook_size
-    codes_TS = digits.astype(np.int16)
-    names = pa.array([LAYOUT.format(LAYOUT.split(row)) for row in codes_TS.tolist()])
-    parts = {
-        part: pa.FixedSizeListArray.from_arrays(pa.array(codes_TS[place_N, span].ravel()), span.stop - span.start)
-        for part, span in LAYOUT.spans().items()
-    }
-    count = len(items)
-    columns = {
-        "item_id": pa.array(items),
-        "content_hash": pa.array([f"{number:064x}" for number in numbers]),
-        "tokenizer": pa.array([TOKENIZER] * count),
-        **{part: codes.cast(SEMANTIC_IDS.schema.field(part).type) for part, codes in parts.items()},
-        "disambiguator": pa.array(numbers, pa.int64()),
-        "sid": names.take(pa.array(place_N)),
-        "has_text": pa.array(np.ones(count, bool)),
-        "has_image": pa.array(np.ones(count, bool)),
-        "run_id": pa.array(["r"] * count),
-    }
-    return pa.table(columns, schema=SEMANTIC_IDS.schema)
-
-
-def fill(folder: Path, rows: pa.Table) -> tuple[Lake, Release]:
-    """A lake of these items and IDs, as a release of it would see them."""
-    lake = Lake(str(folder))
-    count = rows.num_rows
-    columns = {
-        "item_id": rows["item_id"],
-        "content_hash": rows["content_hash"],
-        "deleted": pa.array(np.zeros(count, bool)),
-        "run_id": rows["run_id"],
-        "extracted_at": pa.array(np.zeros(count, np.int64), ITEMS.schema.field("extracted_at").type),
-    }
-    empty = {f.name: pa.nulls(count, f.type) for f in ITEMS.schema if f.name not in columns}
-    lake.create(ITEMS)
-    lake.append(ITEMS, pa.table(columns | empty).select(ITEMS.schema.names).cast(ITEMS.schema))
-    lake.create(SEMANTIC_IDS)
-    lake.append(SEMANTIC_IDS, rows)
-    return lake, Release(1, TOKENIZER, 1, 1)
-
-
-def seconds(step: Callable[[], object], turns: int) -> dict[str, list[float]]:
-    """Wall and processor time of every turn."""
-    found: dict[str, list[float]] = {"wall": [], "processor": []}
+def seconds(step: Callable[[], object], turns: int) -> list[float]:
+    """Wall time of every turn."""
+    found = []
     for _ in range(turns):
-        began = time.perf_counter(), time.process_time()
+        began = time.perf_counter()
         step()
-        found["wall"].append(time.perf_counter() - began[0])
-        found["processor"].append(time.process_time() - began[1])
+        found.append(time.perf_counter() - began)
     return found
 
 
 def main(items: int = 1_000_000, exponent: float = EXPONENT, turns: int = 3) -> None:
     """Print the table and write ``results/collisions.json``."""
-    names = [f"item-{n:09d}" for n in range(items)]
-    group_N = zipf_groups(items, exponent)
-    rows = ids(group_N, names, list(map(disambiguator, names)))
-    sizes = np.unique(group_N, return_counts=True)[1]
-    seen = Snapshot(TOKENIZER, rows["item_id"], rows.select(COLUMNS))
-    with tempfile.TemporaryDirectory() as folder:
-        lake, release = fill(Path(folder), rows)
+    settings = SparkSettings()
+    with tempfile.TemporaryDirectory() as folder, spark_session(settings, "collisions") as spark:
+        released_rows(spark, items, exponent).orderBy("item_id").write.parquet(f"{folder}/rows")
+        rows = spark.read.parquet(f"{folder}/rows")
+        current = rows.select("item_id", "content")
         steps: dict[str, Callable[[], object]] = {
-            "disambiguators of all items": lambda: list(map(disambiguator, names)),
+            "digest": lambda: digest(rows, TOKENIZER),
             "collisions and uniqueness of IDs": lambda: collisions(rows),
-            "every figure of the IDs alone": lambda: measure(seen, LAYOUT),
-            "drift against as many released IDs": lambda: drift(seen, seen),
-            "reading a release from its tables": lambda: snapshot(lake, release),
+            "use of codes by level": lambda: code_use(rows, LAYOUT),
+            "every figure of the IDs alone": lambda: measure(rows, LAYOUT, items),
+            "drift against as many released IDs": lambda: drift(rows, rows, current),
+            "changes against as many released IDs": lambda: changes(rows, rows, 2).count(),
         }
         times = {name: seconds(step, turns) for name, step in steps.items()}
-    found: dict[str, Any] = {
-        "items": items,
-        "exponent": exponent,
-        "tuples": len(sizes),
-        "largest_group": int(sizes.max()),
-        **collisions(rows),
-        "seconds": times,
-    }
+        found: dict[str, Any] = {"items": items, "exponent": exponent, **measure(rows, LAYOUT, items), "seconds": times}
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / "collisions.json").write_text(json.dumps(found, indent=1) + "\n")
-    shape = f"{items:,} items, {len(sizes):,} tuples, the largest of {sizes.max():,} items"
-    table = Table("step", "wall, s", "least to greatest", "processor, s", title=shape, title_justify="left")
+    shape = f"{items:,} items, {found['items_sharing_codes'] / items:.1%} share their codes, at most "
+    title = f"{shape}{found['largest_group']:,}; {found['items_sharing_an_id']} share an ID"
+    table = Table("step", "wall, s", "least to greatest", title=title, title_justify="left")
     for name, turn in times.items():
-        wall, processor = turn["wall"], statistics.median(turn["processor"])
-        spread = f"{min(wall):.2f} to {max(wall):.2f}"
-        table.add_row(name, f"{statistics.median(wall):.2f}", spread, f"{processor:.2f}")
-    console = Console()
-    console.print(table)
-    sharing = found["items_sharing_codes"] / items
-    console.print(f"{sharing:.1%} share their codes, {found['items_sharing_an_id']} share an ID", highlight=False)
+        table.add_row(name, f"{statistics.median(turn):.2f}", f"{min(turn):.2f} to {max(turn):.2f}")
+    Console().print(table)
 
 
 if __name__ == "__main__":

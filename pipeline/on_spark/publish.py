@@ -15,6 +15,7 @@ from pipeline.on_spark.gate_figures import digest, drift, measure
 from pipeline.on_spark.released_ids import candidate_rows, changes
 from pipeline.release.gates import broken, check
 from pipeline.release.pointer import Release, complete_move, held_releases, move_metadata, newer_rows, released
+from schemas.semantic_id import Layout
 from schemas.tables import ITEMS, RELEASE_CHANGES, RELEASED_IDS, SEMANTIC_IDS
 
 logger = logging.getLogger(__name__)
@@ -47,8 +48,8 @@ def publish(spark: SparkSession, run: Run, tokenizer: str, *, force: bool = Fals
     if items_version is None or ids_version is None:
         raise JobError(f"there are no IDs in {lake.uri}: run tokenize first")
     standing = released(lake)
-    blind = standing is not None and not _readable(run, standing, force=force)
-    known = [*([standing] if standing and not blind else []), *([] if force else held_releases(lake))]
+    compared = _if_readable(run, standing, force=force)
+    known = [*([compared] if compared else []), *([] if force else held_releases(lake))]
     for release in known:
         if release.tokenizer == tokenizer and not newer_rows(lake, release):
             return _stays(run, release, standing)
@@ -65,14 +66,10 @@ def publish(spark: SparkSession, run: Run, tokenizer: str, *, force: bool = Fals
             same = next((release for release in known if release.digest == name), None)
             figures = _coverage(run, staged.rows, current, tokenizer)
             if same is None:
-                figures = measure(staged.rows, layout, figures["live_items"])
-                if standing and not blind:
-                    figures |= drift(tables.read(RELEASED_IDS), staged.rows, current)
-                    figures["against"] = {"release": standing.version, "tokenizer": standing.tokenizer}
-            gates = _checked(run, figures, standing, tokenizer, blind=blind, force=force)
+                figures = _figures(tables, staged.rows, current, layout, compared)
+            gates = _checked(run, figures, standing, tokenizer, blind=compared is not standing, force=force)
         if same is None:
-            release = Release(version, tokenizer, items_version, ids_version, 0, name)
-            _write_changes(run, tables, staged, version, compared=standing is not None and not blind)
+            _write_changes(run, tables, staged, version, compared=compared is not None)
     except BaseException:
         tables.discard(staged)
         raise
@@ -81,6 +78,7 @@ def publish(spark: SparkSession, run: Run, tokenizer: str, *, force: bool = Fals
     if same is not None:
         tables.discard(staged)
         return _stays(run, same, standing)
+    release = Release(version, tokenizer, items_version, ids_version, 0, name)
     with run.phase("commit"):
         tables.commit(staged, overwrite={}, metadata=move_metadata(run, release, "publish", gates))
         run.wrote(RELEASED_IDS)
@@ -90,22 +88,22 @@ def publish(spark: SparkSession, run: Run, tokenizer: str, *, force: bool = Fals
     return True
 
 
-def _readable(run: Run, standing: Release, *, force: bool) -> bool:
-    """Whether what is released can be compared with.
+def _if_readable(run: Run, standing: Release | None, *, force: bool) -> Release | None:
+    """``standing``, if its rows can be compared with; else ``None``.
 
     Raises:
-        GateRefused: it cannot, and ``force`` was not given.
+        GateRefused: they cannot be read, and ``force`` was not given.
     """
     version = run.lake.version(RELEASED_IDS)
-    if version is not None and run.lake.whole(RELEASED_IDS, version):
-        return True
+    if standing is None or (version is not None and run.lake.whole(RELEASED_IDS, version)):
+        return standing
     if not force:
         raise GateRefused(
             f"the rows of release {standing.version} cannot be read, so no drift from it can be measured: bring the "
             "files of released_ids back or, if they are lost, go forward with --force, which is recorded"
         )
     logger.warning("release %d cannot be read, its drift is not measured", standing.version)
-    return False
+    return None
 
 
 def _coverage(run: Run, rows: DataFrame, current: DataFrame, tokenizer: str) -> dict[str, Any]:
@@ -121,10 +119,21 @@ def _coverage(run: Run, rows: DataFrame, current: DataFrame, tokenizer: str) -> 
     return {"live_items": live, "items_with_ids": items, "coverage": items / live}
 
 
+def _figures(
+    tables: SparkDelta, rows: DataFrame, current: DataFrame, layout: Layout, compared: Release | None
+) -> dict[str, Any]:
+    """All that gates look at."""
+    figures = measure(rows, layout, current.count())
+    if compared is None:
+        return figures
+    against = {"release": compared.version, "tokenizer": compared.tokenizer}
+    return figures | drift(tables.read(RELEASED_IDS), rows, current) | {"against": against}
+
+
 def _checked(
     run: Run, figures: dict[str, Any], standing: Release | None, tokenizer: str, *, blind: bool, force: bool
 ) -> dict[str, Any]:
-    """The gates with their figures, for the record of the release.
+    """The gates with their figures, for the record of the release; ``blind`` where drift could not be measured.
 
     Raises:
         GateRefused: one does not hold, and ``force`` was not given.

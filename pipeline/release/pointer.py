@@ -61,26 +61,12 @@ def standing_releases(lake: Lake) -> list[Release]:
 
     Versions are those of the publishing; a release that was rolled back from is none of them.
     """
-    standing: list[Release] = []
-    for row in _rows(lake):
-        if row["action"] == "publish":
-            standing.append(_release(row))
-        else:
-            standing.pop()
-    return standing
+    return _standing_and_held(lake)[0]
 
 
 def held_releases(lake: Lake) -> list[Release]:
     """The releases that were rolled back from since the last one was published: their rows are not released again."""
-    standing: list[Release] = []
-    held: list[Release] = []
-    for row in _rows(lake):
-        if row["action"] == "publish":
-            standing.append(_release(row))
-            held = []
-        else:
-            held.append(standing.pop())
-    return held
+    return _standing_and_held(lake)[1]
 
 
 def newer_rows(lake: Lake, release: Release) -> bool:
@@ -122,6 +108,18 @@ def last_move(lake: Lake) -> tuple[str, str] | None:
 
 def _rows(lake: Lake) -> list[dict[str, Any]]:
     return lake.read(RELEASES, [*COLUMNS, "action", "run_id"]).sort_by("version").to_pylist()
+
+
+def _standing_and_held(lake: Lake) -> tuple[list[Release], list[Release]]:
+    standing: list[Release] = []
+    held: list[Release] = []
+    for row in _rows(lake):
+        if row["action"] == "publish":
+            standing.append(_release(row))
+            held = []
+        else:
+            held.append(standing.pop())
+    return standing, held
 
 
 def _release(row: Mapping[str, Any]) -> Release:

@@ -1,6 +1,7 @@
 """A lake of 20 items whose IDs are made by hand, and what happens to it."""
 
 import json
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -26,12 +27,20 @@ OTHER_CODES: dict[str, Codes] = {item: (7 - s, *rest) for item, (s, *rest) in CO
 
 
 class ReleasedShop:
-    """``spark`` settings are of the configuration; ``gates`` replace those that let anything through."""
+    """In a folder, or in S3 given the options of a store; ``gates`` replace those that let anything through."""
 
-    def __init__(self, spark: SparkSession, folder: Path, delta: str = "embedded", **gates: float) -> None:
+    def __init__(
+        self,
+        spark: SparkSession,
+        folder: Path,
+        delta: str = "embedded",
+        store: Mapping[str, str] | None = None,
+        **gates: float,
+    ) -> None:
         self.spark = spark
-        self.config = config_of(folder, gates=OPEN | gates, spark={"delta": delta})
-        self.lake = Lake.create(self.config.lake)
+        place = {"lake": f"s3://lakes/{uuid.uuid4().hex}", "storage_options": dict(store)} if store else {}
+        self.config = config_of(folder, gates=OPEN | gates, spark={"delta": delta}, **place)
+        self.lake = Lake.create(self.config.lake, self.config.storage_options)
         self.extract(SHOP)
         for tokenizer in (A, B):
             described(self.lake, tokenizer)

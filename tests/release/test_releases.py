@@ -22,7 +22,22 @@ from schemas.tables import RELEASED_IDS, RELEASES
 pytestmark = pytest.mark.spark
 
 SID = "s{}-{}.t{}.i{}"
-SETTINGS = ["embedded", pytest.param("native", marks=pytest.mark.native_delta)]
+
+
+@pytest.fixture(
+    params=[
+        "embedded",
+        pytest.param("native", marks=pytest.mark.native_delta),
+        pytest.param("s3", marks=pytest.mark.spark_on_s3),
+    ]
+)
+def any_shop(request: pytest.FixtureRequest, spark: SparkSession, tmp_path: Path) -> ReleasedShop:
+    """One whose first release is made."""
+    store = request.getfixturevalue("s3") if request.param == "s3" else None
+    shop = ReleasedShop(spark, tmp_path, "native" if request.param == "native" else "embedded", store)
+    shop.identify(CODES)
+    assert shop.publish()
+    return shop
 
 
 def sids(codes: dict[str, Any]) -> dict[str, str]:
@@ -38,13 +53,8 @@ def next_night(shop: ReleasedShop) -> dict[str, str]:
     return {item: sid for item, sid in sids({**CODES, **codes}).items() if item != "i0"}
 
 
-@pytest.mark.parametrize("delta", SETTINGS)
-def test_readers_see_one_row_an_item_sorted_and_changes_lead_to_it(
-    spark: SparkSession, tmp_path: Path, delta: str
-) -> None:
-    shop = ReleasedShop(spark, tmp_path, delta)
-    shop.identify(CODES)
-    assert shop.publish()
+def test_readers_see_one_row_an_item_sorted_and_changes_lead_to_it(any_shop: ReleasedShop) -> None:
+    shop = any_shop
     assert shop.ids() == sids(CODES)
     assert shop.changes(1) == {item: ("added", None, sid) for item, sid in sids(CODES).items()}
     after = next_night(shop)
@@ -58,7 +68,8 @@ def test_readers_see_one_row_an_item_sorted_and_changes_lead_to_it(
     assert shop.changes(2) == changed
     rows = shop.lake.released_ids().to_table().to_pylist()
     files = sorted(shop.lake.files(RELEASED_IDS))
-    tables = [pq.read_table(Path(shop.lake.uri, "released_ids", file)) for file in files]
+    paths = [shop.lake.path(f"released_ids/{file}") for file in files]
+    tables = [pq.read_table(path, filesystem=shop.lake.filesystem) for path in paths]
     assert pa.concat_tables(tables)["item_id"].to_pylist() == sorted(after)
     assert {(row["tokenizer"], row["release"]) for row in rows} == {(A, 2)}
     release = released(shop.lake)
@@ -94,14 +105,11 @@ def killed(patch: pytest.MonkeyPatch, module: Any, name: str, job: Callable[[], 
     patch.setattr(module, name, function)
 
 
-@pytest.mark.parametrize("delta", SETTINGS)
 @pytest.mark.parametrize("at", ["staged", "changes committed", "rows committed"])
 def test_a_publish_that_is_killed_is_done_whole_by_the_next(
-    spark: SparkSession, tmp_path: Path, delta: str, at: str, monkeypatch: pytest.MonkeyPatch
+    any_shop: ReleasedShop, at: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shop = ReleasedShop(spark, tmp_path, delta)
-    shop.identify(CODES)
-    assert shop.publish()
+    shop = any_shop
     after = next_night(shop)
     where = {
         "staged": ("digest", 1),

@@ -44,16 +44,21 @@ PROPERTIES = {
 
 @dataclass(frozen=True)
 class Writer:
-    """The run that holds the lake's lock; ``check`` raises a JobError where it has lost it."""
+    """The run that holds the lake's lock; ``check`` raises a JobError where it has lost it.
+
+    ``place`` orders the holds of the lock: the time in the run's id, unless that is of a plan that was made before.
+    """
 
     job: str
     run_id: str
     check: Callable[[], None]
+    place: int | None = None
 
     @property
     def versions(self) -> range:
-        """The transaction versions that are this run's: its place among all runs, and what follows up to the next's."""
-        return range(run_time(self.run_id) * NUMBERS, (run_time(self.run_id) + 1) * NUMBERS)
+        """The transaction versions that are this run's: from its place on, up to that of the next."""
+        place = run_time(self.run_id) if self.place is None else self.place
+        return range(place * NUMBERS, (place + 1) * NUMBERS)
 
 
 def run_time(run_id: str) -> int:
@@ -107,6 +112,8 @@ def commit(
             done = delta.transaction_version(step[0])
             if done is not None and done >= step[1]:
                 return False
+            if done is None:
+                _refuse_old_plan(lake, table, delta)
             transactions.append(Transaction(*step))
         if actions or overwrite is not None or step is not None:
             delta.create_write_transaction(
@@ -118,6 +125,15 @@ def commit(
                 commit_properties=_properties(transactions, metadata, alone=overwrite is not None),
             )
     return True
+
+
+def _refuse_old_plan(lake: Lake, table: Table, delta: DeltaTable) -> None:
+    writer, newest = lake.writer, delta.transaction_version(RUNS) or 0
+    assert writer is not None
+    if newest not in writer.versions and newest // NUMBERS > run_time(writer.run_id):
+        raise JobError(
+            f"{table.name} in {lake.uri} has been written by a later run than the plan of {writer.run_id}: plan again"
+        )
 
 
 def replace_files(lake: Lake, table: Table, replaced: Collection[str], files: Sequence[str]) -> None:

@@ -39,7 +39,7 @@ def one_writer(lake: Lake, settings: LockSettings, job: str, run_id: str) -> Ite
     Raises:
         JobError: another run writes, and did not end within ``settings.wait_seconds``; it is named.
     """
-    if lake.uri in _held.get():
+    if holds(lake):
         yield _held.get()[lake.uri]
         return
     lock = _lock_of(lake)
@@ -52,6 +52,11 @@ def one_writer(lake: Lake, settings: LockSettings, job: str, run_id: str) -> Ite
         _held.reset(token)
         if lock is not None:
             lock.release()
+
+
+def holds(lake: Lake) -> bool:
+    """Whether a block around this one is the lake's one writer."""
+    return lake.uri in _held.get()
 
 
 def _lock_of(lake: Lake) -> Lock | None:

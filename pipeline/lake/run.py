@@ -19,7 +19,7 @@ from pipeline.config.file import config_hash
 from pipeline.config.models import Config
 from pipeline.errors import JobError
 from pipeline.lake.commit import EPOCH, NUMBERS, RUN_TIME, RUNS, Writer, fence, run_time
-from pipeline.lake.lock import one_writer
+from pipeline.lake.lock import holds, one_writer
 from pipeline.lake.lock_holder import Lock
 from pipeline.lake.storage import Lake
 from schemas.tables import ITEMS, TABLES, Table
@@ -94,9 +94,10 @@ class Run:
         if self._writes:
             try:
                 with self.phase("lock"):
+                    within = holds(self.lake)
                     hold = one_writer(self.lake, self.config.lock, self.job, self.run_id)
                     self._lock = self._hold.enter_context(hold)
-                    self._become_writer()
+                    self._become_writer(within)
             except BaseException as refused:
                 with self._hold:
                     self._finish(refused)
@@ -115,12 +116,18 @@ class Run:
                 raise lost from error
             self._finish(error)
 
-    def _become_writer(self) -> None:
-        """From here on nobody else writes, so an id that is the greatest stays so until this run ends."""
-        if self._given_id is None and (newest := _newest(self.lake)) >= run_time(self.run_id):
-            self.run_id = _run_id_after(newest)
-        self.lake.writer = Writer(self.job, self.run_id, self.check_lock)
-        if self._lock is not None and self._lock.taken_over:
+    def _become_writer(self, within: bool) -> None:
+        """From here on nobody else writes, so an id that is the greatest stays so until this run ends.
+
+        Jobs ``within`` another one's hold have its id. A plan that was made before keeps its own, and has a place after
+        all others.
+        """
+        place = None
+        if not within and (newest := _newest(self.lake)) >= _time(self.run_id):
+            fresh = _run_id_after(newest)
+            place, self.run_id = run_time(fresh), self._given_id or fresh
+        self.lake.writer = Writer(self.job, self.run_id, self.check_lock, place)
+        if self._lock is not None and self._lock.taken_over and not within:
             fence(self.lake)
 
     def _finish(self, error: BaseException | None) -> None:

@@ -10,7 +10,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 from deltalake import CommitProperties, DeltaTable, Transaction
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from writing import as_writer
 
@@ -104,6 +104,7 @@ def test_a_filter_opens_the_files_whose_bounds_let_it_through(lake: Lake) -> Non
         shas(lake, ds.field("sha") == "a")
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.one_of(

@@ -15,7 +15,7 @@ from writing import as_writer
 
 from pipeline.config.models import Config, LockSettings
 from pipeline.errors import JobError
-from pipeline.lake.commit import append, run_time
+from pipeline.lake.commit import RUNS, append, commit, run_time, stage
 from pipeline.lake.run import Run, new_run_id
 from pipeline.lake.storage import Lake
 from schemas.tables import ITEMS, QUARANTINE
@@ -142,6 +142,25 @@ def test_a_run_that_waited_has_a_later_id_than_the_one_that_it_waited_for(tmp_pa
             assert waiter.run_id > first
     assert record(waiter)["run_id"] == waiter.run_id
     assert not (tmp_path / "lake" / "runs" / before).exists()
+
+
+def test_a_plan_that_was_made_before_keeps_its_id_and_has_a_later_place(lake: Lake, tmp_path: Path) -> None:
+    with Run("encode-plan", config(tmp_path)) as planning:
+        pass
+    with Run("extract", config(tmp_path)) as between:
+        item(between.lake, between.run_id)
+    for _ in range(2):  # killed, and done again
+        with Run("encode", config(tmp_path), run_id=planning.run_id) as run:
+            assert run.run_id == planning.run_id
+            assert run.lake.writer is not None
+            assert run.lake.writer.versions.start > lake.delta(ITEMS).transaction_version(RUNS)
+            item(run.lake, "r")  # of a table that another run has written since
+    late = stage(run.lake, ITEMS, lake.read(ITEMS, ITEMS.schema.names).slice(0, 1), {})
+    with (
+        Run("encode", config(tmp_path), run_id=planning.run_id) as run,
+        pytest.raises(JobError, match=rf"has been written by a later run than the plan of {run.run_id}: plan again"),
+    ):
+        commit(run.lake, ITEMS, [late], step=("plan", 0))
 
 
 def test_after_its_end_a_run_writes_nothing(tmp_path: Path) -> None:

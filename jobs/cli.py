@@ -13,6 +13,7 @@ from jobs import (
     extract,
     nightly,
     publish,
+    purge,
     rollback,
     sequences,
     status,
@@ -47,6 +48,7 @@ COMMANDS = {
     "status": status,
     "export": export,
     "compact": compact,
+    "purge": purge,
     "vacuum": vacuum,
 }
 for name, module in COMMANDS.items():

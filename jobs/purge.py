@@ -1,0 +1,39 @@
+"""Spark: superseded and deleted versions go, and what only they had; or every trace of an item."""
+
+from typing import Annotated
+
+import typer
+
+from jobs.entry import DEFAULT_CONFIG, ConfigFile, Overrides, read_config, start, tell
+
+DEFAULT_DAYS = 30
+
+
+def command(
+    config: ConfigFile = DEFAULT_CONFIG,
+    overrides: Overrides = None,
+    older_than_days: Annotated[
+        int, typer.Option("--older-than-days", min=0, help="Keep versions superseded or deleted more recently.")
+    ] = DEFAULT_DAYS,
+    item: Annotated[
+        list[str] | None, typer.Option("--item", help="Erase this deleted item at once, alone. May be repeated.")
+    ] = None,
+) -> None:
+    """Drop old versions of items, their IDs and vectors, or all that is known of an item (Spark)."""
+    from pipeline.lake.run import Run
+    from pipeline.on_spark.purge import purge
+    from pipeline.on_spark.session import spark_session
+
+    settings = read_config(config, overrides)
+    with (
+        Run("purge", settings, older_than_days=older_than_days, items=len(item or ())) as run,
+        spark_session(settings.spark, "hisam purge") as spark,
+    ):
+        purge(spark, run, older_than_days, item or ())
+    tell(run)
+    if any(run.counts.values()):
+        typer.echo("  hisam vacuum frees the bytes, once they are older than its limit")
+
+
+if __name__ == "__main__":
+    start(lambda: typer.run(command))

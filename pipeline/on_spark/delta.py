@@ -25,6 +25,7 @@ from pipeline.config.models import SparkSettings
 from pipeline.errors import ConfigError
 from pipeline.lake.commit import METADATA, RUNS, commit, fenced, overtaken, replace_files, staged_files, staging_folder
 from pipeline.lake.storage import Lake
+from pipeline.on_spark.object_store import reach_store
 from schemas.tables import Table
 
 TRANSACTION = "spark.databricks.delta.write"  # where delta-spark finds the transaction that a commit is to carry
@@ -98,22 +99,8 @@ def spark_delta(spark: SparkSession, lake: Lake, settings: SparkSettings) -> Spa
             "spark.delta: native Delta on S3 needs a log store that can commit safely, such as "
             "spark.delta.logStore.s3a.impl: io.delta.storage.S3DynamoDBLogStore; or set spark.delta: embedded"
         )
-    hadoop = spark.sparkContext._jsc.hadoopConfiguration()  # type: ignore[union-attr]
-    for key, value in hadoop_settings(lake).items():
-        if spark.conf.get(f"spark.hadoop.{key}", None) is None:
-            hadoop.set(key, value)
+    reach_store(spark, lake)
     return NativeDelta(spark, lake) if settings.delta == "native" else EmbeddedDelta(spark, lake)
-
-
-def hadoop_settings(lake: Lake) -> dict[str, str]:
-    """What Hadoop's S3 connector needs to reach the lake; it finds keys by itself, in the environment or a role."""
-    if not lake.on_s3:
-        return {}
-    known = lake.store_settings()
-    endpoint, region = known.get("AWS_ENDPOINT_URL"), known.get("AWS_REGION")
-    found = {"fs.s3a.endpoint": endpoint, "fs.s3a.endpoint.region": region}
-    found["fs.s3a.path.style.access"] = "true" if endpoint else None
-    return {key: value for key, value in found.items() if value is not None}
 
 
 def spark_schema(table: Table) -> StructType:
@@ -271,19 +258,18 @@ class EmbeddedDelta(SparkDelta):
     ) -> None:
         assert staged.folder is not None
         files = staged_files(self._lake, staged.table, staged.folder)
-        told = {METADATA: json.dumps(dict(metadata))} if metadata else None
+        information = {METADATA: json.dumps(dict(metadata))} if metadata else None
         # What fails from here on deletes nothing: a commit that seems to fail may have been made, and owns the files.
-        commit(self._lake, staged.table, files, overwrite=overwrite, metadata=told)
+        commit(self._lake, staged.table, files, overwrite=overwrite, metadata=information)
 
     @override
     def delete(self, table: Table, keys: DataFrame) -> None:
-        names = list(table.key)
+        names, keys = list(table.key), keys.select(*table.key)
         located = self.read(table, located=True).select(*names, "file")
-        holding = located.join(keys.select(*names), on=names, how="left_semi").select("file").distinct().collect()
+        holding = located.join(keys, on=names, how="left_semi").select("file").distinct().collect()
         files = [row["file"] for row in holding]
         if files:
-            kept = self.read(table, files=files).join(keys.select(*names), on=names, how="left_anti")
-            staged = self.stage(table, kept)
+            staged = self.stage(table, self.read(table, files=files).join(keys, on=names, how="left_anti"))
             assert staged.folder is not None
             replace_files(self._lake, table, files, staged_files(self._lake, table, staged.folder))
 

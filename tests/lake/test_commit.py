@@ -16,7 +16,6 @@ from writing import as_writer
 
 from pipeline.errors import JobError
 from pipeline.lake.commit import (
-    LAST,
     RUNS,
     append,
     commit,
@@ -27,6 +26,7 @@ from pipeline.lake.commit import (
     staged_files,
     staging_folder,
 )
+from pipeline.lake.file_entries import LAST
 from pipeline.lake.run import new_run_id
 from pipeline.lake.storage import Lake
 from schemas.tables import ITEMS, QUARANTINE, RELEASE_CHANGES, RELEASES, SEMANTIC_IDS, VECTORS

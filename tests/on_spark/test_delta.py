@@ -19,7 +19,8 @@ from pipeline.config.models import SparkSettings
 from pipeline.errors import ConfigError, JobError
 from pipeline.lake.commit import RUNS, append, fence
 from pipeline.lake.storage import Lake
-from pipeline.on_spark.delta import SparkDelta, hadoop_settings, spark_delta, spark_schema
+from pipeline.on_spark.delta import SparkDelta, spark_delta, spark_schema
+from pipeline.on_spark.object_store import hadoop_settings
 from schemas.tables import ITEMS, RELEASE_CHANGES, SEQUENCES, VECTORS, Table
 
 pytestmark = pytest.mark.spark

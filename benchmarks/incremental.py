@@ -9,11 +9,11 @@ not change must not move.
 import json
 import shutil
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import pyarrow as pa
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -30,11 +30,10 @@ from pipeline.config.models import Config
 from pipeline.demo.generator import generate, mutate
 from pipeline.lake.storage import Lake
 from pipeline.on_ray.session import ray_session
-from pipeline.release.releases import released_ids, require_release
-from schemas.tables import ITEMS, TABLES
+from pipeline.on_spark.session import spark_session
+from schemas.tables import ITEMS, RELEASED_IDS, TABLES
 
 JOBS = ("extract", "encode", "tokenize", "publish")
-ID = ["item_id", "content_hash", "sid", "disambiguator"]
 
 
 @dataclass(frozen=True)
@@ -43,6 +42,7 @@ class Night:
 
     work: dict[str, float]
     starting: float
+    wall: float
     written: int
     texts_encoded: int
     images_encoded: int
@@ -60,7 +60,9 @@ def measured(config: Config, night: Any) -> Night:
     """Run ``night`` and see what it did."""
     lake = Lake(config.lake)
     before, seen, ids = _bytes(lake), _seen(lake), _ids(lake)
+    clock = time.perf_counter()
     night()
+    wall = time.perf_counter() - clock
     records = [_record(lake, job) for job in JOBS]
     phases = {r["job"]: sum(s for name, s in r["seconds"].items() if name != "total") for r in records}
     counts = records[1]["counts"]
@@ -70,9 +72,10 @@ def measured(config: Config, night: Any) -> Night:
     return Night(
         work=phases,
         starting=sum(r["seconds"]["total"] for r in records) - sum(phases.values()),
+        wall=wall,
         written=_bytes(lake) - before,
-        texts_encoded=counts["texts_encoded"],
-        images_encoded=counts["images_encoded"],
+        texts_encoded=counts.get("texts_encoded", 0),
+        images_encoded=counts.get("images_encoded", 0),
         texts_unseen=unseen["text_sha"],
         images_unseen=unseen["image_sha"],
         moved=sum(after[item] != ids[item] for item in kept),
@@ -81,17 +84,18 @@ def measured(config: Config, night: Any) -> Night:
 
 def first_run(config: Config) -> None:
     """From the raw catalogue to the first release."""
-    run_extract(config)
-    with ray_session(config.ray):
+    with spark_session(config.spark, "benchmark"), ray_session(config.ray):
+        run_extract(config)
         run_encode(config)
         tokenizer = run_train_tokenizer(config)
         run_tokenize(config, tokenizer)
-    run_publish(config, tokenizer)
+        run_publish(config, tokenizer)
 
 
 def main(
     items: Annotated[int, typer.Option(help="Of the generated catalogue.")] = 100_000,
     changed: Annotated[float, typer.Option(help="The share that changes before the last night.")] = 0.01,
+    text_model: Annotated[str, typer.Option(help="Folder of a text encoder in place of the built-in one.")] = "builtin",
     folder: Annotated[Path | None, typer.Option(help="Keep catalogue and lake there.")] = None,
 ) -> None:
     """Print the table and write ``results/incremental.json``."""
@@ -99,7 +103,8 @@ def main(
         home = folder or Path(scratch)
         shutil.rmtree(home / "lake", ignore_errors=True)
         generate(home, items, users=1, seed=0)
-        config = load_config(home / "config.yaml", ["gates.max_collision_rate=1", "gates.min_perplexity=0"])
+        settings = ["gates.max_collision_rate=1", "gates.min_perplexity=0", "gates.max_code_share=100000"]
+        config = load_config(home / "config.yaml", [*settings, f"encoders.text.model={text_model}"])
         nights = {"first run": measured(config, lambda: first_run(config))}
         nights["nothing changed"] = measured(config, lambda: run_nightly(config))
         changes = mutate(home, changed, seed=1)
@@ -108,11 +113,14 @@ def main(
     found = {"items": items, "changes": {kind: len(ids) for kind, ids in changes.items()}}
     found |= {name: vars(night) | {"seconds": night.seconds} for name, night in nights.items()}
     found |= {"work_ratio": last.seconds / full.seconds, "bytes_ratio": last.written / full.written}
-    (RESULTS / "incremental.json").write_text(json.dumps(found, indent=1) + "\n")
+    found |= {"idle_ratio": nights["nothing changed"].seconds / full.seconds, "text_model": Path(text_model).name}
+    name = "incremental" if text_model == "builtin" else f"incremental_{Path(text_model).name}"
+    (RESULTS / f"{name}.json").write_text(json.dumps(found, indent=1) + "\n")
     table = Table("", *nights, title=f"{items:,} items")
     for job in JOBS:
         table.add_row(f"{job}, s", *(f"{night.work[job]:.1f}" for night in nights.values()))
     table.add_row("work, s", *(f"{n.seconds:.1f} ({n.seconds / full.seconds:.1%})" for n in nights.values()))
+    table.add_row("wall, s, training too", *(f"{night.wall:.1f}" for night in nights.values()))
     table.add_row("engines starting, s", *(f"{night.starting:.1f}" for night in nights.values()))
     table.add_row(
         "written to tables", *(f"{n.written / 1e6:.1f} MB ({n.written / full.written:.1%})" for n in nights.values())
@@ -142,11 +150,10 @@ def _seen(lake: Lake) -> dict[str, set[str]]:
 
 def _ids(lake: Lake) -> dict[tuple[str, str], tuple[str, int]]:
     """Released ID by item and content."""
-    if not lake.exists(TABLES["releases"]):
+    if not lake.exists(RELEASED_IDS):
         return {}
-    rows: pa.Table = released_ids(lake, require_release(lake), ID)
-    item, content, sid, number = (rows[name].to_pylist() for name in ID)
-    return dict(zip(zip(item, content, strict=True), zip(sid, number, strict=True), strict=True))
+    rows = lake.released_ids().to_table(["item_id", "content", "sid", "item_hash"]).to_pylist()
+    return {(row["item_id"], row["content"]): (row["sid"], row["item_hash"]) for row in rows}
 
 
 if __name__ == "__main__":

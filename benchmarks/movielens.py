@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from sklearn.linear_model import RidgeCV
 
 from pipeline.config.file import load_config
-from pipeline.lake.live import live_items
 from pipeline.lake.storage import Lake
+from pipeline.on_ray.encoders.fingerprint import encoder_fingerprints
 from pipeline.on_ray.vector_columns import to_matrix
 from ranker.evaluation import grouped_auc
-from schemas.tables import EMBEDDINGS
+from schemas.tables import ITEMS, VECTORS
 from tokenizer.base.embeddings import Embeddings
 
 LIKED = 3  # a rating above it is a like
@@ -51,17 +51,20 @@ class Films:
 def load_films(config_file: Path) -> Films:
     """The films of a lake in which ``hisam extract`` and ``hisam encode`` have run."""
     config = load_config(config_file, [])
-    lake = Lake(config.lake, config.storage_options)
-    columns = ["content_hash", "text_embedding", "image_embedding"]
-    vectors = lake.read(EMBEDDINGS, columns)
-    films = live_items(lake)
-    films = films.set_column(0, "item_id", films["item_id"].cast(pa.int64())).sort_by("item_id")
-    vectors = vectors.take(pc.index_in(films["content_hash"], value_set=vectors["content_hash"].combine_chunks()))
-    text_ND, has_text_N = to_matrix(vectors["text_embedding"], "text_embedding")
-    image_ND, has_image_N = to_matrix(vectors["image_embedding"], "image_embedding")
+    lake = Lake.open(config.lake, config.storage_options)
+    items = lake.read(ITEMS, ["item_id", "run_id", "text_sha", "image_sha", "deleted"]).to_pandas()
+    films = items.sort_values("run_id").groupby("item_id").tail(1).query("not deleted")
+    films = films.assign(item_id=films["item_id"].astype("int64")).sort_values("item_id")
+    vectors = []
+    for modality, encoder in encoder_fingerprints(config.encoders).items():
+        stored = lake.read(VECTORS, ["sha", "vector"], where=pc.field("encoder") == encoder)
+        shas = pa.array(films[f"{modality}_sha"], pa.string(), from_pandas=True)
+        at = pc.index_in(shas, value_set=stored["sha"].combine_chunks(), skip_nulls=True)
+        vectors.append(to_matrix(stored["vector"].take(at), f"{modality} vectors"))
+    (text_ND, has_text_N), (image_ND, has_image_N) = vectors
     embeddings = Embeddings(*map(torch.from_numpy, (text_ND, image_ND, has_text_N, has_image_N)))
     ratings = pd.read_csv(config_file.parent / "ratings.dat", sep="::", engine="python", header=None).to_numpy(np.int64)
-    return Films(films["item_id"].to_numpy(), embeddings, ratings[np.argsort(ratings[:, 3], kind="stable")])
+    return Films(films["item_id"].to_numpy(np.int64), embeddings, ratings[np.argsort(ratings[:, 3], kind="stable")])
 
 
 def new_items_gauc(films: Films, features_NF: NDArray[np.float32]) -> float:

@@ -19,7 +19,7 @@ from ranker.artefact import TrainedRanker
 from ranker.config import RankerConfig
 from ranker.training import Training
 from ranker.windows import shuffled_batches
-from schemas.semantic_id import Layout
+from schemas.semantic_id import Layout, item_hash
 from schemas.tables import SEQUENCES
 
 NAME = "benchmark"  # stands for a tokenizer's fingerprint
@@ -28,7 +28,7 @@ NAME = "benchmark"  # stands for a tokenizer's fingerprint
 def load_windows(config_file: Path) -> tuple[pa.Table, pa.Table]:
     """Training and test windows of a lake in which ``hisam sequences`` has run."""
     config = load_config(config_file, [])
-    lake = Lake(config.lake, config.storage_options)
+    lake = Lake.open(config.lake, config.storage_options)
     release = require_release(lake)
     windows = lake.read(SEQUENCES, SEQUENCES.schema.names).filter(pc.field("tokenizer") == release.tokenizer)
     windows = windows.sort_by([("user_id", "ascending"), ("window", "ascending")])
@@ -38,31 +38,37 @@ def load_windows(config_file: Path) -> tuple[pa.Table, pa.Table]:
 
 def without_history_of(windows: pa.Table, hidden_N: NDArray[np.int64], cut: int) -> pa.Table:
     """The windows without what happened with some items before ``cut`` (ms), as if the items were new then."""
-    items_R, lengths = pc.list_flatten(windows["item_ids"]).cast(pa.int64()), pc.list_value_length(windows["item_ids"])
-    hidden_R = pc.is_in(items_R, value_set=pa.array(hidden_N)).to_numpy()
+    items_R, lengths = pc.list_flatten(windows["item_hashes"]), pc.list_value_length(windows["item_hashes"])
+    hidden_R = pc.is_in(items_R, value_set=pa.array(_hashes(hidden_N))).to_numpy()
     keep_R = ~hidden_R | (pc.list_flatten(windows["times"]).to_numpy() >= cut)
     window_R = np.repeat(np.arange(windows.num_rows), lengths.to_numpy())
     offsets = pa.array(np.append(0, np.cumsum(np.bincount(window_R[keep_R], minlength=windows.num_rows))), pa.int32())
-    for name in ("item_ids", "labels", "times", "loss_mask", "train_count"):
+    named = ["item_ids"] if windows["item_ids"].null_count == 0 else []
+    for name in ("item_hashes", *named, "labels", "times", "loss_mask", "train_count"):
         values = pc.list_flatten(windows[name]).combine_chunks()
         if name == "train_count":
             values = pc.if_else(pa.array(hidden_R), pa.scalar(0, values.type), values)
         lists = pa.ListArray.from_arrays(offsets, values.filter(pa.array(keep_R)))
         windows = windows.set_column(windows.schema.get_field_index(name), name, lists)
-    return windows.filter(pc.greater(pc.list_value_length(windows["item_ids"]), 0))
+    return windows.filter(pc.greater(pc.list_value_length(windows["item_hashes"]), 0))
 
 
 def under_codes(windows: pa.Table, item_N: NDArray[np.int64], codes_NS: NDArray[np.int16]) -> pa.Table:
     """The windows with the codes (N, S) of the items (N,) in place of their own."""
-    order = np.argsort(item_N)
-    asked = pc.list_flatten(windows["item_ids"]).cast(pa.int64()).to_numpy()
-    rows = order[np.searchsorted(item_N, asked, sorter=order)]
-    ends = np.cumsum(pc.list_value_length(windows["item_ids"]).to_numpy())
+    hash_N = _hashes(item_N)
+    order = np.argsort(hash_N)
+    asked = pc.list_flatten(windows["item_hashes"]).to_numpy()
+    rows = order[np.searchsorted(hash_N, asked, sorter=order)]
+    ends = np.cumsum(pc.list_value_length(windows["item_hashes"]).to_numpy())
     offsets = np.concatenate([[0], ends]) * codes_NS.shape[1]
     tokens = pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(codes_NS[rows].ravel()))
     windows = windows.set_column(windows.schema.get_field_index("tokens"), "tokens", tokens)
     named = pa.array([NAME] * windows.num_rows, pa.string())
     return windows.set_column(windows.schema.get_field_index("tokenizer"), "tokenizer", named)
+
+
+def _hashes(item_N: NDArray[np.int64]) -> NDArray[np.int64]:
+    return np.array([item_hash(str(item)) for item in item_N], np.int64)
 
 
 def train_and_score(

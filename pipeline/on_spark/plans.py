@@ -9,7 +9,7 @@ from functools import reduce
 from typing import Any
 
 from pyspark import StorageLevel
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import DataFrame, Observation, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.window import Window
 
@@ -40,9 +40,9 @@ def plan_encoding(spark: SparkSession, run: Run, encoders: Mapping[str, str]) ->
     run.read(ITEMS)
     pending = pending_vectors(tables, encoders).persist(StorageLevel.DISK_ONLY)
     chunked = _by_file(pending, run.config.encoders.commit_rows).persist(StorageLevel.DISK_ONLY)
-    last = chunked.agg(F.max("chunk")).first()
-    chunks = 0 if last is None or last[0] is None else last[0] + 1
-    rows = pending.join(F.broadcast(chunked), on=["modality", "file"])
+    found = chunked.agg(F.max("chunk").alias("last"), F.sum("rows").alias("rows")).first()
+    chunks = 0 if found is None or found["last"] is None else found["last"] + 1
+    rows = pending.join(F.broadcast(chunked.drop("rows")), on=["modality", "file"])
     columns = ["sha", "file", "position"]
     plan = _write(run, "encode", rows, ["chunk", "modality", "part"], columns, chunks, {"encoders": dict(encoders)})
     chunked.unpersist()
@@ -158,7 +158,7 @@ def said(encoders: Mapping[str, str]) -> str:
 
 
 def _by_file(pending: DataFrame, chunk_rows: int) -> DataFrame:
-    """``modality``, ``file``, ``chunk`` and ``part``: every file whole, a chunk of about ``chunk_rows`` rows."""
+    """``modality``, ``file``, ``rows``, ``chunk`` and ``part``: whole files, chunks of about ``chunk_rows``."""
     files = pending.groupBy("modality", "file").agg(F.count("*").alias("rows"))
     in_order = Window.partitionBy("modality").orderBy("file")
     before = F.sum("rows").over(in_order.rowsBetween(Window.unboundedPreceding, -1))
@@ -166,7 +166,7 @@ def _by_file(pending: DataFrame, chunk_rows: int) -> DataFrame:
     # Numbers without gaps, also where one file has more rows than a chunk should.
     chunk = F.dense_rank().over(Window.partitionBy("modality").orderBy("nth")) - 1
     part = F.row_number().over(in_order) - 1
-    return skipped.select("modality", "file", chunk.alias("chunk"), part.alias("part"))
+    return skipped.select("modality", "file", "rows", chunk.alias("chunk"), part.alias("part"))
 
 
 def _write_spread(
@@ -201,7 +201,8 @@ def _write(
     if not chunks:
         return Plan(job, run.run_id, 0, 0, facts)
     uri = spark_uri(f"{run.lake.uri}/{plan_folder(job, run.run_id)}")
-    parts = rows.select(*folders, *columns).repartition(*folders).sortWithinPartitions(*folders)
+    written = Observation()
+    counted = rows.select(*folders, *columns).observe(written, F.count("*").alias("rows"))
+    parts = counted.repartition(*folders).sortWithinPartitions(*folders)
     parts.write.mode("overwrite").option("maxRecordsPerFile", 0).partitionBy(*folders).parquet(uri)
-    written = rows.sparkSession.read.parquet(uri).count()
-    return save_plan(run.lake, Plan(job, run.run_id, written, chunks, facts))
+    return save_plan(run.lake, Plan(job, run.run_id, written.get["rows"], chunks, facts))

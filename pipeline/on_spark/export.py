@@ -1,6 +1,7 @@
 """Spark: the released IDs as a folder of files for programs that know no Delta, in one of three forms.
 
-Every form has ``manifest.json`` and ``items_by_sid/``, Parquet of ``sid`` and ``item_ids``. Besides
+Every form has ``manifest.json``, which names the release that first held the rows, and ``items_by_sid/``, Parquet of
+``sid`` and ``item_ids``. Besides
 
 * ``parquet``: ``ids/``, the released rows;
 * ``tokens``: ``ids/``, Parquet of ``item_id``, ``item_hash`` and ``tokens``, a string such as ``<a_3><b_9>``: a token a
@@ -34,7 +35,7 @@ from pipeline.errors import ConfigError
 from pipeline.lake.artefacts import tokenizer_layout
 from pipeline.lake.run import Run
 from pipeline.on_spark.delta import spark_delta
-from pipeline.release.pointer import Release, require_release
+from pipeline.release.pointer import require_release
 from schemas.semantic_id import PARTS, Layout
 from schemas.tables import RELEASED_IDS
 
@@ -59,30 +60,29 @@ def export(spark: SparkSession, run: Run, folder: Path, form: str) -> Path:
         raise ConfigError(f"--format: {form!r} is none of {', '.join(FORMS)}")
     folder = folder.resolve()
     _refuse_other_things(folder)
-    release = require_release(run.lake)
-    layout = tokenizer_layout(run.lake, release.tokenizer)
+    require_release(run.lake)
     run.read(RELEASED_IDS)
     rows = spark_delta(spark, run.lake, run.config.spark).read(RELEASED_IDS)
+    of = rows.select("release", "tokenizer").first()  # said by the rows, whatever is published meanwhile
+    assert of is not None
+    layout = tokenizer_layout(run.lake, of["tokenizer"])
     half = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.part")
     half.mkdir(parents=True)
     try:
         with run.phase("write"):
-            manifest = _describe(release, layout, form) | {"rows": run.lake.rows(RELEASED_IDS)}
-            manifest |= _WRITERS[form](rows, layout, manifest["rows"], half)
+            count = rows.count()
+            manifest = {"written_by": "hisam export", "form": form, **of.asDict(), "rows": count}
+            manifest |= {"layout": asdict(layout), "levels": layout.slot_names()}
+            manifest |= _WRITERS[form](rows, layout, count, half)
             by_sid = rows.groupBy("sid").agg(F.sort_array(F.collect_list("item_id")).alias("item_ids"))
             _write_parquet(by_sid.orderBy("sid"), half / "items_by_sid")
             (half / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
         _put_in_place(half, folder)
     finally:
         shutil.rmtree(half, ignore_errors=True)
-    run.count(rows_out=manifest["rows"])
-    run.metrics |= {"form": form, "release": release.version, "tokenizer": release.tokenizer}
+    run.count(rows_out=count)
+    run.metrics |= {"form": form, **of.asDict()}
     return folder
-
-
-def _describe(release: Release, layout: Layout, form: str) -> dict[str, Any]:
-    described = {"release": release.version, "tokenizer": release.tokenizer, "layout": asdict(layout)}
-    return {"written_by": "hisam export", "form": form, **described, "levels": layout.slot_names()}
 
 
 def _rows(rows: DataFrame, layout: Layout, count: int, half: Path) -> dict[str, Any]:

@@ -290,30 +290,30 @@ def kill_at(monkeypatch: pytest.MonkeyPatch, tables: SparkDelta, place: int, *, 
     monkeypatch.setattr(type(tables), "delete", killed)
 
 
-@pytest.mark.parametrize("erase", [(), ("i1",)])
+@pytest.mark.parametrize("erase", [(), pytest.param(("i1",), marks=pytest.mark.slow)])
 def test_a_purge_that_was_killed_is_finished_by_the_next(
-    shop: Shop, erase: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+    embedded: Shop, erase: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shop.night({f"i{n}": f"content {n}" for n in range(6)})
-    assert shop.publish()
-    shop.night({"i0": "content 20", "i1": None, "i2": "content 3"})
+    embedded.night({f"i{n}": f"content {n}" for n in range(6)})
+    assert embedded.publish()
+    embedded.night({"i0": "content 20", "i1": None, "i2": "content 3"})
     fault = {"item_id": "i1", "reason": "empty", "detail": "", "source": "s", "run_id": "r", "seen_at": NOW}
-    append(shop.lake, QUARANTINE, pa.Table.from_pylist([fault], schema=QUARANTINE.schema))
-    folder, before = Path(shop.lake.uri), Path(shop.lake.uri).with_name("before")
+    append(embedded.lake, QUARANTINE, pa.Table.from_pylist([fault], schema=QUARANTINE.schema))
+    folder, before = Path(embedded.lake.uri), Path(embedded.lake.uri).with_name("before")
     shutil.copytree(folder, before)
-    shop.purge(0, *erase)
-    undisturbed = shop.rows()
+    embedded.purge(0, *erase)
+    undisturbed = embedded.rows()
     commits = 4 if erase else 3
     for place, after in [(1, False), *((n, True) for n in range(commits))]:
         shutil.rmtree(folder)
         shutil.copytree(before, folder)
         with monkeypatch.context() as patched:
-            kill_at(patched, shop.tables, place, after=after)
+            kill_at(patched, embedded.tables, place, after=after)
             with pytest.raises(Killed):
-                shop.purge(0, *erase)
-        shop.purge(0, *erase)
-        assert shop.rows() == undisturbed, (place, after)
-    assert shop.to_do() == (0, 0)
+                embedded.purge(0, *erase)
+        embedded.purge(0, *erase)
+        assert embedded.rows() == undisturbed, (place, after)
+    assert embedded.to_do() == (0, 0)
 
 
 def test_files_without_such_a_row_are_not_rewritten(shop: Shop) -> None:

@@ -1,5 +1,6 @@
 """A small shop's nights, for tests of what comes after them."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from pyspark.sql import SparkSession
@@ -8,8 +9,11 @@ from pipeline.config.file import load_config
 from pipeline.config.models import Config
 from pipeline.demo.generator import generate, mutate
 from pipeline.lake.artefacts import fingerprints
+from pipeline.lake.plans import drop_plan
 from pipeline.lake.run import Run
 from pipeline.lake.storage import Lake
+
+Progress = Callable[[float, int, dict[str, float]], None]
 
 SETTINGS = [
     "tokenizer={shared_levels: 2, text_levels: 1, image_levels: 1, codebook_size: 8, dim: 16, hidden: 32}",
@@ -49,18 +53,21 @@ def encode_night(spark: SparkSession, config: Config) -> Run:
         plan = plan_encoding(spark, run, encoder_fingerprints(config.encoders))
         if plan.rows:
             encode(run, plan)
+        drop_plan(run.lake, plan)
     return run
 
 
-def train(spark: SparkSession, config: Config) -> str:
-    """Plan and train; the tokenizer's fingerprint."""
+def train(spark: SparkSession, config: Config, progress: Progress | None = None) -> Run:
+    """Plan and train; the run knows the tokenizer's fingerprint."""
     from pipeline.on_ray.encoders.fingerprint import encoder_fingerprints
     from pipeline.on_ray.training.tokenizer import train_tokenizer
     from pipeline.on_spark.plans import plan_training
 
     with Run("train-tokenizer", config) as run:
         plan = plan_training(spark, run, encoder_fingerprints(config.encoders), config.tokenizer.sample_items)
-        return train_tokenizer(run, plan)
+        train_tokenizer(run, plan, progress)
+        drop_plan(run.lake, plan)
+    return run
 
 
 def tokenize_night(
@@ -74,6 +81,7 @@ def tokenize_night(
         plan = plan_tokenizing(spark, run, job, tokenizer, encoders)
         if plan.rows:
             tokenize(run, plan)
+        drop_plan(run.lake, plan)
     return run
 
 

@@ -10,27 +10,23 @@ from shops import config_of
 
 from pipeline.lake.artefacts import fingerprints, local_folder
 from pipeline.lake.storage import Lake
-from pipeline.release.releases import released, released_ids
 from schemas.tables import TABLES
 from tokenizer.base.artefact import load
 
-INCIDENTAL = {"run_id", "extracted_at", "seen_at", "time", "source", "items_version", "semantic_ids_version"}
+INCIDENTAL = {"run_id", "extracted_at", "seen_at", "time", "source", "picture_stat", "row_hash"}
+INCIDENTAL |= {"items_version", "semantic_ids_version", "released_ids_version"}
 
 Row = tuple[str, ...]
 
 
 def contents(folder: Path) -> Counter[Row]:
     """Every row of every table, its table's name first, and every artefact; how often each is there."""
-    lake = Lake(config_of(folder).lake)
+    lake = Lake.open(config_of(folder).lake) if (folder / "lake").exists() else Lake(config_of(folder).lake)
     rows: Counter[Row] = Counter()
     for table in TABLES.values():
         columns = [name for name in table.schema.names if name not in INCIDENTAL]
         for row in lake.read(table, columns).to_pylist():
             rows[(table.name, *(_short(row[name]) for name in columns))] += 1
-    release = released(lake)
-    if release is not None:
-        for row in released_ids(lake, release, ["item_id", "sid", "disambiguator"]).to_pylist():
-            rows[("released", *map(str, row.values()))] += 1
     for kind in ("tokenizers", "rankers"):
         for fingerprint in fingerprints(lake, kind):
             rows[(kind, fingerprint)] += 1

@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 import yaml
 from kills import Fault
+from nights import encode_night, tokenize_night, train
 from pyspark.sql import SparkSession
 
 from pipeline.config.file import load_config
@@ -20,14 +21,14 @@ from pipeline.demo.generator import generate, mutate
 from pipeline.lake.artefacts import fingerprints
 from pipeline.lake.run import Run
 from pipeline.lake.storage import Lake
-from pipeline.on_ray.backfill import backfill
-from pipeline.on_ray.encode import encode
-from pipeline.on_ray.tokenize import tokenize
+from pipeline.on_ray.encoders.fingerprint import encoder_fingerprints
 from pipeline.on_ray.training.ranker import train_ranker
-from pipeline.on_ray.training.tokenizer import train_tokenizer
 from pipeline.on_spark.extract import extract
+from pipeline.on_spark.publish import publish
+from pipeline.on_spark.purge import purge
 from pipeline.on_spark.sequences import sequences
-from pipeline.release.releases import publish, require_release, rollback
+from pipeline.release.pointer import require_release
+from pipeline.release.rollback import rollback
 
 HERE = Path(__file__).parent
 SECONDS = 400  # after which a job hangs
@@ -37,7 +38,7 @@ SETTINGS = {
         "min_steps": 60,
     },
     "ranker": {"dim": 16, "layers": 1, "heads": 2, "max_items": 20, "epochs": 2},
-    "gates": {"max_collision_rate": 1, "min_perplexity": 0, "max_delete_fraction": 1},
+    "gates": {"max_collision_rate": 1, "min_perplexity": 0, "max_code_share": 1000, "max_delete_fraction": 1},
     "encoders": {"commit_rows": 100, "workers": 1},
     "spark": {
         "master": "local[2]",
@@ -61,6 +62,7 @@ BEFORE = {
     "changes": "publish",
     "nightly": "changes",
     "rollback": "nightly",
+    "purge": "nightly",
 }
 
 
@@ -98,29 +100,34 @@ class Jobs:
         if job == "changes":
             mutate(folder, 0.4, seed=1)
             return {}
-        seed = ("tokenizer.seed=1",) if job == "another-tokenizer" else ()
-        config = config_of(folder, seed)
+        config = config_of(folder, ("tokenizer.seed=1",) if job == "another-tokenizer" else ())
         lake, progress = Lake(config.lake), None if told is None else lambda done, *_: told.append(done)
         newest = fingerprints(lake, "tokenizers")[-1:]
+        spark, encoders = self._spark, encoder_fingerprints(config.encoders)
+        planned: Mapping[str, Callable[[], Run]] = {
+            "encode": lambda: encode_night(spark, config),
+            "train-tokenizer": lambda: train(spark, config, progress),
+            "another-tokenizer": lambda: train(spark, config, progress),
+            "tokenize": lambda: tokenize_night(spark, config, *newest, encoders),
+            "backfill": lambda: tokenize_night(spark, config, *newest, encoders, "backfill"),
+        }
         does: Mapping[str, Callable[[Run], object]] = {
-            "extract": lambda run: extract(self._spark, run),
-            "encode": encode,
-            "train-tokenizer": lambda run: train_tokenizer(run, progress),
-            "another-tokenizer": lambda run: train_tokenizer(run, progress),
-            "tokenize": lambda run: tokenize(run, *newest),
-            "backfill": lambda run: backfill(run, *newest),
-            "publish": lambda run: publish(run, *newest),
+            "extract": lambda run: extract(spark, run),
+            "publish": lambda run: publish(spark, run, *newest),
             "rollback": rollback,
-            "sequences": lambda run: sequences(self._spark, run),
+            "purge": lambda run: purge(spark, run, older_than_days=0),
+            "sequences": lambda run: sequences(spark, run),
             "train-ranker": lambda run: train_ranker(run, progress),
         }
         runs: dict[str, Run] = {}
         if job == "nightly":
             newest = [require_release(lake).tokenizer]
         for name in ("extract", "encode", "tokenize", "publish") if job == "nightly" else (job,):
-            with Run(name, config) as run:
-                does[name](run)
-            runs[name] = run
+            if name in planned:
+                runs[name] = planned[name]()
+                continue
+            with Run(name, config) as runs[name]:
+                does[name](runs[name])
         return runs
 
 
@@ -147,6 +154,8 @@ def arguments(job: str, folder: Path) -> list[str]:
     line = [sys.executable, "-m", f"jobs.{job.replace('-', '_')}", "-c", str(folder / "config.yaml")]
     if job == "backfill":
         line += ["--tokenizer", fingerprints(Lake(config_of(folder).lake), "tokenizers")[-1]]
+    if job == "purge":
+        line += ["--older-than-days", "0"]
     return line
 
 

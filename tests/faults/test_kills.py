@@ -11,11 +11,11 @@ from kills import LONG, SHORT, Kill
 from shops import Ended, Jobs, Shops, config_of, run_process
 
 from pipeline.lake.storage import Lake
-from schemas.tables import EMBEDDINGS, SEMANTIC_IDS, Table
+from schemas.tables import SEMANTIC_IDS, VECTORS, Table
 
 pytestmark = [pytest.mark.spark, pytest.mark.ray]
 
-CHUNKED = {"encode": EMBEDDINGS, "tokenize": SEMANTIC_IDS, "backfill": SEMANTIC_IDS}
+CHUNKED = {"encode": VECTORS, "tokenize": SEMANTIC_IDS, "backfill": SEMANTIC_IDS}
 KILLS = [*SHORT, *(pytest.param(kill, marks=pytest.mark.slow) for kill in LONG)]
 
 

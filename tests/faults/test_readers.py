@@ -11,10 +11,8 @@ from compare import contents
 from kills import ENCODE, TOKENIZE, at
 from shops import Shops, config_of, run_process
 
-from pipeline.lake.live import live_items
 from pipeline.lake.storage import Lake
-from pipeline.release.releases import released, released_ids
-from schemas.tables import EMBEDDINGS, SEMANTIC_IDS
+from schemas.tables import ITEMS, SEMANTIC_IDS, VECTORS
 
 pytestmark = [pytest.mark.spark, pytest.mark.ray, pytest.mark.slow]
 
@@ -23,15 +21,13 @@ View = tuple[int, frozenset[tuple[str, ...]]]
 
 def view(lake: Lake) -> View:
     """What a reader sees: the number of the release, and the IDs of its items."""
-    release = released(lake)
-    assert release is not None
-    rows = released_ids(lake, release, ["item_id", "sid", "disambiguator"]).to_pylist()
-    return release.version, frozenset(tuple(map(str, row.values())) for row in rows)
+    rows = lake.released_ids().to_table(["release", "item_id", "sid", "item_hash"]).to_pylist()
+    (release,) = {row.pop("release") for row in rows}
+    return release, frozenset(tuple(map(str, row.values())) for row in rows)
 
 
 def sizes(lake: Lake) -> tuple[int, ...]:
-    tables = (EMBEDDINGS, SEMANTIC_IDS)
-    return live_items(lake).num_rows, *(lake.read(table, table.key).num_rows for table in tables)
+    return tuple(lake.read(table, table.key).num_rows for table in (ITEMS, VECTORS, SEMANTIC_IDS))
 
 
 def read_until(stop: threading.Event, lake: Lake) -> tuple[Counter[View], set[tuple[int, ...]]]:

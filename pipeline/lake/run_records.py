@@ -26,6 +26,11 @@ class RunRecords:
         newest = sorted(((names[0], job) for job, names in self._by_job.items()), reverse=True)
         return {job: _short(self._lake.read_json(name)) for name, job in newest}
 
+    def finished(self, job: str) -> str:
+        """The newest run that brought ``job`` to its end, ``""`` where none did."""
+        records = (self._lake.read_json(name) for name in self._by_job.get(job, []))
+        return next((record["run_id"] for record in records if record["status"] == "done"), "")
+
     def rate(self, job: str, rows: str, phase: str) -> float | None:
         """Rows a second of the phase that does the work, so without the start of an engine; ``None`` if never run.
 

@@ -11,8 +11,12 @@ from pipeline.on_spark.caching import Keep
 from pipeline.on_spark.picture_stats import with_listing
 from pipeline.on_spark.prepare import KNOWN
 from pipeline.on_spark.raw_items import BY_LISTING
+from schemas.reasons import Reason
 
 UNKNOWN_BYTES = 64 * 2**10  # of a picture whose size nothing says
+
+OF_PICTURES = (Reason.MISSING_IMAGE, Reason.IMAGE_NOT_ALLOWED, Reason.IMAGE_TOO_LARGE, Reason.IMAGE_DECODE)
+OF_MODALITIES = (Reason.BAD_TEXT, *OF_PICTURES)  # that leave an item with its other modality
 
 UNCHANGED = "row_hash IS NOT NULL AND NOT pending"
 GONE = "row_hash IS NULL"
@@ -20,39 +24,60 @@ GONE = "row_hash IS NULL"
 
 @dataclass(frozen=True)
 class Totals:
-    """Rows of the source; those that go to the workers, with their bytes; current items that the source lacks."""
+    """Rows of the source: all, those that go to the workers, with their bytes, and unchanged ones whose item stands in
+    quarantine for a modality; and current items that the source lacks.
+    """
 
     rows: int
     pending: int
     pending_bytes: int
+    standing: int
     gone: int
 
 
+@dataclass(frozen=True)
+class Before:
+    """What the lake knows: current items with :data:`pipeline.on_spark.prepare.KNOWN` and ``run_id``, the rows of
+    ``quarantine``, and the last run that came to its end: what later ones wrote, quarantine may not know yet.
+    """
+
+    current: DataFrame
+    quarantine: DataFrame
+    finished: str
+
+
 def compare(
-    raw: DataFrame, current: DataFrame, catalog: Catalog, spark: SparkSession, keep: Keep, *, verify_pictures: bool
+    raw: DataFrame, before: Before, catalog: Catalog, spark: SparkSession, keep: Keep, *, verify_pictures: bool
 ) -> DataFrame:
     """The keys of every row of the source beside those of its current item.
 
     Args:
         raw: as :func:`pipeline.on_spark.raw_items.raw_items` gives it; of pictures no contents are asked for.
-        current: current items with :data:`pipeline.on_spark.prepare.KNOWN`.
+        before: what to compare with.
         catalog: the section of the configuration.
         spark: the session.
         keep: of :func:`pipeline.on_spark.caching.kept_on_disk`.
         verify_pictures: every row that has a picture is pending.
 
     Returns:
-        ``item_id``, ``row_hash``, ``picture_stat``, ``image_bytes``, ``uri`` if ``raw`` has it, ``bytes``, the ``known_…``
-        columns, and ``pending``: whether the row must go to the workers, with all other rows of its item. A current item
-        that the source lacks is a row without ``row_hash``.
+        ``item_id``, ``row_hash``, ``picture_stat``, ``image_bytes``, ``uri`` if ``raw`` has it, ``bytes``, the
+        ``known_…`` columns, ``pending``: whether the row must go to the workers, with all other rows of its item, and
+        ``standing``: whether the item is in quarantine for a modality. A current item that the source lacks is a row
+        without ``row_hash``.
     """
     rows, unseen = _with_stats(raw, catalog, spark, keep)
-    known = current.select("item_id", *(F.col(name).alias(f"known_{name}") for name in KNOWN))
+    known = before.current.select("item_id", *(F.col(name).alias(f"known_{name}") for name in (*KNOWN, "run_id")))
     same = F.col("row_hash").eqNullSafe(F.col("known_row_hash"))
     same &= F.col("picture_stat").eqNullSafe(F.col("known_picture_stat")) & ~unseen
     if verify_pictures:
         same &= ~F.col("named")
-    joined = rows.join(known, on="item_id", how="full_outer").withColumn("same", F.coalesce(same, F.lit(False)))
+    same &= F.col("known_run_id") <= before.finished
+    # What is newer than the item's version was found on a row that is gone now, or that gave way to another one.
+    same &= ~F.coalesce(F.col("conflicts") | (F.col("newest_fault") > F.col("known_run_id")), F.lit(False))
+    joined = rows.join(known, on="item_id", how="full_outer").join(
+        _standing(before.quarantine), on="item_id", how="left"
+    )
+    joined = joined.withColumn("same", F.coalesce(same, F.lit(False)))
     whole = F.bool_and("same").over(Window.partitionBy("item_id"))  # faults are found anew for an item, not for a row
     picture = F.when(F.col("named"), F.coalesce("image_bytes", F.lit(UNKNOWN_BYTES))).otherwise(0)
     return keep(
@@ -61,6 +86,7 @@ def compare(
             (F.col("text_bytes") + picture).alias("bytes"),
             *(f"known_{name}" for name in KNOWN),
             (F.col("row_hash").isNotNull() & ~whole).alias("pending"),
+            F.coalesce("standing", F.lit(False)).alias("standing"),
         )
     )
 
@@ -71,10 +97,21 @@ def totals(compared: DataFrame) -> Totals:
         F.count_if(F.col("row_hash").isNotNull()),
         F.count_if("pending"),
         F.coalesce(F.sum(F.when(F.col("pending"), F.col("bytes"))), F.lit(0)),
-        F.count_if(F.col("row_hash").isNull()),
+        F.count_if(F.col("standing") & F.expr(UNCHANGED)),
+        F.count_if(F.expr(GONE)),
     ).first()
     assert counts is not None  # an aggregate without groups has one row
     return Totals(*counts)
+
+
+def _standing(quarantine: DataFrame) -> DataFrame:
+    """Of items in quarantine: whether rows conflict, whether a modality has a fault, and the run of the newest one."""
+    of_source = quarantine.where(F.col("reason") != Reason.ENCODER_FAILED.value)
+    return of_source.groupBy("item_id").agg(
+        F.bool_or(F.col("reason") == Reason.DUPLICATE_ID.value).alias("conflicts"),
+        F.bool_or(F.col("reason").isin(*OF_MODALITIES)).alias("standing"),
+        F.max("run_id").alias("newest_fault"),
+    )
 
 
 def _with_stats(raw: DataFrame, catalog: Catalog, spark: SparkSession, keep: Keep) -> tuple[DataFrame, Column]:

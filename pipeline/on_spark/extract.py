@@ -15,15 +15,16 @@ from pyspark.sql.window import Window
 from pipeline.config.models import Catalog
 from pipeline.errors import GateRefused, JobError
 from pipeline.lake.run import Run
+from pipeline.lake.run_records import RunRecords
 from pipeline.lake.storage import Lake
 from pipeline.on_spark.caching import kept_on_disk
-from pipeline.on_spark.changes import GONE, Totals, compare, totals
+from pipeline.on_spark.changes import GONE, Before, Totals, compare, totals
 from pipeline.on_spark.current_items import current_items
 from pipeline.on_spark.delta import spark_delta, spark_uri
 from pipeline.on_spark.expressions import content
 from pipeline.on_spark.picture_stats import with_listing, with_remote_contents
 from pipeline.on_spark.prepare import KNOWN, PREPARED, Prepare
-from pipeline.on_spark.quarantine import standing_faults, update_quarantine
+from pipeline.on_spark.quarantine import update_quarantine
 from pipeline.on_spark.raw_items import BY_LISTING, raw_items
 from pipeline.on_spark.sources import read_source, readable_files
 from schemas.tables import ITEMS, QUARANTINE
@@ -54,8 +55,9 @@ def extract(spark: SparkSession, run: Run, *, verify_pictures: bool = False) -> 
         with run.phase("compare"), readable_files("catalog.source"):
             source = read_source(spark, config.catalog.source, "catalog.source", catalogue=True)
             raw = raw_items(source, config.catalog, spark)
-            current = current_items(tables.read(ITEMS), *KNOWN)
-            compared = compare(raw, current, config.catalog, spark, keep, verify_pictures=verify_pictures)
+            current = current_items(tables.read(ITEMS), *KNOWN, "run_id")
+            before = Before(current, tables.read(QUARANTINE), RunRecords(lake).finished("extract"))
+            compared = compare(raw, before, config.catalog, spark, keep, verify_pictures=verify_pictures)
             found = totals(compared)
         with run.phase("prepare"), readable_files("catalog.source"):
             staged = spark.createDataFrame([], from_arrow_schema(PREPARED))
@@ -63,7 +65,7 @@ def extract(spark: SparkSession, run: Run, *, verify_pictures: bool = False) -> 
                 prepare(raw, compared, found, config.catalog, spark).write.parquet(uri)
                 staged = spark.read.schema(staged.schema).parquet(uri)
             verdicts = keep(resolve_duplicates(staged))
-            count(run, found, verdicts, standing_faults(tables, compared) if lake.exists(QUARANTINE) else 0)
+            count(run, found, verdicts)
             refuse_harm(run, current.count() if run.counts["deleted"] else 0)
         with run.phase("write"):
             if run.counts["rows_out"] or run.counts["deleted"] or not lake.exists(ITEMS):
@@ -93,7 +95,7 @@ def prepare(raw: DataFrame, compared: DataFrame, found: Totals, catalog: Catalog
     tasks = max(found.pending_bytes // TASK_BYTES + 1, spread)
     image = catalog.image
     # Equal rows are of one item and one picture, so one of them has what all of them need.
-    wanted = compared.where("pending").dropDuplicates(["row_hash"]).drop("item_id", "bytes", "pending")
+    wanted = compared.where("pending").dropDuplicates(["row_hash"]).drop("item_id", "bytes", "pending", "standing")
     if image is not None and "uri" in wanted.columns and image.changed not in BY_LISTING:
         wanted = with_listing(wanted, str(image.root), spark).drop("listed_stat")
     if "reference" not in raw.columns:
@@ -136,11 +138,11 @@ def new_versions(staged: DataFrame, verdicts: DataFrame, gone: DataFrame, run: R
     return rows.withColumns({"run_id": F.lit(run.run_id), "extracted_at": F.lit(run.started)})
 
 
-def count(run: Run, found: Totals, verdicts: DataFrame, standing: int) -> None:
+def count(run: Run, found: Totals, verdicts: DataFrame) -> None:
     """Note what became of every row of the source: ``rows_in = rows_out + skipped + quarantined``.
 
-    ``degraded`` are the rows that go on without a modality: those with a fault that was found now, and ``standing``,
-    the unchanged ones that have one from before.
+    ``degraded`` are the rows that go on without a modality: those with a fault that was found now, and unchanged ones
+    that have one from before.
 
     Raises:
         JobError: the source had other rows when it was read again.
@@ -164,7 +166,7 @@ def count(run: Run, found: Totals, verdicts: DataFrame, standing: int) -> None:
     unchanged = found.rows - found.pending
     deleted = found.gone if run.config.catalog.full_snapshot else 0
     run.count(**counts, rows_in=found.rows, deleted=deleted)
-    run.count(skipped=unchanged, degraded=standing)
+    run.count(skipped=unchanged, degraded=found.standing)
 
 
 def refuse_harm(run: Run, current: int) -> None:

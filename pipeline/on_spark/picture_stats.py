@@ -4,6 +4,7 @@ A folder on this machine is listed by Spark's Python workers, a folder at a time
 """
 
 import os
+import re
 import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ FOLDER = pa.schema(
     [("folder", pa.string()), ("name", pa.string()), ("listed_stat", pa.string()), ("image_bytes", pa.int64())]
 )
 LISTED = 10_000  # files of a batch
+PATTERN = r"[][{}*?\\]"  # what Hadoop takes for a pattern in a path, unless a backslash stands before it
 FEW = 5_000  # remote pictures that are named to Spark one by one; for more it reads the whole root
 
 Listed = tuple[str, str, str, int]
@@ -54,12 +56,12 @@ def with_remote_contents(
     A few pictures are read one by one; for many of them all files under the root are.
     """
     uris = wanted.where(F.col("image_bytes") <= max_bytes).select("uri").distinct()
-    few = [row["uri"] for row in uris.limit(FEW + 1).collect()]
+    few = [re.sub(PATTERN, r"\\\g<0>", row["uri"]) for row in uris.limit(FEW + 1).collect()]
     if not few:
         return rows
     reader = spark.read.format("binaryFile")
     if len(few) <= FEW:
-        files = reader.option("__globPaths__", False).load(few)
+        files = reader.load(few)
     else:
         files = reader.option("recursiveFileLookup", True).load(_hadoop(root)).where(F.col("length") <= max_bytes)
     pictures = files.select(F.col("path").alias("uri"), F.col("content").alias("image"))

@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from functools import reduce
 
-from pyspark import StorageLevel
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from pipeline.lake.run import Run
+from pipeline.on_spark.caching import kept_on_disk
 from pipeline.on_spark.changes import UNCHANGED
 from pipeline.on_spark.current_items import current_items
 from pipeline.on_spark.delta import SparkDelta, spark_delta
@@ -15,34 +15,30 @@ from pipeline.on_spark.prepare import MAX_DETAIL
 from schemas.reasons import Reason
 from schemas.tables import ITEMS, QUARANTINE, VECTORS
 
-OF_PICTURES = (Reason.MISSING_IMAGE, Reason.IMAGE_NOT_ALLOWED, Reason.IMAGE_TOO_LARGE, Reason.IMAGE_DECODE)
-OF_MODALITIES = (Reason.BAD_TEXT, *OF_PICTURES)  # that leave the item with the other modality
 KEY = ["item_id", "reason"]
 
 
 def found_faults(staged: DataFrame, verdicts: DataFrame) -> DataFrame:
     """``item_id``, ``reason``, ``detail`` of everything wrong with the rows that the workers saw, one row a key.
 
-    Rows that are seen every night, since no item came of them, are counted in the detail.
+    Rows that are seen every night, since another one was taken or no item came of them, are counted in the detail.
     """
-    counted = (F.col("status") == "rejected").alias("counted")
-    on_rows = staged.select("item_id", counted, F.explode("faults").alias("fault"))
-    conflicts = verdicts.where("status = 'conflicting'").select(
+    rejected = F.col("status") == "rejected"
+    on_rows = staged.select("item_id", rejected.alias("counted"), F.explode("faults").alias("fault"))
+    on_rows = on_rows.groupBy("item_id", "fault.reason").agg(
+        F.min("fault.detail").alias("detail"), F.count_if("counted").alias("rows")
+    )
+    left = rejected | (F.col("status") == "conflicting")
+    counts = verdicts.groupBy("item_id").agg(F.count_if(left).alias("rows"), F.count_if(~left).alias("taken"))
+    conflicts = counts.where("rows > 0 AND taken > 0").select(
         "item_id",
-        F.lit(True).alias("counted"),
         F.lit(Reason.DUPLICATE_ID.value).alias("reason"),
         F.lit("another row has this id with other content, and was taken").alias("detail"),
+        "rows",
     )
-    faults = on_rows.select("item_id", "counted", "fault.*").unionByName(conflicts).groupBy(*KEY)
-    count = F.count_if("counted")
-    times = F.when(count > 1, F.concat(F.lit(" ("), count.cast("string"), F.lit(" rows)"))).otherwise("")
-    return faults.agg(F.concat(F.min("detail"), times).alias("detail"))
-
-
-def standing_faults(tables: SparkDelta, compared: DataFrame) -> int:
-    """Unchanged rows of the source whose item stands in quarantine for one of its modalities."""
-    faulty = tables.read(QUARANTINE).where(F.col("reason").isin(*OF_MODALITIES)).select("item_id").distinct()
-    return compared.where(UNCHANGED).join(faulty, on="item_id", how="left_semi").count()
+    times = F.when(F.col("rows") > 1, F.concat(F.lit(" ("), F.col("rows").cast("string"), F.lit(" rows)")))
+    detail = F.concat("detail", F.coalesce(times, F.lit("")))
+    return on_rows.unionByName(conflicts).select(*KEY, detail.alias("detail"))
 
 
 def update_quarantine(
@@ -54,7 +50,7 @@ def update_quarantine(
     conflict is found every night. Of items that the workers saw it is replaced by what they found; ``encoder_failed``
     stays until text or picture change. Items that a full snapshot lacks have no rows.
     """
-    before = tables.read(QUARANTINE).persist(StorageLevel.DISK_ONLY)
+    before = tables.read(QUARANTINE)
     named = before.select("item_id").distinct()
     unchanged = compared.where(UNCHANGED).join(named, on="item_id", how="left_semi").select("item_id").distinct()
     moved = F.bool_or(F.col("status").isin("new", "changed"))
@@ -65,9 +61,8 @@ def update_quarantine(
     stays |= (of == "seen") & (reason == Reason.ENCODER_FAILED.value)
     if not run.config.catalog.full_snapshot:
         stays |= of.isNull()
-    kept = before.join(states, on="item_id", how="left").where(stays).drop("state")
-    _replace(tables, before, kept, found_faults(staged, verdicts), run)
-    before.unpersist()
+    judged = before.join(states, on="item_id", how="left").withColumn("stays", F.coalesce(stays, F.lit(False)))
+    _replace(tables, judged.drop("state"), found_faults(staged, verdicts), run)
 
 
 def quarantine_failed(spark: SparkSession, run: Run, encoders: Mapping[str, str]) -> None:
@@ -99,23 +94,15 @@ def quarantine_failed(spark: SparkSession, run: Run, encoders: Mapping[str, str]
         F.lit(Reason.ENCODER_FAILED.value).alias("reason"),
         F.left(F.concat_ws("; ", *sorted(encoders)), F.lit(MAX_DETAIL)).alias("detail"),
     ).where("detail != ''")
-    _replace(tables, before, before.where(~failed), found, run)
+    _replace(tables, before.withColumn("stays", ~failed), found, run)
 
 
-def _replace(tables: SparkDelta, before: DataFrame, kept: DataFrame, found: DataFrame, run: Run) -> None:
-    """Make ``quarantine`` the rows that are kept and others that are found; those found before keep their time."""
-    key = [*KEY, "detail"]
-    found = found.persist(StorageLevel.DISK_ONLY)
-    same = before.join(found, on=key, how="left_semi")
-    fresh = found.join(before, on=key, how="left_anti").withColumns(
-        {
-            "source": F.lit(run.config.catalog.source.path),
-            "run_id": F.lit(run.run_id),
-            "seen_at": F.lit(run.started),
-        }
-    )
-    stay = kept.unionByName(same).persist(StorageLevel.DISK_ONLY)
-    if stay.count() != before.count() or not fresh.isEmpty():
-        tables.overwrite(QUARANTINE, stay.unionByName(fresh))
-    stay.unpersist()
-    found.unpersist()
+def _replace(tables: SparkDelta, before: DataFrame, found: DataFrame, run: Run) -> None:
+    """Make ``quarantine`` the rows of ``before`` that stay, and those found; what was found before keeps its time."""
+    rows = before.join(found.withColumn("found", F.lit(True)), on=[*KEY, "detail"], how="full_outer")
+    stamp = {"source": run.config.catalog.source.path, "run_id": run.run_id, "seen_at": run.started}
+    with kept_on_disk() as keep:
+        rows = keep(rows.withColumns({"stays": F.coalesce("found", "stays"), "fresh": F.col("run_id").isNull()}))
+        if not rows.where(~F.col("stays") | F.col("fresh")).isEmpty():
+            stamped = {name: F.coalesce(name, F.lit(value)) for name, value in stamp.items()}
+            tables.overwrite(QUARANTINE, rows.where("stays").withColumns(stamped))

@@ -11,16 +11,15 @@ import numpy as np
 import pyarrow.compute as pc
 import pytest
 from mutations import encoded, valid_pictures
+from nights import encode_night
 from PIL import Image, PngImagePlugin
 from pyspark.sql import SparkSession
 from test_extract import catalogue, run, stored
 
 from pipeline.config.models import Config
-from pipeline.lake.run import Run
 from pipeline.lake.storage import Lake
-from pipeline.on_ray.encode import encode
 from schemas.reasons import Reason
-from schemas.tables import EMBEDDINGS, QUARANTINE
+from schemas.tables import QUARANTINE, VECTORS
 
 PICTURES = valid_pictures()
 REFUSED = ("jpeg 2000", "ico", "tga", "ppm")
@@ -191,19 +190,21 @@ def test_every_row_ends_where_it_must_and_leaves_quarantine_when_mended(spark: S
         "rows_out": len(live),
         "new": len(live),
         "changed": 0,
+        "refreshed": 0,
         "skipped": 1,  # the equal row
         "quarantined": rejected + 2 + 3,  # two torn rows, three bad lines
         "degraded": degraded,
         "deleted": 0,
     }
 
-    with Run("encode", config) as record:
-        encode(record)
-    vectors = Lake(config.lake).read(EMBEDDINGS, EMBEDDINGS.schema.names)
-    assert set(vectors["content_hash"].to_pylist()) == set(stored(config)["content_hash"].to_pylist())
-    for modality in ("text", "image"):
-        x_ND = np.array(vectors[f"{modality}_embedding"].drop_null().to_pylist())
-        np.testing.assert_allclose(np.linalg.norm(x_ND, axis=1), 1, rtol=1e-2)
+    encode_night(spark, config)
+    vectors = Lake(config.lake).read(VECTORS, ["sha", "vector", "fault"])
+    assert vectors["fault"].null_count == vectors.num_rows
+    items = stored(config)
+    shas = {sha for name in ("text_sha", "image_sha") for sha in items[name].drop_null().to_pylist()}
+    assert set(vectors["sha"].to_pylist()) == shas
+    norms = [np.linalg.norm(vector) for vector in vectors["vector"].to_pylist()]  # of two widths
+    np.testing.assert_allclose(norms, 1, rtol=1e-2)
 
     mended = [json.dumps({"id": i, "title": f"lamp {i}", "image": None}) for i in sorted(live)]
     (tmp_path / "hostile" / "items.json").write_text("\n".join(mended))

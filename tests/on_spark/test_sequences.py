@@ -10,13 +10,15 @@ from pyspark.sql import SparkSession
 
 from pipeline.config.models import Interactions
 from pipeline.errors import ConfigError, JobError
-from pipeline.on_spark.sequences import build_windows, explained, read_events, released_tokens, with_split
-from schemas.semantic_id import Layout
+from pipeline.on_spark.sequences import build_windows, explained, item_tokens, read_events, with_split
+from schemas.semantic_id import Layout, item_hash
+from schemas.tables import RELEASED_IDS
 
 pytestmark = pytest.mark.spark
 
 INTERACTIONS = {"user": "user", "item": "item", "time": {"column": "at"}, "label": "try_cast(rating AS double) > 3"}
 
+EVENTS = "user_id string, time bigint, item_id string, label tinyint, tokens array<smallint>, item_hash bigint"
 Event = tuple[str, int, str, int]  # user, time, item, label
 
 
@@ -47,7 +49,8 @@ def plain_windows(events: list[Event], cut: float, size: int) -> dict[tuple[str,
                 mask = [k >= fresh and (split == "train" or e[1] >= cut) for k, e in enumerate(part)]
                 if any(mask):
                     windows[user, split, start // step] = {
-                        "item_ids": [e[2] for e in part],
+                        "item_hashes": [item_hash(e[2]) for e in part],
+                        "item_ids": [e[2] for e in part] if split == "test" else None,
                         "tokens": [token for e in part for token in (int(e[2][1:]), 99)],
                         "labels": [e[3] for e in part],
                         "times": [e[1] for e in part],
@@ -63,11 +66,9 @@ def plain_windows(events: list[Event], cut: float, size: int) -> dict[tuple[str,
 @pytest.mark.parametrize(("seed", "size"), [(0, 8), (1, 7), (2, 2), (3, 3)])
 def test_windows_are_those_of_the_plain_rules(spark: SparkSession, seed: int, size: int) -> None:
     events, cut = histories(seed), 70.0
-    rows = [(*event, [int(event[2][1:]), 99]) for event in events]
+    rows = [(*event, [int(event[2][1:]), 99], item_hash(event[2])) for event in events]
     random.Random(seed).shuffle(rows)
-    frame = spark.createDataFrame(
-        rows, "user_id string, time bigint, item_id string, label tinyint, tokens array<smallint>"
-    )
+    frame = spark.createDataFrame(rows, EVENTS)
     found = build_windows(with_split(frame, cut), size, 2).toLocalIterator()
     got = {(row.user_id, row.split, row.window): row.asDict() for row in found}
     expected = plain_windows(events, cut, size)
@@ -78,10 +79,8 @@ def test_windows_are_those_of_the_plain_rules(spark: SparkSession, seed: int, si
 
 def test_every_event_counts_once(spark: SparkSession) -> None:
     events = histories(4)
-    rows = [(*event, [0]) for event in events]
-    frame = spark.createDataFrame(
-        rows, "user_id string, time bigint, item_id string, label tinyint, tokens array<smallint>"
-    )
+    rows = [(*event, [0], 1) for event in events]
+    frame = spark.createDataFrame(rows, EVENTS)
     windows = list(build_windows(with_split(frame, 50.0), 4, 1).toLocalIterator())
     counted = Counter(
         (row.split, row.user_id, time)
@@ -99,17 +98,14 @@ def interactions(folder: Path, text: str, **settings: object) -> Interactions:
     return Interactions.model_validate(INTERACTIONS | {"source": source} | settings)
 
 
-def test_ids_that_overlapping_runs_wrote_twice_join_once(spark: SparkSession) -> None:
-    items = spark.createDataFrame(
-        [("a", "old", "1", False), ("a", "new", "2", False), ("b", "new", "1", True)],
-        "item_id string, content_hash string, run_id string, deleted boolean",
-    ).selectExpr("*", "null AS image_sha", "null AS image_source")
-    ids = spark.createDataFrame(
-        [("a", "old", [1], None), ("a", "new", [2], None), ("a", "new", [2], None), ("b", "new", [3], [3])],
-        "item_id string, content_hash string, shared array<smallint>, image array<smallint>",
-    ).selectExpr("*", "null AS text")
+def test_every_slot_of_a_released_item_has_a_token(spark: SparkSession) -> None:
+    columns = "item_id string, item_hash bigint, shared array<smallint>, text array<smallint>, image array<smallint>"
+    rows = [("a", 1, [2], None, [5]), ("b", 2, [3], None, None), ("c", 3, [4], [6], None)]
+    released = spark.createDataFrame(rows, columns)
+    assert set(released.columns) <= set(RELEASED_IDS.schema.names)
     layout = Layout(shared_levels=1, text_levels=0, image_levels=1, codebook_size=8)
-    assert [tuple(row) for row in released_tokens(items, ids, layout).collect()] == [("a", [2, 8])]
+    found = [tuple(row) for row in item_tokens(released, layout).orderBy("item_id").collect()]
+    assert found == [("a", 1, [2, 5]), ("b", 2, [3, 8]), ("c", 3, [4, 8])]
 
 
 def test_rows_that_do_not_say_everything_are_null_where_they_do_not(spark: SparkSession, tmp_path: Path) -> None:

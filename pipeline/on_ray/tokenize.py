@@ -39,6 +39,7 @@ def tokenize(run: Run, plan: Plan) -> None:
         JobError: it is damaged.
     """
     lake, tokenizer = run.lake, plan.facts["tokenizer"]
+    load_tokenizer(lake, tokenizer)  # one that is damaged is refused here, not by every actor
     run.count(rows_out=0)
     with run.phase("tokenize"):
         create(lake, SEMANTIC_IDS)

@@ -9,11 +9,12 @@ from typing import Any
 import duckdb
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.dataset as ds
 import pytest
-from deltalake import DeltaTable
+from nights import run_night
 from pyspark.sql import SparkSession
 
+from jobs.tokenize import check_encoders
 from pipeline.config.file import load_config
 from pipeline.config.models import Config
 from pipeline.demo.generator import generate, mutate
@@ -22,15 +23,14 @@ from pipeline.inspect.status import status
 from pipeline.lake.artefacts import fingerprints, tokenizer_layout
 from pipeline.lake.run import Run
 from pipeline.lake.storage import Lake
-from pipeline.on_ray.encode import encode
-from pipeline.on_ray.tokenize import tokenize
+from pipeline.on_ray.encoders.fingerprint import encoder_fingerprints
 from pipeline.on_ray.training.ranker import evaluate, train_ranker
-from pipeline.on_ray.training.tokenizer import train_tokenizer
-from pipeline.on_spark.extract import extract
+from pipeline.on_spark.plans import plan_training
 from pipeline.on_spark.sequences import sequences
-from pipeline.release.releases import export, publish, released, released_ids, rollback
-from schemas.semantic_id import disambiguator
-from schemas.tables import SEMANTIC_IDS, TABLES
+from pipeline.release.pointer import require_release
+from pipeline.release.rollback import rollback
+from schemas.semantic_id import item_hash
+from schemas.tables import TABLES
 
 pytestmark = [pytest.mark.spark, pytest.mark.ray, pytest.mark.usefixtures("ray")]
 
@@ -58,19 +58,9 @@ def config(shop_folder: Path) -> Config:
 @pytest.fixture(scope="module")
 def first_night(spark: SparkSession, ray: None, config: Config) -> dict[str, Run]:
     """Every job once; their runs by name."""
-    runs = {name: Run(name, config) for name in ("extract", "encode", "train", "tokenize", "publish", "sequences")}
-    with runs["extract"] as run:
-        extract(spark, run)
-    with runs["encode"] as run:
-        encode(run)
-    with runs["train"] as run:
-        tokenizer = train_tokenizer(run)
-    with runs["tokenize"] as run:
-        tokenize(run, tokenizer)
-    with runs["publish"] as run:
-        assert publish(run, tokenizer)
-    with runs["sequences"] as run:
-        sequences(spark, run)
+    runs = run_night(spark, config)
+    with Run("sequences", config) as runs["sequences"]:
+        sequences(spark, runs["sequences"])
     return runs
 
 
@@ -88,55 +78,51 @@ def test_every_table_is_as_declared(first_night: dict[str, Run], config: Config)
 
 def test_counts_follow_the_items_from_job_to_job(first_night: dict[str, Run], config: Config) -> None:
     extracted, encoded, tokenized = (first_night[n].counts for n in ("extract", "encode", "tokenize"))
-    contents = len(set(rows_of(config, "items")["content_hash"].to_pylist()))
+    items, vectors = rows_of(config, "items"), rows_of(config, "vectors")
+    texts, images = (set(items[f"{modality}_sha"].drop_null().to_pylist()) for modality in ("text", "image"))
     assert extracted["rows_out"] == tokenized["rows_in"] == tokenized["rows_out"] == 219
-    assert encoded["rows_out"] == contents == rows_of(config, "embeddings").num_rows
-    assert contents < 219  # the catalogue has duplicates, and they are encoded once
+    assert (encoded["texts_encoded"], encoded["images_encoded"]) == (len(texts), len(images))
+    assert encoded["rows_out"] == vectors.num_rows == len(texts) + len(images)
+    assert len(texts) < 219  # the catalogue has duplicates, and they are encoded once
 
 
-def test_embeddings_are_float16_numbers_of_the_items_that_have_the_modality(
-    first_night: dict[str, Run], config: Config
-) -> None:
-    items = {row["content_hash"]: row for row in rows_of(config, "items").to_pylist()}
-    for row in rows_of(config, "embeddings").to_pylist():
-        item = items[row["content_hash"]]
-        for modality, dim in (("text", 384), ("image", 256)):
-            vector = row[f"{modality}_embedding"]
-            assert (vector is None) == (item[modality] is None)
-            assert row[f"{modality}_sha"] == item[f"{modality}_sha"]
-            if vector is not None:
-                values = np.array(vector, np.float32)
-                assert len(values) == dim
-                assert np.array_equal(values, values.astype(np.float16).astype(np.float32))
-                assert abs(np.linalg.norm(values) - 1) < 1e-2
+def test_vectors_are_float16_numbers_of_length_one(first_night: dict[str, Run], config: Config) -> None:
+    dims = {
+        encoder: dim for encoder, dim in zip(encoder_fingerprints(config.encoders).values(), (384, 256), strict=True)
+    }
+    for row in rows_of(config, "vectors").to_pylist():
+        values = np.array(row["vector"], np.float32)
+        assert row["fault"] is None
+        assert len(values) == dims[row["encoder"]]
+        assert np.array_equal(values, values.astype(np.float16).astype(np.float32))
+        assert abs(np.linalg.norm(values) - 1) < 1e-2
 
 
 def test_ids_agree_with_their_readable_form_and_are_unique(first_night: dict[str, Run], config: Config) -> None:
-    lake = Lake(config.lake)
-    release = released(lake)
-    assert release is not None
-    layout = tokenizer_layout(lake, release.tokenizer)
+    lake = Lake.open(config.lake)
+    layout = tokenizer_layout(lake, require_release(lake).tokenizer)
     rows = rows_of(config, "semantic_ids").to_pylist()
     for row in rows:
         codes = layout.parse(row["sid"])
         assert list(codes.shared) == row["shared"]
         assert (codes.text is None) == (row["text"] is None) == (not row["has_text"])
         assert (codes.image is None) == (row["image"] is None) == (not row["has_image"])
-        assert row["disambiguator"] == disambiguator(row["item_id"]) >= 0
-    assert len({(row["sid"], row["disambiguator"]) for row in rows}) == len(rows)
+        assert row["item_hash"] == item_hash(row["item_id"]) >= 0
+    assert len({(row["sid"], row["item_hash"]) for row in rows}) == len(rows)
 
 
 def test_sequences_hold_the_released_codes(first_night: dict[str, Run], config: Config) -> None:
-    lake = Lake(config.lake)
-    release = released(lake)
-    assert release is not None
-    layout = tokenizer_layout(lake, release.tokenizer)
-    ids = released_ids(lake, release, ["item_id", "sid"]).to_pylist()
-    tokens = {row["item_id"]: layout.flatten(layout.parse(row["sid"])) for row in ids}
+    lake = Lake.open(config.lake)
+    layout = tokenizer_layout(lake, require_release(lake).tokenizer)
+    ids = lake.released_ids().to_table(["item_hash", "item_id", "sid"]).to_pylist()
+    tokens = {row["item_hash"]: layout.flatten(layout.parse(row["sid"])) for row in ids}
+    names = {row["item_hash"]: row["item_id"] for row in ids}
     counts = first_night["sequences"].counts
     windows = rows_of(config, "sequences").to_pylist()
     for window in windows:
-        assert window["tokens"] == [code for item in window["item_ids"] for code in tokens[item]]
+        assert window["tokens"] == [code for item in window["item_hashes"] for code in tokens[item]]
+        ids_there = [names[item] for item in window["item_hashes"]] if window["split"] == "test" else None
+        assert window["item_ids"] == ids_there
         assert window["times"] == sorted(window["times"])
     lines = (Path(config.lake).parent / "interactions.csv").read_text().splitlines()
     assert counts["rows_in"] == len(lines) - 1
@@ -158,30 +144,10 @@ def test_a_ranker_is_trained_and_measured(first_night: dict[str, Run], config: C
         evaluate(Run("evaluate", config), "0" * 16)
 
 
-def test_foreign_clients_read_the_ids(first_night: dict[str, Run], config: Config, tmp_path: Path) -> None:
-    seen = DeltaTable(Lake(config.lake).table_uri(SEMANTIC_IDS)).to_pyarrow_dataset()
-    assert seen is not None
-    found = duckdb.sql("SELECT * FROM seen").to_arrow_table()
-    assert sorted(found.schema.names) == sorted(SEMANTIC_IDS.schema.names)
-    assert found.num_rows == 219
-    with Run("export", config) as run:
-        file = export(run, tmp_path)
-    plain = pq.read_table(file)
-    assert plain.num_rows == 219
-    assert plain.schema.metadata[b"tokenizer"].decode() == fingerprints(run.lake, "tokenizers")[0]
-
-
-def night(spark: SparkSession, config: Config, tokenizer: str) -> dict[str, Run]:
-    runs = {name: Run(name, config) for name in ("extract", "encode", "tokenize", "publish")}
-    with runs["extract"] as run:
-        extract(spark, run)
-    with runs["encode"] as run:
-        encode(run)
-    with runs["tokenize"] as run:
-        tokenize(run, tokenizer)
-    with runs["publish"] as run:
-        publish(run, tokenizer)
-    return runs
+def test_foreign_clients_read_the_ids(first_night: dict[str, Run], config: Config) -> None:
+    released_ids = Lake.open(config.lake).released_ids().dataset
+    assert isinstance(released_ids, ds.Dataset)
+    assert duckdb.sql("SELECT count(DISTINCT item_id) FROM released_ids").fetchall() == [(219,)]
 
 
 def versions(config: Config) -> dict[str, Any]:
@@ -190,7 +156,6 @@ def versions(config: Config) -> dict[str, Any]:
 
 def test_more_nights(spark: SparkSession, first_night: dict[str, Run], shop_folder: Path, config: Config) -> None:
     """Unchanged data appends nothing; changed items alone are done again; a rollback brings the old IDs back."""
-    tokenizer = fingerprints(Lake(config.lake), "tokenizers")[0]
     before, ids = versions(config), ids_by_item(config)
     command = [sys.executable, "-m", "jobs.nightly", "-c", str(shop_folder / "config.yaml")]
     command += [word for setting in SETTINGS for word in ("--set", setting)]
@@ -205,17 +170,17 @@ def test_more_nights(spark: SparkSession, first_night: dict[str, Run], shop_fold
 
     changes = mutate(shop_folder, 0.08, seed=1)
     fresh = {*changes["text_edited"], *changes["image_edited"], *changes["new"]}
-    runs = night(spark, config, tokenizer)
+    runs = run_night(spark, config)
     assert runs["extract"].counts["rows_out"] == len(fresh)
     assert runs["extract"].counts["deleted"] == len(changes["deleted"])
-    assert runs["encode"].counts["rows_out"] == len(fresh)
+    assert 0 < runs["encode"].counts["rows_out"] <= 2 * len(changes["new"]) + len(fresh) - len(changes["new"])
     assert runs["tokenize"].counts["rows_out"] == len(fresh)
     after = ids_by_item(config)
     assert not set(changes["deleted"]) & after.keys()
     assert {item: after[item] for item in after if item not in fresh} == {
         item: ids[item] for item in ids if item not in fresh and item not in changes["deleted"]
     }
-    assert {job: work["items"] for job, work in status(config)["waiting"].items()} == {
+    assert {job: work["items"] for job, work in status(spark, Lake.open(config.lake), config)["waiting"].items()} == {
         "encode": 0,
         "tokenize": 0,
         "publish": 0,
@@ -228,22 +193,23 @@ def test_more_nights(spark: SparkSession, first_night: dict[str, Run], shop_fold
 
 
 def ids_by_item(config: Config) -> dict[str, tuple[str, int]]:
-    lake = Lake(config.lake)
-    release = released(lake)
-    assert release is not None
-    rows = released_ids(lake, release, ["item_id", "sid", "disambiguator"]).to_pylist()
-    return {row["item_id"]: (row["sid"], row["disambiguator"]) for row in rows}
+    rows = Lake.open(config.lake).released_ids().to_table(["item_id", "sid", "item_hash"]).to_pylist()
+    return {row["item_id"]: (row["sid"], row["item_hash"]) for row in rows}
 
 
-def test_vectors_of_other_encoders_are_refused_with_both_names(first_night: dict[str, Run], config: Config) -> None:
+def test_vectors_of_other_encoders_are_refused_with_both_names(
+    spark: SparkSession, first_night: dict[str, Run], config: Config
+) -> None:
     tokenizer = fingerprints(Lake(config.lake), "tokenizers")[0]
-    trained_on = first_night["encode"].metrics["encoder"]
+    trained_on = encoder_fingerprints(config.encoders)
     text = config.encoders.text.model_copy(update={"model": str(Path(config.lake).parent)})
-    other = config.model_copy(update={"encoders": config.encoders.model_copy(update={"text": text})})
+    other = encoder_fingerprints(config.encoders.model_copy(update={"text": text}))
+    assert other["image"] == trained_on["image"]  # a new text encoder leaves the pictures' vectors as they are
     with (
-        Run("tokenize", other) as run,
-        pytest.raises(JobError, match=f"encoders {trained_on}, configured are encoders"),
+        Run("tokenize", config) as run,
+        pytest.raises(JobError, match=rf"{trained_on['text']}, configured is\s{other['text']}"),
     ):
-        tokenize(run, tokenizer)
-    with Run("train", other) as run, pytest.raises(JobError, match="run encode first"):
-        train_tokenizer(run)
+        check_encoders(run, tokenizer, other)
+    nobody = {"text": "0" * 16, "image": "0" * 16}
+    with Run("train-tokenizer", config) as run, pytest.raises(JobError, match="run encode first"):
+        plan_training(spark, run, nobody, most=100)

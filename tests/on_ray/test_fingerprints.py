@@ -1,43 +1,59 @@
-"""Every mix of encoders, tokenizers, IDs and rankers is refused, and the refusal names both sides. No engine starts."""
+"""Every mix of encoders, tokenizers, IDs and rankers is refused, and the refusal names both sides."""
 
 import json
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 import torch
-from handmade import config_of, encoded, extracted, identified, trained
-from pipeline.on_ray.backfill import backfill
-from pipeline.on_ray.encoders.encoders import encoder_fingerprint
-from pipeline.release.releases import publish, released
+from handmade import become_run, config_of, encoded, extracted, identified, trained, writable
+from pyspark.sql import SparkSession
 from safetensors.torch import load_file, save_file
-from test_prepare import KNOWN, picture, prepared
 from test_ranker_data import LAYOUT, taste_windows
 
-import pipeline.on_spark.prepare as preparing
 from jobs.nightly import run_nightly
+from jobs.tokenize import check_encoders
 from pipeline.config.models import Config, Encoders
 from pipeline.errors import ConfigError, JobError
-from pipeline.lake.artefacts import store
+from pipeline.lake.artefacts import store, tokenizer_encoders
+from pipeline.lake.commit import append
+from pipeline.lake.plans import Plan
 from pipeline.lake.run import Run
-from pipeline.lake.storage import Lake
-from pipeline.on_ray.tokenize import tokenize
+from pipeline.on_ray import tokenize as tokenizing
+from pipeline.on_ray.encoders.fingerprint import encoder_fingerprints
 from pipeline.on_ray.training.code_vectors import decoded_vectors
 from pipeline.on_ray.training.ranker import evaluate, train_ranker
 from pipeline.on_ray.training.ranker_workers import train
 from pipeline.on_ray.training.scoring import WindowScorer
-from pipeline.on_ray.training.tokenizer import train_tokenizer
+from pipeline.on_spark.plans import plan_tokenizing, plan_training
+from pipeline.on_spark.publish import publish
+from pipeline.release.pointer import require_release
 from ranker.architectures import build
 from ranker.artefact import DECODED, ArtefactError, TrainedRanker
 from ranker.config import RankerConfig
 from ranker.windows import WindowError
 from schemas.tables import SEQUENCES
 
-CONFIGURED, OTHER = encoder_fingerprint(Encoders()), "e" * 16
+pytestmark = pytest.mark.spark
+
+CONFIGURED, OTHER = encoder_fingerprints(Encoders()), {"text": "e" * 16, "image": "f" * 16}
 NIGHT = {f"i{n}": f"content {n}" for n in range(40)}
-OPEN = {"max_collision_rate": 1, "min_perplexity": 0}
+OPEN = {"max_collision_rate": 1, "min_perplexity": 0, "max_code_share": 1000}
+
+
+def tokenize(run: Run, tokenizer: str) -> None:
+    """The job on a plan without rows: what it refuses, it refuses before any."""
+    check_encoders(run, tokenizer, CONFIGURED)
+    tokenizing.tokenize(run, Plan("tokenize", run.run_id, 0, 0, {"tokenizer": tokenizer}))
+
+
+def backfill(run: Run, tokenizer: str) -> None:
+    """The same, whichever encoders are configured."""
+    assert tokenizer_encoders(run.lake, tokenizer)
+    tokenizing.tokenize(run, Plan("backfill", run.run_id, 0, 0, {"tokenizer": tokenizer}))
 
 
 class Shop:
@@ -46,7 +62,7 @@ class Shop:
     def __init__(self, folder: Path, a: str, b: str, foreign: str) -> None:
         ranker = {"dim": 16, "layers": 1, "heads": 2, "max_items": 40}
         self.config = config_of(folder, gates=OPEN, ranker=ranker)
-        self.lake = Lake(self.config.lake)
+        self.lake = writable(self.config.lake)
         self.a, self.b, self.foreign = a, b, foreign
 
     def folder(self, kind: str, fingerprint: str) -> Path:
@@ -58,12 +74,12 @@ class Shop:
         return rows.set_column(rows.schema.get_field_index("tokenizer"), "tokenizer", names)
 
     def sequences(self, tokenizer: str) -> None:
-        self.lake.create(SEQUENCES)
+        become_run(self.lake)
         for split in ("train", "test"):
             rows = self.windows(tokenizer)
             column = pa.array([split] * rows.num_rows)
             rows = rows.set_column(rows.schema.get_field_index("split"), "split", column)
-            self.lake.append(SEQUENCES, rows)
+            append(self.lake, SEQUENCES, rows)
 
     def ranker(self, tokenizer: str, seed: int = 0) -> str:
         config = RankerConfig(dim=16, layers=1, heads=2, max_items=40, seed=seed)
@@ -83,19 +99,19 @@ class Shop:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Shop:
+def made(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Shop:
     """The shop that every test has a copy of."""
     folder = tmp_path_factory.mktemp("shop")
-    lake = Lake(config_of(folder).lake)
+    lake = writable(config_of(folder).lake)
     extracted(lake, NIGHT)
-    for encoder in (CONFIGURED, OTHER):
-        encoded(lake, list(NIGHT.values()), encoder)
+    for encoders in (CONFIGURED, OTHER):
+        encoded(lake, list(NIGHT.values()), encoders)
     a, b = (trained(lake, CONFIGURED, seed=seed) for seed in (1, 2))
     shop = Shop(folder, a, b, trained(lake, OTHER))
     for tokenizer in (a, b):
         identified(lake, tokenizer, {item: (n % 8, n // 8, n % 8, n % 8) for n, item in enumerate(NIGHT)}, NIGHT)
     with Run("publish", shop.config) as run:
-        publish(run, a)
+        publish(spark, run, a)
     return shop
 
 
@@ -108,20 +124,19 @@ def shop(made: Shop, tmp_path: Path) -> Shop:
 def test_a_tokenizer_of_other_encoders_is_not_for_the_nightly_flow(shop: Shop) -> None:
     for job in (lambda run: tokenize(run, shop.foreign), lambda _: run_nightly(shop.config, shop.foreign)):
         said = shop.says(job)
-        assert all(name in said for name in (shop.foreign, OTHER, CONFIGURED))
+        assert all(name in said for name in (shop.foreign, OTHER["text"], CONFIGURED["text"]))
     assert not list(shop.folder("runs", "").rglob("extract.json"))  # no work was begun
 
 
-def test_vectors_of_other_encoders_train_nothing(shop: Shop) -> None:
-    text = shop.config.encoders.text.model_copy(update={"model": str(Path(shop.lake.uri).parent)})
-    changed = shop.config.encoders.model_copy(update={"text": text})
-    config = shop.config.model_copy(update={"encoders": changed})
-    assert encoder_fingerprint(changed) in shop.says(train_tokenizer, config)
+def test_vectors_of_other_encoders_train_nothing(spark: SparkSession, shop: Shop) -> None:
+    nobody = {"text": "0" * 16, "image": "1" * 16}
+    said = shop.says(lambda run: plan_training(spark, run, nobody, most=100))
+    assert all(encoder in said for encoder in nobody.values())
 
 
-def test_an_unknown_tokenizer_or_ranker_is_named_with_those_there_are(shop: Shop) -> None:
+def test_an_unknown_tokenizer_or_ranker_is_named_with_those_there_are(spark: SparkSession, shop: Shop) -> None:
     unknown = "f" * 16
-    for job in (tokenize, backfill, publish):
+    for job in (tokenize, backfill, partial(publish, spark)):
         said = shop.says(lambda run, job=job: job(run, unknown))
         assert all(name in said for name in (unknown, shop.a, shop.b, shop.foreign))
     ranker = shop.ranker(shop.a)
@@ -175,21 +190,6 @@ def build_vectors() -> torch.Tensor:
     return torch.arange(rows * 3, dtype=torch.float32).reshape(rows, 3)
 
 
-def test_a_raised_preprocessing_makes_every_item_a_changed_one(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Vectors and IDs are kept by content hash, which the version is part of: old ones cannot be taken for new."""
-    red = picture("red")
-    new = prepared("A lamp", red, dict.fromkeys(KNOWN))
-    known = dict(zip(KNOWN, (new["content_hash"], new["image_sha"], new["image_source"]), strict=True))
-    assert prepared("A lamp", red, known)["status"] == "unchanged"
-    monkeypatch.setattr(preparing, "PREPROCESSING", preparing.PREPROCESSING + "+")
-    raised = prepared("A lamp", red, known)
-    assert raised["status"] == "changed"
-    assert raised["content_hash"] != new["content_hash"]
-    assert raised["image"] == new["image"]  # decoded again, though its bytes are the same
-    extracted(shop.lake, {item: f"{content}, preprocessed otherwise" for item, content in NIGHT.items()})
-    assert f"no live item has IDs under tokenizer {shop.a}" in shop.says(lambda run: publish(run, shop.a))
-
-
 DAMAGE: dict[str, Callable[[Path], object]] = {
     "no weights": lambda folder: (folder / "model.safetensors").unlink(),
     "half the weights": lambda folder: _halve(folder / "model.safetensors"),
@@ -213,15 +213,15 @@ def _describe(folder: Path, key: str, value: object) -> None:
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_a_damaged_tokenizer_is_refused_by_name(shop: Shop, damage: str) -> None:
+def test_a_damaged_tokenizer_is_refused_by_name(spark: SparkSession, shop: Shop, damage: str) -> None:
     DAMAGE[damage](shop.folder("tokenizers", shop.b))
     jobs: list[Callable[[Run], object]] = [lambda run: tokenize(run, shop.b), lambda run: backfill(run, shop.b)]
     jobs.append(lambda run: decoded_vectors(run.lake, shop.b, ["text"]))
     if "weights" not in damage:  # publish does not look at them
-        jobs.append(lambda run: publish(run, shop.b))
+        jobs.append(lambda run: publish(spark, run, shop.b))
     for job in jobs:
         said = shop.says(job)
-        assert str(shop.folder("tokenizers", shop.b)) in said
+        assert f"tokenizers/{shop.b}" in said
         assert "\n" not in said.strip()
 
 
@@ -233,10 +233,10 @@ def test_a_damaged_ranker_is_refused_by_name(shop: Shop, damage: str) -> None:
     assert str(shop.folder("rankers", ranker)) in said
 
 
-def test_an_artefact_under_the_name_of_another_is_refused_with_both_names(shop: Shop) -> None:
+def test_an_artefact_under_the_name_of_another_is_refused_with_both_names(spark: SparkSession, shop: Shop) -> None:
     shutil.rmtree(shop.folder("tokenizers", shop.b))
     shutil.copytree(shop.folder("tokenizers", shop.foreign), shop.folder("tokenizers", shop.b))
-    for job in (tokenize, backfill, publish):
+    for job in (tokenize, backfill, partial(publish, spark)):
         said = shop.says(lambda run, job=job: job(run, shop.b))
         assert f"tokenizers/{shop.b} holds {shop.foreign}" in said
     first, second = shop.ranker(shop.a), shop.ranker(shop.a, seed=1)
@@ -253,16 +253,15 @@ def test_weights_of_another_tokenizer_are_refused_with_both_names(shop: Shop) ->
     assert shop.b in said
 
 
-def test_what_is_refused_was_possible(shop: Shop) -> None:
+def test_what_is_refused_was_possible(spark: SparkSession, shop: Shop) -> None:
     """The shop is whole: its own tokenizers pass where others are refused."""
     for job in (tokenize, backfill):
         with Run("job", shop.config) as run:
             job(run, shop.b)
-        assert run.counts["skipped"] == len(NIGHT)
+    with Run("job", shop.config) as run:
+        assert plan_tokenizing(spark, run, "tokenize", shop.b, CONFIGURED).rows == 0
     with Run("publish", shop.config) as run:
-        assert publish(run, shop.b)
-    release = released(shop.lake)
-    assert release is not None
-    assert release.tokenizer == shop.b
+        assert publish(spark, run, shop.b)
+    assert require_release(shop.lake).tokenizer == shop.b
     with pytest.raises(ConfigError, match="there are"), Run("publish", shop.config) as run:
-        publish(run, "../../etc")
+        publish(spark, run, "../../etc")

@@ -4,52 +4,44 @@ import pyarrow as pa
 import pytest
 
 from schemas.reasons import Reason
-from schemas.tables import EMBEDDINGS, QUARANTINE, RELEASES, TABLES
+from schemas.tables import QUARANTINE, RELEASES, TABLES, VECTORS
 
 
 def row(**changes: object) -> dict[str, object]:
-    return {
-        "content_hash": "a",
-        "encoder": "e",
-        "text_sha": None,
-        "image_sha": None,
-        "image_source": None,
-        "text_embedding": [0.5],
-        "image_embedding": None,
-    } | changes
+    return {"encoder": "e", "sha": "a", "vector": [0.5], "fault": None} | changes
 
 
 def test_rows_of_the_declared_form_have_no_fault() -> None:
-    rows = pa.Table.from_pylist([row(), row(content_hash="b")], schema=EMBEDDINGS.schema)
-    assert EMBEDDINGS.check(rows) == []
-    assert EMBEDDINGS.conform(rows.select(reversed(rows.schema.names))).schema == EMBEDDINGS.schema
+    rows = pa.Table.from_pylist([row(), row(sha="b", vector=None, fault="it raised")], schema=VECTORS.schema)
+    assert VECTORS.check(rows) == []
+    assert VECTORS.conform(rows.select(reversed(rows.schema.names))).schema == VECTORS.schema
 
 
 def test_every_fault_is_named_at_once() -> None:
-    rows = pa.table({"content_hash": ["a", None], "encoder": [1, 2], "extra": [0, 0]})
-    faults = EMBEDDINGS.check(rows)
+    rows = pa.table({"sha": ["a", None], "encoder": [1, 2], "extra": [0, 0], "vector": [[0.5], [0.5]]})
+    faults = VECTORS.check(rows)
     for part in (
-        "column 'text_sha' is missing",
+        "column 'fault' is missing",
         "column 'extra' is not declared",
         "column 'encoder' is int64, declared string",
-        "column 'content_hash' has 1 nulls",
+        "column 'sha' has 1 nulls",
     ):
         assert any(part in fault for fault in faults), (part, faults)
-    with pytest.raises(ValueError, match=r"text_sha.*is missing"):
-        EMBEDDINGS.conform(rows)
+    with pytest.raises(ValueError, match=r"fault.*is missing"):
+        VECTORS.conform(rows)
 
 
 def test_a_repeated_key_is_a_fault() -> None:
-    rows = pa.Table.from_pylist([row(), row(text_embedding=[0.1])], schema=EMBEDDINGS.schema)
-    assert "1 keys appear more than once, such as {'content_hash': 'a', 'encoder': 'e'}" in EMBEDDINGS.check(rows)[0]
+    rows = pa.Table.from_pylist([row(), row(vector=[0.1])], schema=VECTORS.schema)
+    assert "1 keys appear more than once, such as {'encoder': 'e', 'sha': 'a'}" in VECTORS.check(rows)[0]
 
 
 def test_fixed_size_and_large_lists_pass_as_lists() -> None:
-    rows = pa.Table.from_pylist([row()], schema=EMBEDDINGS.schema)
-    at = rows.schema.get_field_index("text_embedding")
+    rows = pa.Table.from_pylist([row()], schema=VECTORS.schema)
+    at = rows.schema.get_field_index("vector")
     for kind in (pa.list_(pa.float32(), 1), pa.large_list(pa.float32())):
-        assert EMBEDDINGS.check(rows.set_column(at, "text_embedding", pa.array([[0.5]], kind))) == []
-    assert EMBEDDINGS.check(rows.set_column(at, "text_embedding", pa.array([[0.5]], pa.list_(pa.float64())))) != []
+        assert VECTORS.check(rows.set_column(at, "vector", pa.array([[0.5]], kind))) == []
+    assert VECTORS.check(rows.set_column(at, "vector", pa.array([[0.5]], pa.list_(pa.float64())))) != []
 
 
 def test_declarations_are_whole() -> None:

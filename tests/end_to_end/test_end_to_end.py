@@ -87,9 +87,7 @@ def test_counts_follow_the_items_from_job_to_job(first_night: dict[str, Run], co
 
 
 def test_vectors_are_float16_numbers_of_length_one(first_night: dict[str, Run], config: Config) -> None:
-    dims = {
-        encoder: dim for encoder, dim in zip(encoder_fingerprints(config.encoders).values(), (384, 256), strict=True)
-    }
+    dims = dict(zip(encoder_fingerprints(config.encoders).values(), (384, 256), strict=True))
     for row in rows_of(config, "vectors").to_pylist():
         values = np.array(row["vector"], np.float32)
         assert row["fault"] is None

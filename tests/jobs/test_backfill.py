@@ -1,4 +1,4 @@
-"""IDs under another tokenizer from stored vectors, whichever encoders are configured, and the report on moving to it."""
+"""IDs under another tokenizer from stored vectors, whichever encoders are configured, and what moving would mean."""
 
 from pathlib import Path
 from typing import Any

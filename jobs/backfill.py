@@ -60,10 +60,9 @@ def _warn_of_missing_vectors(run: "Run", plan: "Plan") -> None:
 
 
 def _compare(run: "Run", tokenizer: str) -> None:
+    from pipeline.on_spark.session import spark_session
     from pipeline.on_spark.tokenizer_comparison import compare_tokenizers
     from pipeline.release.pointer import released
-
-    from pipeline.on_spark.session import spark_session
 
     release = released(run.lake)
     if release and release.tokenizer != tokenizer:

@@ -51,7 +51,6 @@ def run_encode(
 
 def _quarantine(run: "Run", encoders: dict[str, str]) -> None:
     from pipeline.on_spark.quarantine import quarantine_failed
-
     from pipeline.on_spark.session import spark_session
 
     with spark_session(run.config.spark, "hisam encode") as spark, run.phase("quarantine"):

@@ -20,12 +20,11 @@ def run_nightly(config: "Config", tokenizer: str | None = None) -> None:
     The tokenizer is the released one, or the newest while none is released; one that cannot be used is refused before
     any work.
     """
-    from pipeline.release.pointer import released
-
     from pipeline.lake.artefacts import newest
     from pipeline.lake.run import Run
     from pipeline.on_ray.encoders.fingerprint import encoder_fingerprints
     from pipeline.on_spark.session import spark_session
+    from pipeline.release.pointer import released
 
     with Run("nightly", config, tokenizer=tokenizer) as night:
         release = released(night.lake)

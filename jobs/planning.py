@@ -44,8 +44,8 @@ def planned_run(
 ) -> "Iterator[tuple[Run, Plan | None]]":
     """The run of a job and its plan; no plan where there is nothing to do in this process.
 
-    A plan that was made elsewhere keeps its run id: where a later run has written to the table meanwhile, its commits are
-    refused. A plan that is done is deleted.
+    A plan that was made elsewhere keeps its run id: where a later run has written to the table meanwhile, its commits
+    are refused. A plan that is done is deleted.
     """
     from pipeline.lake.plans import drop_plan, load_plan
     from pipeline.lake.run import Run

@@ -22,10 +22,9 @@ def run_tokenize(
     from pipeline.lake.artefacts import newest
 
     def make_plan(spark: "SparkSession", run: "Run") -> "Plan":
-        from pipeline.on_spark.quarantine import quarantine_failed
-
         from pipeline.on_ray.encoders.fingerprint import encoder_fingerprints
         from pipeline.on_spark.plans import plan_tokenizing
+        from pipeline.on_spark.quarantine import quarantine_failed
 
         chosen = tokenizer or newest(run.lake, "tokenizers")
         encoders = encoder_fingerprints(config.encoders)

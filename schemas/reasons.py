@@ -60,7 +60,7 @@ class Reason(StrEnum):
     )
     ENCODER_FAILED = (
         "encoder_failed",
-        "The encoder gave no usable vector of the text or the picture: it raised, or its numbers are not finite or zero.",
+        "The encoder gave no usable vector of text or picture: it raised, or the numbers are not finite, or all zero.",
         "Mend the item or the encoder, then run encode --retry-failed.",
     )
     INTERNAL = "internal", "A bug of ours: the row tripped the program.", "Report it with the detail; the row waits."

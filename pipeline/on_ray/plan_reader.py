@@ -42,7 +42,7 @@ def stage_rows(rows: Dataset, lake: Lake, table: Table, partition: dict[str, str
 
 
 def do_plan(lake: Lake, plan: Plan, table: Table, chunk_files: Callable[[int], list[str]]) -> Iterator[int]:
-    """Commit what ``chunk_files`` stages of each chunk of ``plan`` that is not committed yet; yields the chunk's number.
+    """Commit what ``chunk_files`` stages of each chunk of ``plan`` that is not committed yet; yields its number.
 
     The table itself knows the last chunk of a plan that it has, whoever was killed on the way.
     """

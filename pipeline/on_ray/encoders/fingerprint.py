@@ -1,4 +1,4 @@
-"""What names an encoder: its weights, its preprocessing and its pooling; computed without loading the model, or torch."""
+"""What names an encoder: its weights, preprocessing and pooling; computed without loading the model, or torch."""
 
 import hashlib
 from pathlib import Path

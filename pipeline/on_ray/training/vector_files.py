@@ -1,4 +1,4 @@
-"""The vectors of a training plan as memory-mapped files, so that a process holds the sample and no more of it at a time.
+"""The vectors of a training plan as memory-mapped files: a process holds the sample, and little of it in memory.
 
 A content is known here by a key, 64 bits of its name, and rows stand in the order of keys: they do not depend on how
 the plan is cut into files, and a split by hash is a run of rows.

@@ -6,23 +6,10 @@ The readable form is ``s12-7-40.t3-9.i20-1``; an absent modality is left out (``
 """
 
 import hashlib
-import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 MAX_CODEBOOK = 2**15 - 1  # codes, the absent one included, are stored as int16
 PARTS = ("shared", "text", "image")
-
-_FORM = re.compile(r"s(\d+(?:-\d+)*)(?:\.t(\d+(?:-\d+)*))?(?:\.i(\d+(?:-\d+)*))?", re.ASCII)
-
-
-@dataclass(frozen=True)
-class Codes:
-    """One item's codes by part; ``None`` where the modality is absent."""
-
-    shared: tuple[int, ...]
-    text: tuple[int, ...] | None
-    image: tuple[int, ...] | None
 
 
 @dataclass(frozen=True)
@@ -67,67 +54,6 @@ class Layout:
     def slot_names(self) -> list[str]:
         """Names of the slots in order: ``shared_0``, …, ``text_0``, …, ``image_0``, …"""
         return [f"{part}_{i}" for part, n in zip(PARTS, self.levels, strict=True) for i in range(n)]
-
-    def format(self, codes: Codes) -> str:
-        """The readable form of an item's codes.
-
-        Raises:
-            ValueError: a part has the wrong number of codes or a code outside the codebook.
-        """
-        self._check(codes)
-        parts = (("s", codes.shared), ("t", codes.text), ("i", codes.image))
-        return ".".join(letter + "-".join(map(str, part)) for letter, part in parts if part)
-
-    def parse(self, sid: str) -> Codes:
-        """The codes that ``sid`` spells.
-
-        Raises:
-            ValueError: ``sid`` is not of the form, or does not fit this layout.
-        """
-        match = _FORM.fullmatch(sid)
-        if match is None:
-            raise ValueError(f"{sid!r} is not a semantic ID; the form is s12-7-40.t3-9.i20-1")
-        shared, text, image = (tuple(map(int, part.split("-"))) if part else None for part in match.groups())
-        codes = Codes(
-            shared or (),
-            text if self.text_levels else (),
-            image if self.image_levels else (),
-        )
-        if (text and not self.text_levels) or (image and not self.image_levels):
-            raise ValueError(f"{sid!r} has a part that {self} does not have")
-        self._check(codes)
-        return codes
-
-    def flatten(self, codes: Codes) -> list[int]:
-        """The row of ``slots`` codes that rankers read, absent slots filled with the reserved code."""
-        filled = (
-            part if part is not None else (self.absent,) * n
-            for part, n in zip((codes.shared, codes.text, codes.image), self.levels, strict=True)
-        )
-        return [code for part in filled for code in part]
-
-    def split(self, row: Sequence[int]) -> Codes:
-        """The inverse of :meth:`flatten`."""
-        if len(row) != self.slots:
-            raise ValueError(f"a row of {len(row)} codes does not fit {self.slots} slots")
-        spans = self.spans()
-        text, image = (
-            None if n and row[spans[part].start] == self.absent else tuple(map(int, row[spans[part]]))
-            for part, n in (("text", self.text_levels), ("image", self.image_levels))
-        )
-        return Codes(tuple(map(int, row[spans["shared"]])), text, image)
-
-    def _check(self, codes: Codes) -> None:
-        parts = (codes.shared, codes.text, codes.image)
-        for name, part, n in zip(PARTS, parts, self.levels, strict=True):
-            if part is None and name != "shared":
-                continue
-            if part is None or len(part) != n:
-                raise ValueError(f"the {name} part has {len(part or ())} codes where the layout has {n}")
-            wrong = [code for code in part if not 0 <= code < self.codebook_size]
-            if wrong:
-                last = self.codebook_size - 1
-                raise ValueError(f"the {name} part has code {wrong[0]}, outside 0 to {last}")
 
 
 def item_hash(item_id: str) -> int:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
+from slow_ids import spelled, split
 
 from pipeline.config.models import Config
 from pipeline.lake.artefacts import store
@@ -140,7 +141,7 @@ def identified(lake: Lake, tokenizer: str, codes: Mapping[str, Codes], night: Ni
                 "shared": shared,
                 "text": [text],
                 "image": None if image is None else [image],
-                "sid": layout.format(layout.split(row)),
+                "sid": spelled(split(row, layout)),
                 "has_text": True,
                 "has_image": image is not None,
                 "run_id": run_id,

@@ -130,8 +130,10 @@ class TokenizeItems:
 
 
 def code_columns(codes_NS: NDArray[np.int16], layout: Layout) -> dict[str, pa.Array]:
-    """``shared``, ``text``, ``image`` and ``sid`` of rows of codes (N, S), as :meth:`Layout.split` and ``format`` make
-    them, a column at a time. A part without a level is an empty list; of an absent modality, null."""
+    """``shared``, ``text``, ``image`` and ``sid`` of rows of codes (N, S), a column at a time.
+
+    A part without a level is an empty list, that of an absent modality null.
+    """
     columns: dict[str, pa.Array] = {}
     sid: pa.Array | None = None
     for part, span in layout.spans().items():

@@ -13,6 +13,7 @@ import pyarrow.dataset as ds
 import pytest
 from nights import run_night
 from pyspark.sql import SparkSession
+from slow_ids import filled, parsed
 
 from jobs.tokenize import check_encoders
 from pipeline.config.file import load_config
@@ -101,7 +102,7 @@ def test_ids_agree_with_their_readable_form_and_are_unique(first_night: dict[str
     layout = tokenizer_layout(lake, require_release(lake).tokenizer)
     rows = rows_of(config, "semantic_ids").to_pylist()
     for row in rows:
-        codes = layout.parse(row["sid"])
+        codes = parsed(row["sid"], layout)
         assert list(codes.shared) == row["shared"]
         assert (codes.text is None) == (row["text"] is None) == (not row["has_text"])
         assert (codes.image is None) == (row["image"] is None) == (not row["has_image"])
@@ -113,7 +114,7 @@ def test_sequences_hold_the_released_codes(first_night: dict[str, Run], config: 
     lake = Lake.open(config.lake)
     layout = tokenizer_layout(lake, require_release(lake).tokenizer)
     ids = lake.released_ids().to_table(["item_hash", "item_id", "sid"]).to_pylist()
-    tokens = {row["item_hash"]: layout.flatten(layout.parse(row["sid"])) for row in ids}
+    tokens = {row["item_hash"]: filled(parsed(row["sid"], layout), layout) for row in ids}
     names = {row["item_hash"]: row["item_id"] for row in ids}
     counts = first_night["sequences"].counts
     windows = rows_of(config, "sequences").to_pylist()

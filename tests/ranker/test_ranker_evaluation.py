@@ -11,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import log_loss, roc_auc_score
+from slow_ids import split
 from test_ranker_data import LAYOUT, TOKENIZER, taste_windows
 
 from jobs.tables import show_comparison, show_evaluation
@@ -207,7 +208,7 @@ def test_the_scorer_says_what_an_impression_was_seen_after_and_lacks(tmp_path: P
     for row in windows.to_pylist():
         codes = np.array(row["tokens"]).reshape(-1, LAYOUT.slots)
         for position, (item, counted) in enumerate(zip(row["item_ids"], row["loss_mask"], strict=True)):
-            lacks = "image" if LAYOUT.split(codes[position].tolist()).image is None else "none"
+            lacks = "image" if split(codes[position].tolist(), LAYOUT).image is None else "none"
             if counted:
                 expected.append((row["user_id"], position, item, lacks))
     found = zip(*(scored[name].to_pylist() for name in ("user_id", "history", "item_id", "missing")), strict=True)

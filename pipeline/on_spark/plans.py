@@ -9,7 +9,7 @@ from functools import reduce
 from typing import Any
 
 from pyspark import StorageLevel
-from pyspark.sql import DataFrame, Observation, SparkSession
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.window import Window
 
@@ -201,8 +201,7 @@ def _write(
     if not chunks:
         return Plan(job, run.run_id, 0, 0, facts)
     uri = spark_uri(f"{run.lake.uri}/{plan_folder(job, run.run_id)}")
-    written = Observation()
-    counted = rows.select(*folders, *columns).observe(written, F.count("*").alias("rows"))
-    parts = counted.repartition(*folders).sortWithinPartitions(*folders)
+    parts = rows.select(*folders, *columns).repartition(*folders).sortWithinPartitions(*folders)
     parts.write.mode("overwrite").option("maxRecordsPerFile", 0).partitionBy(*folders).parquet(uri)
-    return save_plan(run.lake, Plan(job, run.run_id, written.get["rows"], chunks, facts))
+    written = rows.sparkSession.read.schema(parts.schema).parquet(uri).count()  # of the footers
+    return save_plan(run.lake, Plan(job, run.run_id, written, chunks, facts))

@@ -187,7 +187,7 @@ class Lake:
         Raises:
             JobError: the table is not there yet.
         """
-        # Arrow's own file system: delta-rs's is made of Python objects, which one of Arrow's threads may let go of while
+        # Arrow's own file system: delta-rs's is made of Python objects, which a thread of Arrow may let go of while
         # Python ends, and that aborts the process (docs/operations.md). For the same reason an isin() of a filter is
         # given lists, never a numpy array.
         files = fs.SubTreeFileSystem(self.path(table.name), self.filesystem)

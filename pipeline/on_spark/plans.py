@@ -144,7 +144,8 @@ def with_vectors(tables: SparkDelta, rows: DataFrame, encoders: Mapping[str, str
         keys = tables.read(VECTORS, where=where, located=True).select("sha", "file")
         holding = keys.join(wanted, on="sha", how="left_semi").select("file").distinct().collect()
         vectors = tables.read(VECTORS, where=where, files=[row["file"] for row in holding])
-        found = vectors.join(wanted, on="sha", how="left_semi").select(
+        once = vectors.join(wanted, on="sha", how="left_semi").dropDuplicates(["sha"])
+        found = once.select(
             F.col("sha").alias(sha), F.col("vector").alias(f"{modality}_vector"), F.lit(True).alias("seen")
         )
         joined = rows.join(found, on=sha, how="left")

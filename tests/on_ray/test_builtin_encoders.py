@@ -137,7 +137,7 @@ def test_a_fingerprint_follows_every_parameter():
 
 def test_a_fingerprint_loads_nothing_heavy():
     code = (
-        "import sys; from pipeline.on_ray.encoders import builtin as builtin_encoders as b;"
+        "import sys; from pipeline.on_ray.encoders import builtin as b;"
         "b.TextDescriptor().fingerprint, b.ImageDescriptor().fingerprint;"
         "print([m for m in ('sklearn', 'skimage', 'scipy', 'torch', 'ray', 'pyspark') if m in sys.modules])"
     )

@@ -1,6 +1,7 @@
 """Which rows of the source differ from the current items: found in the JVM, without a picture being opened."""
 
 from dataclasses import dataclass
+from functools import reduce
 
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -17,6 +18,11 @@ UNKNOWN_BYTES = 64 * 2**10  # of a picture whose size nothing says
 
 OF_PICTURES = (Reason.MISSING_IMAGE, Reason.IMAGE_NOT_ALLOWED, Reason.IMAGE_TOO_LARGE, Reason.IMAGE_DECODE)
 OF_MODALITIES = (Reason.BAD_TEXT, *OF_PICTURES)  # that leave an item with its other modality
+KINDS = {
+    "of_picture": OF_PICTURES,
+    "of_text": (Reason.BAD_TEXT,),
+    "of_row": tuple(reason for reason in Reason if reason not in (*OF_MODALITIES, Reason.ENCODER_FAILED)),
+}
 
 UNCHANGED = "row_hash IS NOT NULL AND NOT pending"
 GONE = "row_hash IS NULL"
@@ -72,8 +78,7 @@ def compare(
     if verify_pictures:
         same &= ~F.col("named")
     same &= F.col("known_run_id") <= before.finished
-    # What is newer than the item's version was found on a row that is gone now, or that gave way to another one.
-    same &= ~F.coalesce(F.col("conflicts") | (F.col("newest_fault") > F.col("known_run_id")), F.lit(False))
+    same &= ~F.coalesce(F.col("conflicts"), F.lit(False)) & ~_has_newer_fault()
     joined = rows.join(known, on="item_id", how="full_outer").join(
         _standing(before.quarantine), on="item_id", how="left"
     )
@@ -105,13 +110,23 @@ def totals(compared: DataFrame) -> Totals:
 
 
 def _standing(quarantine: DataFrame) -> DataFrame:
-    """Of items in quarantine: whether rows conflict, whether a modality has a fault, and the run of the newest one."""
+    """Of items in quarantine: whether rows conflict, whether a modality has a fault, the newest run by kind."""
     of_source = quarantine.where(F.col("reason") != Reason.ENCODER_FAILED.value)
     return of_source.groupBy("item_id").agg(
         F.bool_or(F.col("reason") == Reason.DUPLICATE_ID.value).alias("conflicts"),
         F.bool_or(F.col("reason").isin(*OF_MODALITIES)).alias("standing"),
-        F.max("run_id").alias("newest_fault"),
+        *(F.max(F.when(F.col("reason").isin(*of), F.col("run_id"))).alias(kind) for kind, of in KINDS.items()),
     )
+
+
+def _has_newer_fault() -> Column:
+    """Whether a fault is newer than the item's version: it was found on a row that is gone now, or that gave way.
+
+    A fault of a modality that the version does not have may be the version's own, which a later night found.
+    """
+    lost = {"of_picture": F.col("known_image_sha").isNull(), "of_text": F.col("known_text_sha").isNull()}
+    newer = ((F.col(kind) > F.col("known_run_id")) & ~lost.get(kind, F.lit(False)) for kind in KINDS)
+    return reduce(Column.__or__, (F.coalesce(each, F.lit(False)) for each in newer))
 
 
 def _with_stats(raw: DataFrame, catalog: Catalog, spark: SparkSession, keep: Keep) -> tuple[DataFrame, Column]:

@@ -89,7 +89,7 @@ def test_a_modality_that_no_item_has_is_left_out(method: str) -> None:
 @pytest.mark.parametrize("method", METHODS)
 def test_a_saved_tokenizer_comes_back_the_same(method: str, tmp_path: Path) -> None:
     model, codes = trained(method), encode(trained(method), HELD_OUT)
-    artefact.save(model, tmp_path, {}, "encoder")
+    artefact.save(model, tmp_path, {}, {"text": "1", "image": "2"})
     loaded = artefact.load(tmp_path)
     assert type(loaded.model) is type(model)
     assert loaded.config.method == method
@@ -98,7 +98,10 @@ def test_a_saved_tokenizer_comes_back_the_same(method: str, tmp_path: Path) -> N
 
 
 def test_every_method_has_a_fingerprint_of_its_own(tmp_path: Path) -> None:
-    assert len({artefact.save(trained(method), tmp_path / method, {}, "encoder") for method in METHODS}) == 3
+    assert (
+        len({artefact.save(trained(method), tmp_path / method, {}, {"text": "1", "image": "2"}) for method in METHODS})
+        == 3
+    )
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -9,7 +9,8 @@ import hashlib
 from dataclasses import dataclass
 
 MAX_CODEBOOK = 2**15 - 1  # codes, the absent one included, are stored as int16
-PARTS = ("shared", "text", "image")
+MODALITIES = ("text", "image")
+PARTS = ("shared", *MODALITIES)
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,11 @@ import numpy as np
 import pyarrow as pa
 import torch
 from slow_ids import spelled, split
+from writing import as_writer
 
 from pipeline.config.models import Config
 from pipeline.lake.artefacts import store
-from pipeline.lake.commit import Writer, append
-from pipeline.lake.run import new_run_id
+from pipeline.lake.commit import append
 from pipeline.lake.storage import Lake
 from schemas.semantic_id import item_hash
 from schemas.tables import ITEMS, SEMANTIC_IDS, VECTORS, Table
@@ -50,9 +50,9 @@ def writable(uri: str | Path) -> Lake:
 
 def become_run(lake: Lake) -> str:
     """Let ``lake`` be written by a new run; its id."""
-    run_id = new_run_id(lake)
-    lake.writer = Writer("test", run_id, lambda: None)
-    return run_id
+    writer = as_writer(lake).writer
+    assert writer is not None
+    return writer.run_id
 
 
 def digest(content: str) -> str:

@@ -19,9 +19,9 @@ from pipeline.lake.storage import Lake
 from pipeline.on_ray.encoders.fingerprint import encoder_fingerprints
 from pipeline.on_spark.delta import spark_delta
 from pipeline.release.pointer import Release, released
+from schemas.semantic_id import MODALITIES
 from schemas.tables import ITEMS, QUARANTINE, RELEASED_IDS, RELEASES, SEMANTIC_IDS, VECTORS
 
-MODALITIES = ("text", "image")
 VERSION = ["text", "text_sha", "image_sha", "deleted", "run_id", "extracted_at"]
 
 

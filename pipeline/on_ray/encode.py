@@ -19,7 +19,6 @@ from ray.data import Dataset
 
 from pipeline.config.models import Encoder
 from pipeline.errors import JobError
-from pipeline.lake.commit import create
 from pipeline.lake.plans import Plan
 from pipeline.lake.run import Run
 from pipeline.lake.storage import Lake
@@ -27,11 +26,11 @@ from pipeline.on_ray.encoders.load import load_encoder
 from pipeline.on_ray.plan_reader import do_plan, read_parts, stage_rows
 from pipeline.on_ray.session import actor_device, actor_pool
 from pipeline.on_ray.vector_columns import to_column
+from schemas.semantic_id import MODALITIES
 from schemas.tables import ITEMS, VECTORS
 
 logger = logging.getLogger(__name__)
 
-MODALITIES = ("text", "image")
 LONGEST_FAULT = 300  # characters
 
 
@@ -46,7 +45,6 @@ def encode(run: Run, plan: Plan) -> None:
     lake = run.lake
     run.count(rows_in=plan.rows, rows_out=0, texts_encoded=0, images_encoded=0, failed=0)
     with run.phase("encode"):
-        create(lake, VECTORS)
         for chunk in do_plan(lake, plan, VECTORS, partial(_encode_chunk, run, plan)):
             logger.info(
                 "encode: committed chunk %d of %d, %d vectors so far", chunk + 1, plan.chunks, run.counts["rows_out"]

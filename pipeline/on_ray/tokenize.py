@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from pipeline.errors import JobError
 from pipeline.lake.artefacts import local_folder, refuse_another
-from pipeline.lake.commit import create
 from pipeline.lake.plans import Plan
 from pipeline.lake.run import Run
 from pipeline.lake.storage import Lake
@@ -42,7 +41,6 @@ def tokenize(run: Run, plan: Plan) -> None:
     load_tokenizer(lake, tokenizer)  # one that is damaged is refused here, not by every actor
     run.count(rows_out=0)
     with run.phase("tokenize"):
-        create(lake, SEMANTIC_IDS)
         for chunk in do_plan(lake, plan, SEMANTIC_IDS, partial(_tokenize_chunk, run, plan, tokenizer)):
             logger.info(
                 "%s: committed chunk %d of %d, %d IDs so far", run.job, chunk + 1, plan.chunks, run.counts["rows_out"]

@@ -74,18 +74,14 @@ class SparkDelta(Protocol):
 
     def append(self, table: Table, rows: DataFrame) -> None:
         """Append ``rows`` in one commit, none at all when there is no row; creates the table."""
-        self._write(table, rows, None)
+        self.commit(self.stage(table, rows))
 
     def overwrite(self, table: Table, rows: DataFrame, *, where: Mapping[str, str] | None = None) -> None:
         """Put ``rows`` in place of the table, or of the partitions that ``where`` picks, in one commit."""
-        self._write(table, rows, where or {})
+        self.commit(self.stage(table, rows), overwrite=where or {})
 
     def delete(self, table: Table, keys: DataFrame) -> None:
         """Delete the rows whose key is in ``keys``, in one commit that rewrites the files which hold any."""
-
-    def _write(self, table: Table, rows: DataFrame, overwrite: Mapping[str, str] | None) -> None:
-        staged = self.stage(table, rows)
-        self.commit(staged, overwrite=overwrite)
 
 
 def spark_delta(spark: SparkSession, lake: Lake, settings: SparkSettings) -> SparkDelta:

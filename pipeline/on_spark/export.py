@@ -35,8 +35,9 @@ from pipeline.errors import ConfigError
 from pipeline.lake.artefacts import tokenizer_layout
 from pipeline.lake.run import Run
 from pipeline.on_spark.delta import spark_delta
+from pipeline.on_spark.expressions import filled_codes
 from pipeline.release.pointer import require_release
-from schemas.semantic_id import PARTS, Layout
+from schemas.semantic_id import Layout
 from schemas.tables import RELEASED_IDS
 
 FORMS = ("parquet", "tokens", "tensor")
@@ -97,7 +98,7 @@ def _tokens(rows: DataFrame, layout: Layout, count: int, half: Path) -> dict[str
         code = F.when(pair["code"] == layout.absent, "absent").otherwise(pair["code"].cast("string"))
         return F.concat(F.lit("<"), pair["letter"], F.lit("_"), code, F.lit(">"))
 
-    pairs = F.arrays_zip(letters.alias("letter"), all_codes(layout).alias("code"))
+    pairs = F.arrays_zip(letters.alias("letter"), filled_codes(layout, layout.absent).alias("code"))
     named = rows.select("item_id", "item_hash", pairs.cast("array<struct<letter:string,code:smallint>>").alias("pairs"))
     tokens = F.concat_ws("", F.transform("pairs", token)).alias("tokens")
     _write_parquet(named.select("item_id", "item_hash", tokens).orderBy("item_id"), half / "ids")
@@ -110,7 +111,7 @@ def _tensor(rows: DataFrame, layout: Layout, count: int, half: Path) -> dict[str
     for name in ("codes", "ids", ATTEMPTS):
         (half / name).mkdir()
     shards = max(1, -(-count // FILE_ROWS))
-    ordered = rows.select("item_id", "item_hash", all_codes(layout).alias("codes"))
+    ordered = rows.select("item_id", "item_hash", filled_codes(layout, layout.absent).alias("codes"))
     ordered = ordered.repartitionByRange(shards, "item_id").sortWithinPartitions("item_id")
     schema = "shard int, items bigint"
     written = ordered.mapInArrow(_shard_writer(half, layout.slots), schema).orderBy("shard").collect()
@@ -128,13 +129,6 @@ _WRITERS: dict[str, Callable[[DataFrame, Layout, int, Path], dict[str, Any]]] = 
     "tokens": _tokens,
     "tensor": _tensor,
 }
-
-
-def all_codes(layout: Layout) -> Column:
-    """The codes of every level of a row of ``released_ids``, an absent modality's filled with the codebook's size."""
-    absent = F.lit(layout.absent).cast("smallint")
-    parts = [(part, n) for part, n in zip(PARTS, layout.levels, strict=True) if n]
-    return F.concat(*(F.coalesce(F.col(part), F.array_repeat(absent, n)) for part, n in parts))
 
 
 def level_letters(layout: Layout) -> list[str]:

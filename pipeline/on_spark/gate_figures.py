@@ -13,9 +13,8 @@ from typing import Any
 from pyspark.sql import DataFrame, Row
 from pyspark.sql import functions as F
 
-from schemas.semantic_id import PARTS, Layout
-
-MODALITIES = ("text", "image")
+from pipeline.on_spark.expressions import filled_codes
+from schemas.semantic_id import MODALITIES, Layout
 
 
 def measure(rows: DataFrame, layout: Layout, current: int) -> dict[str, Any]:
@@ -91,10 +90,7 @@ def code_use(rows: DataFrame, layout: Layout) -> dict[str, dict[str, Any]]:
     ``perplexity``, e to the entropy of the codes, over min(K, N): 1 where all are used alike. ``code_share``, the
     largest code's share of items times min(K, N): how many times an even share it has.
     """
-    none = F.lit(-1).cast("smallint")
-    parts = [(part, n) for part, n in zip(PARTS, layout.levels, strict=True) if n]
-    slots = F.concat(*(F.coalesce(F.col(part), F.array_repeat(none, n)) for part, n in parts))
-    codes = rows.select(F.posexplode(slots).alias("slot", "code")).where("code >= 0")
+    codes = rows.select(F.posexplode(filled_codes(layout, absent=-1)).alias("slot", "code")).where("code >= 0")
     uses = codes.groupBy("slot", "code").agg(F.count("*").alias("n"))
     levels = uses.groupBy("slot").agg(
         F.sum("n").alias("items"), F.sum(F.col("n") * F.log("n")).alias("n_log_n"), F.max("n").alias("most")

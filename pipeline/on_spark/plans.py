@@ -18,9 +18,9 @@ from pipeline.lake.plans import Plan, plan_folder, save_plan
 from pipeline.lake.run import Run
 from pipeline.on_spark.current_items import current_items
 from pipeline.on_spark.delta import SparkDelta, spark_delta, spark_uri
+from schemas.semantic_id import MODALITIES
 from schemas.tables import ITEMS, SEMANTIC_IDS, VECTORS
 
-MODALITIES = ("text", "image")
 PART_ROWS = 20_000  # of a file of a plan: the work of one task
 SPARE = 1.02  # a sample by hash has about, not exactly, the size that was asked for
 
@@ -89,8 +89,8 @@ def plan_training(spark: SparkSession, run: Run, encoders: Mapping[str, str], mo
     contents = current.dropDuplicates(["content"]).persist(StorageLevel.DISK_ONLY)
     count = contents.count()
     share = min(1.0, SPARE * most / max(1, count))
-    chosen = contents.where(F.pmod(F.xxhash64("content"), F.lit(1 << 30)) < int(share * (1 << 30)))
-    chosen = chosen.withColumn("number", F.xxhash64("content"))
+    numbered = contents.withColumn("number", F.xxhash64("content"))
+    chosen = numbered.where(F.pmod("number", F.lit(1 << 30)) < int(share * (1 << 30)))
     facts = {"encoders": dict(encoders), "contents": count}
     ready = with_vectors(tables, chosen, encoders)
     columns = ["content", "text_vector", "image_vector"]

@@ -17,9 +17,10 @@ from pipeline.errors import ConfigError, JobError
 from pipeline.lake.artefacts import tokenizer_layout
 from pipeline.lake.run import Run
 from pipeline.on_spark.delta import spark_delta
+from pipeline.on_spark.expressions import filled_codes
 from pipeline.on_spark.sources import key_column, read_source, require_columns
 from pipeline.release.pointer import require_release
-from schemas.semantic_id import PARTS, Layout
+from schemas.semantic_id import Layout
 from schemas.tables import RELEASED_IDS, SEQUENCES
 
 
@@ -74,13 +75,7 @@ def read_events(spark: SparkSession, settings: Interactions) -> DataFrame:
 
 def item_tokens(released: DataFrame, layout: Layout) -> DataFrame:
     """``item_id``, ``item_hash`` and ``tokens`` (every slot, absent ones filled) of rows of ``released_ids``."""
-    absent = F.lit(layout.absent).cast("smallint")
-    filled = [
-        F.coalesce(F.col(part), F.array_repeat(absent, levels))
-        for part, levels in zip(PARTS, layout.levels, strict=True)
-        if levels
-    ]
-    return released.select("item_id", "item_hash", F.concat(*filled).alias("tokens"))
+    return released.select("item_id", "item_hash", filled_codes(layout, layout.absent).alias("tokens"))
 
 
 def with_split(events: DataFrame, cut: float) -> DataFrame:

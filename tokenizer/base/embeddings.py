@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-MODALITIES = ("text", "image")
+from schemas.semantic_id import MODALITIES as MODALITIES  # for those who read embeddings, too
+
 BLOCK = 4096  # rows worked on at a time, which bounds memory
 
 

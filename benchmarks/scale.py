@@ -54,22 +54,27 @@ def config_of(folder: Path, heap: str) -> Config:
     )
 
 
-def build(spark: SparkSession, config: Config, versions: int) -> None:
+def build(spark: SparkSession, config: Config, versions: int, id_bytes: int = 17) -> None:
     """A released lake of so many versions of items, of which 1 % has changed since."""
+
+    def night(name: str, numbers: DataFrame, *, vectors: bool) -> None:
+        item_id = F.concat(F.lit("item-"), F.lpad(F.col("id").cast("string"), id_bytes - 5, "0"))
+        add_night(spark, config, numbers.withColumn("item_id", item_id), name, vectors=vectors)
+
     items = versions * 4 // 5
-    add_night(spark, config, spark.range(items), "first", vectors=True)
-    add_night(spark, config, spark.range(versions - items).withColumn("id", F.col("id") * 4), "second", vectors=True)
+    night("first", spark.range(items), vectors=True)
+    night("second", spark.range(versions - items).withColumn("id", F.col("id") * 4), vectors=True)
     with Run("publish", config) as run:
         run.lake.write_json(f"tokenizers/{TOKENIZER}/config.json", _description().model_dump(mode="json"))
         publish(spark, run, TOKENIZER)
     changed = spark.range(items // CHANGED).withColumn("id", F.col("id") * CHANGED)
-    add_night(spark, config, changed, "third", vectors=False)
+    night("third", changed, vectors=False)
 
 
-def add_night(spark: SparkSession, config: Config, numbers: DataFrame, night: str, *, vectors: bool) -> None:
-    """Versions of the items of these ``numbers`` with a text of their own and, if asked for, vectors and IDs."""
+def add_night(spark: SparkSession, config: Config, named: DataFrame, night: str, *, vectors: bool) -> None:
+    """Versions of the items ``id`` and ``item_id`` with a text of their own and, if asked for, vectors and IDs."""
     text = F.sha2(F.concat_ws(" ", F.lit(night), F.col("id").cast("string")), 256)
-    rows = numbers.select(F.concat(F.lit("item-"), F.lpad("id", 12, "0")).alias("item_id"), text.alias("text_sha"))
+    rows = named.select("item_id", text.alias("text_sha"))
     with Run("extract", config) as run:
         tables = spark_delta(spark, run.lake, config.spark)
         told = {"run_id": F.lit(run.run_id), "extracted_at": F.lit(run.started), "deleted": F.lit(False)}

@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 DEMO ?= demo
+# Each process of the tests has a Spark and a Ray of its own: about 6 GiB.
+PROCESSES ?= 2
 BIN := $(VENV)/bin
 
 .PHONY: demo test lint format clean
@@ -10,7 +12,7 @@ demo: $(VENV)/installed
 	$(BIN)/hisam demo $(DEMO)
 
 test: lint
-	$(BIN)/pytest -m "not slow and not gpu"
+	$(BIN)/pytest -n $(PROCESSES) --dist loadfile -m "not slow and not gpu"
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .

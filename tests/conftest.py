@@ -58,6 +58,8 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
         delta="native" if delta else "embedded",
         conf={
             "spark.driver.memory": "2g",
+            # What lives for minutes is compiled quickly rather than well.
+            "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
             "spark.sql.shuffle.partitions": 2,
             "spark.hadoop.fs.viewfs.mounttable.store.link./pictures": f"file://{mount}",
             "spark.hisam.mount": str(mount),

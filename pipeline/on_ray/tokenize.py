@@ -1,7 +1,6 @@
 """Ray Data: the items of a plan, which brings their vectors, become rows of ``semantic_ids``."""
 
 import logging
-from collections.abc import Iterator
 from functools import partial
 
 import numpy as np
@@ -67,7 +66,7 @@ def _tokenize_chunk(run: Run, plan: Plan, tokenizer: str, chunk: int) -> list[st
     """Stage the IDs of a chunk: the files to commit."""
     lake, parts = run.lake, plan.parts(run.lake, chunk)
     rows = sum(pq.read_metadata(part, filesystem=lake.filesystem).num_rows for part in parts)
-    ids = read_parts(lake, parts, read_vectors).map_batches(
+    ids = read_parts(lake, parts, partial(read_columns, columns=COLUMNS, rows=BATCH)).map_batches(
         TokenizeItems,
         batch_format="pyarrow",
         batch_size=BATCH,
@@ -80,11 +79,6 @@ def _tokenize_chunk(run: Run, plan: Plan, tokenizer: str, chunk: int) -> list[st
             rows_out=pq.read_metadata(lake.path(f"{SEMANTIC_IDS.name}/{file}"), filesystem=lake.filesystem).num_rows
         )
     return files
-
-
-def read_vectors(lake: Lake, part: str) -> Iterator[pa.Table]:
-    """The rows of a part of a plan, a batch at a time."""
-    return read_columns(lake, part, COLUMNS, BATCH)
 
 
 class TokenizeItems:

@@ -12,7 +12,7 @@ demo: $(VENV)/installed
 	$(BIN)/hisam demo $(DEMO)
 
 test: lint
-	$(BIN)/pytest -n $(PROCESSES) --dist loadfile -m "not slow and not gpu"
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(PROCESSES) --dist loadfile -m "not slow and not gpu"
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .

@@ -59,7 +59,7 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
         conf={
             "spark.driver.memory": "2g",
             # What lives for minutes is compiled quickly rather than well.
-            "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
+            "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=256m",
             "spark.sql.shuffle.partitions": 2,
             "spark.hadoop.fs.viewfs.mounttable.store.link./pictures": f"file://{mount}",
             "spark.hisam.mount": str(mount),

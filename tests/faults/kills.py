@@ -57,10 +57,8 @@ PICTURE, WINDOWS = "pipeline.on_spark.prepare:Prepare._picture", "pipeline.on_sp
 TRAINED = {"train-tokenizer": "pipeline.on_ray.training.tokenizer", "train-ranker": "pipeline.on_ray.training.ranker"}
 PURGED = "pipeline.on_spark.delta:EmbeddedDelta.delete"
 
-SHORT = [
+KILLS = [
     Kill("encode", "driver, vectors of chunk 2 written, not committed", at(COMMIT, nth=2), 2),
-]
-LONG = [
     Kill("nightly", "driver, items committed, quarantine not", at(COMMIT, "after", 1)),
     Kill("rollback", "driver, rows restored, pointer not moved", at(RESTORE, "after")),
     Kill("extract", "driver, source staged", at(COMPARE)),

@@ -7,16 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from compare import contents
-from kills import LONG, SHORT, Kill
+from kills import KILLS, Kill
 from shops import Ended, Jobs, Shops, config_of, run_process
 
 from pipeline.lake.storage import Lake
 from schemas.tables import SEMANTIC_IDS, VECTORS, Table
 
-pytestmark = [pytest.mark.spark, pytest.mark.ray]
+pytestmark = [pytest.mark.spark, pytest.mark.ray, pytest.mark.slow]
 
 CHUNKED = {"encode": VECTORS, "tokenize": SEMANTIC_IDS, "backfill": SEMANTIC_IDS}
-KILLS = [*SHORT, *(pytest.param(kill, marks=pytest.mark.slow) for kill in LONG)]
 
 
 @pytest.mark.parametrize("kill", KILLS, ids=lambda kill: kill.id)

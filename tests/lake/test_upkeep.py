@@ -152,7 +152,9 @@ def test_what_a_killed_writer_left_is_swept_and_what_it_committed_stays(
     assert rows(shop.lake) == stored
 
 
-@pytest.mark.parametrize("delta", ["embedded", pytest.param("native", marks=pytest.mark.native_delta)])
+@pytest.mark.parametrize(
+    "delta", ["embedded", pytest.param("native", marks=[pytest.mark.native_delta, pytest.mark.slow])]
+)
 def test_a_compacted_lake_has_the_same_rows_and_ids_and_every_release(
     spark: SparkSession, tmp_path: Path, delta: str
 ) -> None:

@@ -175,6 +175,7 @@ def test_a_dead_worker_changes_nothing_nor_do_files(
     assert fingerprint == undisturbed[0]
 
 
+@pytest.mark.slow
 def test_a_run_after_a_dead_driver_goes_on(undisturbed: tuple[str, Path], tmp_path: Path) -> None:
     config = catalogue(tmp_path / "lake")
     driver = subprocess.Popen(

@@ -114,6 +114,11 @@ def embedded(spark: SparkSession, tmp_path: Path) -> Shop:
     return Shop(spark, tmp_path)
 
 
+native_slowly = pytest.mark.parametrize(
+    "shop", ["embedded", pytest.param("native", marks=[pytest.mark.native_delta, pytest.mark.slow])], indirect=True
+)
+
+
 def versions(lake: Lake, **of: list[tuple[int, bool]]) -> None:
     """Versions by item, oldest first: how many days ago, and whether it is a deletion."""
     for n in range(max(map(len, of.values()))):
@@ -195,6 +200,7 @@ def test_ten_nights_leave_as_many_versions_as_items(embedded: Shop) -> None:
     assert embedded.rows() == before
 
 
+@native_slowly
 def test_nothing_that_is_released_moves(shop: Shop) -> None:
     shop.night({f"i{n}": f"content {n}" for n in range(8)})
     assert shop.publish()
@@ -219,6 +225,7 @@ def test_a_vector_stays_as_long_as_any_version_refers_to_it(embedded: Shop) -> N
     assert content_name("shared") in embedded.column(SEMANTIC_IDS, "content")
 
 
+@native_slowly
 def test_an_item_is_erased_and_nothing_else(shop: Shop) -> None:
     shop.night({"kept": "shared", "gone": "shared", "other": "another"})
     shop.night({"gone": "needle"})

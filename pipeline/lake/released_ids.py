@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow.dataset as ds
 
+from pipeline.lake.storage import spark_uri
 from schemas.tables import RELEASED_IDS
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ class ReleasedIds:
 
     def spark(self, session: "SparkSession") -> "DataFrame":
         """The rows for Spark, which must reach the lake's store by itself."""
-        root = self._lake.table_uri(RELEASED_IDS).replace("s3://", "s3a://", 1)
+        root = spark_uri(self._lake.table_uri(RELEASED_IDS))
         files = self._lake.files(RELEASED_IDS, version=self._version)
         return session.read.parquet(*(f"{root}/{file}" for file in files))
 

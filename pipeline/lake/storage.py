@@ -262,3 +262,8 @@ class Lake:
         folder.mkdir(parents=True, exist_ok=True)
         fs.copy_files(self.path(relative), str(folder), source_filesystem=self.filesystem)
         return folder
+
+
+def spark_uri(uri: str) -> str:
+    """A URI as Hadoop's connectors, and so Spark, spell it."""
+    return uri.replace("s3://", "s3a://", 1) if uri.startswith("s3://") else uri

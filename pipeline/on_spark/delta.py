@@ -24,7 +24,7 @@ from typing_extensions import override
 from pipeline.config.models import SparkSettings
 from pipeline.errors import ConfigError
 from pipeline.lake.commit import METADATA, RUNS, commit, fenced, overtaken, replace_files, staged_files, staging_folder
-from pipeline.lake.storage import Lake
+from pipeline.lake.storage import Lake, spark_uri
 from pipeline.on_spark.object_store import reach_store
 from schemas.tables import Table
 
@@ -290,8 +290,3 @@ def _by_partition(actions: pa.Table, table: Table, where: Mapping[str, str]) -> 
         (dict(zip(table.partition, values, strict=True)), sorted(files)) for values, files in sorted(found.items())
     ]
     return [each for each in named if all(each[0][name] == str(value) for name, value in where.items())]
-
-
-def spark_uri(uri: str) -> str:
-    """A URI as Hadoop's connectors spell it."""
-    return uri.replace("s3://", "s3a://", 1) if uri.startswith("s3://") else uri

@@ -16,11 +16,11 @@ from pipeline.config.models import Catalog
 from pipeline.errors import GateRefused, JobError
 from pipeline.lake.run import Run
 from pipeline.lake.run_records import RunRecords
-from pipeline.lake.storage import Lake
+from pipeline.lake.storage import Lake, spark_uri
 from pipeline.on_spark.caching import kept_on_disk
 from pipeline.on_spark.changes import GONE, Before, Totals, compare, totals
 from pipeline.on_spark.current_items import current_items
-from pipeline.on_spark.delta import spark_delta, spark_uri
+from pipeline.on_spark.delta import spark_delta
 from pipeline.on_spark.expressions import content
 from pipeline.on_spark.picture_stats import with_listing, with_remote_contents
 from pipeline.on_spark.prepare import KNOWN, PREPARED, Prepare

@@ -15,7 +15,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema
 
-from pipeline.on_spark.delta import spark_uri
+from pipeline.lake.storage import spark_uri
 from pipeline.on_spark.pictures import NOT_THERE, ImageFault, local_path
 
 FOLDER = pa.schema(

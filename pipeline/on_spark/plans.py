@@ -16,8 +16,9 @@ from pyspark.sql.window import Window
 from pipeline.errors import JobError
 from pipeline.lake.plans import Plan, plan_folder, save_plan
 from pipeline.lake.run import Run
+from pipeline.lake.storage import spark_uri
 from pipeline.on_spark.current_items import current_items
-from pipeline.on_spark.delta import SparkDelta, spark_delta, spark_uri
+from pipeline.on_spark.delta import SparkDelta, spark_delta
 from schemas.semantic_id import MODALITIES
 from schemas.tables import ITEMS, SEMANTIC_IDS, VECTORS
 

@@ -10,7 +10,7 @@ from pyspark.sql.types import ArrayType, BinaryType
 
 from pipeline.config.models import Catalog, ImageSource
 from pipeline.errors import ConfigError
-from pipeline.on_spark.delta import spark_uri
+from pipeline.lake.storage import spark_uri
 from pipeline.on_spark.prepare import MAX_DETAIL, MAX_ID_BYTES, MAX_PATH, PREPROCESSING, is_local
 from pipeline.on_spark.sources import BAD_ROW, key_column, require_columns, text_column
 from pipeline.on_spark.texts import Template

@@ -2,7 +2,7 @@
 
 A row is one window of one user in time order. Only the end is padded, which causal attention never reads.
 
-Letters: B windows, N items (the longest window of the batch), T semantic tokens of an item.
+Letters: B windows, N items (the longest window of the batch), T semantic tokens of an item, P all items of all windows.
 """
 
 from collections.abc import Iterable, Iterator
@@ -16,8 +16,8 @@ from torch import Tensor
 
 from schemas.semantic_id import Layout
 
-MODEL_COLUMNS = ["tokens", "item_hashes", "labels", "loss_mask", "tokenizer"]
-IMPRESSION_COLUMNS = ["user_id", "item_ids", "train_count"]
+MODEL_COLUMNS = ["tokens", "item_hashes", "labels", "feedback", "times", "loss_mask", "tokenizer"]
+IMPRESSION_COLUMNS = ["user_id", "item_ids", "train_count", "train_clicks", "requests", "known"]
 
 Indices = np.ndarray[tuple[int], np.dtype[np.int64]]
 
@@ -25,12 +25,20 @@ Indices = np.ndarray[tuple[int], np.dtype[np.int64]]
 @dataclass(frozen=True)
 class WindowBatch:
     """Padded windows: int64 ``tokens`` (B, N, T), ``items`` (B, N), hashes of the item ids, and ``labels`` (B, N); bool
-    ``loss_mask`` (B, N), false in padding."""
+    ``loss_mask`` (B, N), false in padding; float32 ``feedback`` (B, N), NaN where there is none; int64 ``seen`` (B, N),
+    how many of the window's items are of an earlier time than each, None where that is its place in every window."""
 
     tokens: Tensor
     items: Tensor
     labels: Tensor
     loss_mask: Tensor
+    feedback: Tensor
+    seen: Tensor | None = None
+
+    @property
+    def inputs(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None]:
+        """What a ranker's ``forward`` and ``remember`` take."""
+        return self.tokens, self.items, self.labels, self.feedback, self.seen
 
     @property
     def windows(self) -> int:
@@ -44,7 +52,8 @@ class WindowBatch:
 
     def to(self, device: torch.device) -> "WindowBatch":
         """The batch on ``device``."""
-        return WindowBatch(*(x.to(device) for x in (self.tokens, self.items, self.labels, self.loss_mask)))
+        tensors = (self.tokens, self.items, self.labels, self.loss_mask, self.feedback, self.seen)
+        return WindowBatch(*(x if x is None else x.to(device) for x in tensors))
 
 
 class WindowError(ValueError):
@@ -67,7 +76,9 @@ def check_windows(
     lengths = window_lengths(windows)
     if len(lengths) and lengths.max() > max_items:
         raise WindowError(f"a window holds {lengths.max()} items where ranker.max_items is {max_items}")
-    per_item_of = {"tokens": layout.slots, "item_hashes": 1, "loss_mask": 1} | ({"item_ids": 1} if impressions else {})
+    per_item_of = {"tokens": layout.slots, "item_hashes": 1, "times": 1, "loss_mask": 1}
+    per_item_of |= {} if windows["feedback"].null_count == windows.num_rows else {"feedback": 1}
+    per_item_of |= dict.fromkeys(("item_ids", "requests", "known") if impressions else (), 1)
     for column, per_item in per_item_of.items():
         wrong = np.flatnonzero(_list_lengths(windows[column]) != lengths * per_item)
         if len(wrong):
@@ -96,7 +107,41 @@ def collate(windows: pa.Table, layout: Layout) -> WindowBatch:
     labels_BN[real_BN] = _flat(windows["labels"])
     loss_mask_BN = np.zeros(real_BN.shape, bool)
     loss_mask_BN[real_BN] = _flat(windows["loss_mask"])
-    return WindowBatch(*map(torch.from_numpy, (tokens_BNT, items_BN, labels_BN, loss_mask_BN)))
+    feedback_BN = np.full(real_BN.shape, np.nan, np.float32)
+    feedback_BN[real_BN] = graded_feedback(windows)
+    seen_BN = padded(windows, earlier(windows))
+    alone = bool((seen_BN == torch.arange(seen_BN.shape[1])).all())
+    tensors = map(torch.from_numpy, (tokens_BNT, items_BN, labels_BN, loss_mask_BN, feedback_BN))
+    return WindowBatch(*tensors, None if alone else seen_BN)
+
+
+def padded(windows: pa.Table, values_P: np.ndarray) -> Tensor:
+    """A value an item of the windows as ``(B, N)``, its place in the window in padding."""
+    real_BN = real_positions(windows)
+    values_BN = np.broadcast_to(np.arange(real_BN.shape[1], dtype=values_P.dtype), real_BN.shape).copy()
+    values_BN[real_BN] = values_P
+    return torch.from_numpy(values_BN)
+
+
+def earlier(windows: pa.Table) -> Indices:
+    """``(P,)``, how many items of its window are of an earlier time than each item: what it may know of."""
+    times_P, lengths = _flat(windows["times"]), window_lengths(windows)
+    window_P, place_P = np.repeat(np.arange(len(lengths)), lengths), places(windows)
+    fresh_P = np.append(True, (times_P[1:] != times_P[:-1]) | (window_P[1:] != window_P[:-1]))[: len(times_P)]
+    return np.maximum.accumulate(np.where(fresh_P, np.arange(len(times_P)), 0)) - np.arange(len(times_P)) + place_P
+
+
+def places(windows: pa.Table) -> Indices:
+    """``(P,)``, the place of each item in its window."""
+    lengths = window_lengths(windows)
+    return np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+
+
+def graded_feedback(windows: pa.Table) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
+    """``(P,)``, NaN where there is none."""
+    if windows["feedback"].null_count == windows.num_rows:
+        return np.full(window_lengths(windows).sum(), np.nan, np.float32)
+    return _flat(windows["feedback"]).astype(np.float32)  # a null comes as NaN
 
 
 def blank_batch(layout: Layout) -> WindowBatch:
@@ -106,6 +151,7 @@ def blank_batch(layout: Layout) -> WindowBatch:
         torch.zeros(1, 1, dtype=torch.int64),
         torch.zeros(1, 1, dtype=torch.int64),
         torch.zeros(1, 1, dtype=torch.bool),
+        torch.full((1, 1), torch.nan),
     )
 
 

@@ -52,8 +52,14 @@ class WindowBatch:
 
     def to(self, device: torch.device) -> "WindowBatch":
         """The batch on ``device``."""
-        tensors = (self.tokens, self.items, self.labels, self.loss_mask, self.feedback, self.seen)
-        return WindowBatch(*(x if x is None else x.to(device) for x in tensors))
+        return WindowBatch(
+            self.tokens.to(device),
+            self.items.to(device),
+            self.labels.to(device),
+            self.loss_mask.to(device),
+            self.feedback.to(device),
+            None if self.seen is None else self.seen.to(device),
+        )
 
 
 class WindowError(ValueError):
@@ -86,7 +92,7 @@ def check_windows(
                 f"row {wrong[0]}: {lengths[wrong[0]]} labels do not go with "
                 f"{_list_lengths(windows[column])[wrong[0]]} {column} ({per_item} an item)"
             )
-    codes = _flat(windows["tokens"])
+    codes = flat(windows["tokens"])
     if len(codes) and (codes.min() < 0 or codes.max() > layout.absent):
         raise WindowError(f"codes run from {codes.min()} to {codes.max()}, outside 0 to {layout.absent}")
 
@@ -100,19 +106,25 @@ def collate(windows: pa.Table, layout: Layout) -> WindowBatch:
     """Rows as one padded batch."""
     real_BN = real_positions(windows)
     tokens_BNT = np.full((*real_BN.shape, layout.slots), layout.absent, np.int64)
-    tokens_BNT[real_BN] = _flat(windows["tokens"]).reshape(-1, layout.slots)
+    tokens_BNT[real_BN] = flat(windows["tokens"]).reshape(-1, layout.slots)
     items_BN = np.zeros(real_BN.shape, np.int64)
-    items_BN[real_BN] = _flat(windows["item_hashes"])
+    items_BN[real_BN] = flat(windows["item_hashes"])
     labels_BN = np.zeros(real_BN.shape, np.int64)
-    labels_BN[real_BN] = _flat(windows["labels"])
+    labels_BN[real_BN] = flat(windows["labels"])
     loss_mask_BN = np.zeros(real_BN.shape, bool)
-    loss_mask_BN[real_BN] = _flat(windows["loss_mask"])
+    loss_mask_BN[real_BN] = flat(windows["loss_mask"])
     feedback_BN = np.full(real_BN.shape, np.nan, np.float32)
     feedback_BN[real_BN] = graded_feedback(windows)
     seen_BN = padded(windows, earlier(windows))
     alone = bool((seen_BN == torch.arange(seen_BN.shape[1])).all())
-    tensors = map(torch.from_numpy, (tokens_BNT, items_BN, labels_BN, loss_mask_BN, feedback_BN))
-    return WindowBatch(*tensors, None if alone else seen_BN)
+    return WindowBatch(
+        torch.from_numpy(tokens_BNT),
+        torch.from_numpy(items_BN),
+        torch.from_numpy(labels_BN),
+        torch.from_numpy(loss_mask_BN),
+        torch.from_numpy(feedback_BN),
+        None if alone else seen_BN,
+    )
 
 
 def padded(windows: pa.Table, values_P: np.ndarray) -> Tensor:
@@ -125,7 +137,7 @@ def padded(windows: pa.Table, values_P: np.ndarray) -> Tensor:
 
 def earlier(windows: pa.Table) -> Indices:
     """``(P,)``, how many items of its window are of an earlier time than each item: what it may know of."""
-    times_P, lengths = _flat(windows["times"]), window_lengths(windows)
+    times_P, lengths = flat(windows["times"]), window_lengths(windows)
     window_P, place_P = np.repeat(np.arange(len(lengths)), lengths), places(windows)
     fresh_P = np.append(True, (times_P[1:] != times_P[:-1]) | (window_P[1:] != window_P[:-1]))[: len(times_P)]
     return np.maximum.accumulate(np.where(fresh_P, np.arange(len(times_P)), 0)) - np.arange(len(times_P)) + place_P
@@ -141,7 +153,7 @@ def graded_feedback(windows: pa.Table) -> np.ndarray[tuple[int], np.dtype[np.flo
     """``(P,)``, NaN where there is none."""
     if windows["feedback"].null_count == windows.num_rows:
         return np.full(window_lengths(windows).sum(), np.nan, np.float32)
-    return _flat(windows["feedback"]).astype(np.float32)  # a null comes as NaN
+    return flat(windows["feedback"]).astype(np.float32)  # a null comes as NaN
 
 
 def blank_batch(layout: Layout) -> WindowBatch:
@@ -194,14 +206,14 @@ def sorted_batches(blocks: Iterable[pa.Table], layout: Layout, batch_items: int)
 
 def period(windows: pa.Table) -> tuple[int | None, int | None]:
     """First and last time of what the loss masks count, milliseconds; none if they count nothing."""
-    ends = pc.min_max(pa.array(_flat(windows["times"])[_flat(windows["loss_mask"]).astype(bool)], pa.int64())).as_py()
+    ends = pc.min_max(pa.array(flat(windows["times"])[flat(windows["loss_mask"]).astype(bool)], pa.int64())).as_py()
     return ends["min"], ends["max"]
 
 
 def counted_between(windows: pa.Table, since: int | None = None, before: int | None = None) -> pa.Table:
     """The windows with what was seen outside of ``since`` to ``before``, milliseconds, taken from their loss masks;
     without those of which nothing is left."""
-    times, mask = _flat(windows["times"]), _flat(windows["loss_mask"]).astype(bool)
+    times, mask = flat(windows["times"]), flat(windows["loss_mask"]).astype(bool)
     mask = mask & (since is None or times >= since) & (before is None or times < before)
     lengths = window_lengths(windows)
     window = np.repeat(np.arange(len(lengths)), lengths)
@@ -231,5 +243,6 @@ def _list_lengths(column: pa.ChunkedArray) -> Indices:
     return pc.list_value_length(column).fill_null(0).to_numpy().astype(np.int64)
 
 
-def _flat(column: pa.ChunkedArray) -> np.ndarray:
+def flat(column: pa.ChunkedArray) -> np.ndarray:
+    """The values of all lists, in order; nulls become NaN."""
     return pc.list_flatten(column).to_numpy(zero_copy_only=False)

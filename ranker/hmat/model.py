@@ -163,7 +163,7 @@ class HMAT(nn.Module):
                 in the history it stands: items of one time share a place. Without, item i stands after i others.
         """
         x_BNSE, feedback_BNE = self.embed(tokens_BNT, items_BN), self.feedback(labels_BN, graded_BN)
-        rotation_NSF = self._rotation(*x_BNSE.shape[1:3], seen_BN)
+        rotation_NSF = self._rotation(x_BNSE.shape[1], x_BNSE.shape[2], seen_BN)
         *inner, last = self.layers
         for block in inner:
             past = block.remember(condensed(x_BNSE), feedback_BNE, rotation_NSF[..., -1, :])
@@ -182,7 +182,7 @@ class HMAT(nn.Module):
     ) -> Memory:
         """All that scoring needs of histories, each of N items that come before the candidates."""
         x_BNSE, feedback_BNE = self.embed(tokens_BNT, items_BN), self.feedback(labels_BN, graded_BN)
-        rotation_NSF = self._rotation(*x_BNSE.shape[1:3], seen_BN)
+        rotation_NSF = self._rotation(x_BNSE.shape[1], x_BNSE.shape[2], seen_BN)
         layers = []
         for block in self.layers:
             layers.append(block.remember(condensed(x_BNSE), feedback_BNE, rotation_NSF[..., -1, :]))

@@ -36,6 +36,10 @@ class Memory:
         """N, the items remembered."""
         return self.layers[0][0].shape[2] - 1
 
+    def to(self, device: torch.device) -> "Memory":
+        """The memories on ``device``."""
+        return Memory([(keys.to(device), values.to(device)) for keys, values in self.layers])
+
     @property
     def nbytes(self) -> int:
         """Bytes of all B memories."""

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from pyspark.sql import SparkSession
 from released_shop import CODES, SHOP, A, ReleasedShop
@@ -89,3 +90,8 @@ def test_seconds_taken_for_milliseconds_stop_the_job(spark: SparkSession, shop: 
     config = log_of(shop, tmp_path, [("u", "i1", 0, 1)], time={"column": "at", "unit": "ms"})
     with pytest.raises(JobError, match="times lie about the year 1,970; is it the right unit"):
         run_of(spark, config)
+
+
+def windows_of(shop: ReleasedShop) -> pa.Table:
+    rows = shop.lake.read(SEQUENCES, SEQUENCES.schema.names)
+    return rows.sort_by([("user_id", "ascending"), ("split", "ascending")])

@@ -89,7 +89,7 @@ def evaluate(run: Run, ranker: str, against: str | None = None) -> dict[str, Any
             hold the same impressions.
     """
     names = [ranker] if against is None else [ranker, against]
-    trained = [_trained(run.lake, name) for name in names]
+    trained = [trained_ranker(run.lake, name) for name in names]
     run.read(SEQUENCES)
     with run.phase("fit references"):
         fitted = fit_references(read_windows(run.lake, trained[0].tokenizer, "train"))
@@ -107,7 +107,13 @@ def evaluate(run: Run, ranker: str, against: str | None = None) -> dict[str, Any
     return figures
 
 
-def _trained(lake: Lake, ranker: str) -> TrainedRanker:
+def trained_ranker(lake: Lake, ranker: str) -> TrainedRanker:
+    """A ranker of the lake.
+
+    Raises:
+        ConfigError: the lake has no such ranker.
+        JobError: it is damaged, or another one.
+    """
     try:
         trained = load(local_folder(lake, "rankers", ranker))
     except ArtefactError as error:

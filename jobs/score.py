@@ -31,6 +31,7 @@ def command(
         "candidates": str(candidates),
         "to": str(to),
         "top": top,
+        "memories": memories,
         "ranker": ranker,
     }
     with Run("score", settings, writes=False, **arguments) as run, ray_session(settings.ray):

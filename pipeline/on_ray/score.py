@@ -42,7 +42,7 @@ from schemas.tables import RELEASED_IDS, SEQUENCES
 logger = logging.getLogger(__name__)
 
 HISTORY = ["user_id", "tokens", "item_hashes", "labels", "feedback", "times", "loss_mask", "latest"]
-REMEMBERED_USERS = 256  # that come to an actor at once
+REMEMBERED_USERS = 64  # that come to an actor at once
 SCORED_USERS = 16
 PAIRS = 4096  # of a user and a candidate that are scored at once
 LISTED = 100  # of what is unknown, in the run record
@@ -115,7 +115,7 @@ def find_candidates(run: Run, trained: TrainedRanker, items: list[str]) -> Candi
     rows = run.lake.read(RELEASED_IDS, columns, where=wanted, version=release.released_ids_version).sort_by("item_id")
     found = rows["item_id"].to_pylist()
     _unknown(run, "items", len(asked), sorted(set(asked) - set(found)), "candidates are released: are these item ids?")
-    return Candidates(found, rows["item_hash"].to_numpy(), _tokens(rows, trained.layout))
+    return Candidates(found, rows["item_hash"].to_numpy().copy(), _tokens(rows, trained.layout))
 
 
 def _tokens(rows: pa.Table, layout: Layout) -> NDArray[np.int64]:
@@ -154,7 +154,8 @@ def _histories(lake: Lake, tokenizer: str, users: list[str], columns: list[str] 
     if not files:
         raise JobError(f"there are no windows of tokenizer {tokenizer}: run sequences while it is released")
     windows = read_files(lake, [lake.path(f"{SEQUENCES.name}/{file}") for file in files], columns)
-    return windows.map_batches(_asked, batch_format="pyarrow", fn_kwargs={"users": pa.array(users, pa.string())})
+    found = windows.map_batches(_asked, batch_format="pyarrow", fn_kwargs={"users": pa.array(users, pa.string())})
+    return found.repartition(target_num_rows_per_block=REMEMBERED_USERS)  # few files still make work for many actors
 
 
 def _asked(windows: pa.Table, users: pa.Array) -> pa.Table:

@@ -127,8 +127,9 @@ def _tallied(lake: Lake, ranker: str, tokenizer: str, references: Mapping[str, R
     windows = read_windows(lake, tokenizer, "test")
     folder_of = partial(local_folder, lake, "rankers", ranker)
     count = windows.count()
-    pool = actor_pool(None, max(1, count // SCORED_WINDOWS))
-    scored = predict(windows, folder_of, tokenizer=tokenizer, references=references, actors=pool["concurrency"])
+    pool = actor_pool(None, -(-count // SCORED_WINDOWS))
+    blocks = windows.repartition(target_num_rows_per_block=SCORED_WINDOWS)  # few files still make work for many actors
+    scored = predict(blocks, folder_of, tokenizer=tokenizer, references=references, actors=pool["concurrency"])
     return tallied(scored, count, references)
 
 

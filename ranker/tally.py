@@ -26,13 +26,13 @@ EPS = np.finfo(np.float64).eps
 
 @dataclass(frozen=True)
 class Tally:
-    """The sums, float64; what has no W is of the first weighting, everybody once."""
+    """The sums; what has no W is of the first weighting, everybody once."""
 
     positive_K: Floats
     negative_K: Floats
     predicted_K: Floats
-    positive_JW: Floats
-    negative_JW: Floats
+    positive_JW: NDArray[np.float32]
+    negative_JW: NDArray[np.float32]
     loss_W: Floats
     auc_W: Floats  # of requests with both classes, times their impressions
     mixed_W: Floats  # impressions of requests with both classes
@@ -43,7 +43,8 @@ class Tally:
 
     def figures(self) -> Floats:
         """``(F, W)``, those of :data:`FIGURES`; NaN where undefined."""
-        auc_W, impressions_W = _auc(self.positive_JW, self.negative_JW), (self.positive_JW + self.negative_JW).sum(0)
+        positive_JW, negative_JW = self.positive_JW.astype(np.float64), self.negative_JW.astype(np.float64)
+        auc_W, impressions_W = _auc(positive_JW, negative_JW), (positive_JW + negative_JW).sum(0)
         auc_W = auc_W - auc_W[0] + _auc(self.positive_K, self.negative_K)
         with np.errstate(divide="ignore", invalid="ignore"):
             return np.stack([auc_W, self.auc_W / self.mixed_W, self.loss_W / impressions_W])
@@ -110,8 +111,8 @@ def tally(user_R: Ints, request_R: Ints, labels_R: Ints, scores_R: Floats, times
         _sums(step_R, clicked_R, STEPS),
         _sums(step_R, ~clicked_R, STEPS),
         _sums(step_R, scores_R, STEPS),
-        positive_JW,
-        negative_JW,
+        positive_JW.astype(np.float32),
+        negative_JW.astype(np.float32),
         loss_U @ times_UW,
         auc_U @ times_UW,
         size_U @ times_UW,

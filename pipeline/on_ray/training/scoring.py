@@ -76,7 +76,7 @@ def predict(
 def fit_references(training: ray.data.Dataset) -> dict[str, Reference]:
     """Every rule of :data:`ranker.baselines.references.REFERENCES`, fitted on training windows, in one process of the
     cluster each, which streams them."""
-    fit = ray.remote(_fit)
+    fit = ray.remote(num_cpus=0)(_fit)  # the cores are for what it reads with
     fitted = {name: fit.remote(training, name) for name in REFERENCES}
     return dict(zip(fitted, ray.get(list(fitted.values())), strict=True))
 

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from ranker.baselines.like_rate import LikeRate, fit_like_rate, fit_like_rate_and_level
+from ranker.baselines.like_rate import fit_like_rate, fit_like_rate_and_level
 
 
 class Reference(Protocol):
@@ -24,7 +24,7 @@ class Reference(Protocol):
         """Click probabilities ``(P,)`` of all items of rows of ``sequences``.
 
         Args:
-            windows: every column of the table.
+            windows: with :data:`ranker.windows.MODEL_COLUMNS` and :data:`~ranker.windows.IMPRESSION_COLUMNS`.
             seen_P: how many first items of its window the score of an item may know the feedback of. What came before
                 the window, nobody knows.
         """
@@ -38,4 +38,4 @@ REFERENCES: dict[str, Callable[[Windows], Reference]] = {
     "like rate + user": fit_like_rate_and_level,
 }
 
-__all__ = ["REFERENCES", "LikeRate", "Reference", "Windows"]
+__all__ = ["REFERENCES", "Reference", "Windows"]

@@ -8,69 +8,28 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from handmade import config_of
-from test_ranker_data import LAYOUT, TOKENIZER, taste_windows
-from writing import as_writer
+from scored_shop import ITEMS, scored_shop, stored
+from test_ranker_data import LAYOUT
 
 from jobs.score import ids_in
 from pipeline.config.models import Config
 from pipeline.errors import ConfigError, JobError
-from pipeline.lake.artefacts import store
-from pipeline.lake.commit import append
 from pipeline.lake.run import Run
 from pipeline.lake.storage import Lake
 from pipeline.on_ray import score as job
 from pipeline.on_ray.score import score
-from ranker.architectures import build
-from ranker.artefact import TrainedRanker, load
-from ranker.config import RankerConfig
+from ranker.artefact import load
 from ranker.hmat.memory_rows import unpack
 from ranker.hmat.model import HMAT
 from ranker.windows import collate
-from schemas.semantic_id import item_hash
-from schemas.tables import RELEASED_IDS, RELEASES, SEQUENCES
+from schemas.tables import SEQUENCES
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray")]
-
-ITEMS = [f"c{n:02}" for n in range(40)]
-SETTINGS = {"dim": 16, "layers": 2, "heads": 2, "max_items": 40, "item_id": {"buckets": 50}}
 
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
-    """Of a lake with released items and sequences of 30 users, of whom half have events of the test period."""
-    config = config_of(tmp_path_factory.mktemp("shop"))
-    lake = as_writer(Lake.create(config.lake))
-    rng = np.random.default_rng(0)
-    ids = [
-        {"item_id": item, "item_hash": item_hash(item), "content": item, "tokenizer": TOKENIZER, "release": 1}
-        | {"shared": rng.integers(0, 6, 2).tolist(), "text": [int(rng.integers(6))], "sid": item}
-        | {"image": [int(rng.integers(6))] if n % 3 else None, "has_text": True, "has_image": n % 3 > 0}
-        for n, item in enumerate(ITEMS)
-    ]
-    append(lake, RELEASED_IDS, pa.Table.from_pylist(ids, RELEASED_IDS.schema))
-    versions = dict.fromkeys(("items_version", "semantic_ids_version", "released_ids_version"), 0)
-    versions["released_ids_version"] = lake.version(RELEASED_IDS) or 0
-    release = {"version": 1, "tokenizer": TOKENIZER, "action": "publish", "gates": "{}", "digest": "", "run_id": "r"}
-    append(lake, RELEASES, pa.Table.from_pylist([release | versions | {"time": 0}], RELEASES.schema))
-    rows = taste_windows(30, seed=1).to_pylist()
-    for n, row in enumerate(rows):
-        row["split"] = "test" if n % 2 else "train"
-        row["times"] = (np.arange(len(row["times"])) // 3).tolist()
-    older = [row | {"split": "train", "latest": False, "labels": [0] * len(row["labels"])} for row in rows[1::2]]
-    append(lake, SEQUENCES, pa.Table.from_pylist(rows + older, SEQUENCES.schema))
-    return config
-
-
-def stored(config: Config, folder: Path, **settings: object) -> str:
-    ranker = RankerConfig.model_validate(SETTINGS | settings)
-    model = build(ranker, LAYOUT)
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.3)
-    trained = TrainedRanker(ranker, LAYOUT, TOKENIZER, model.state_dict())
-    trained.save(folder / "ranker", {})
-    store(as_writer(Lake.create(config.lake)), "rankers", folder / "ranker", trained.fingerprint)
-    return trained.fingerprint
+    return scored_shop(tmp_path_factory.mktemp("shop"))
 
 
 @pytest.mark.parametrize("memories", [False, True])

@@ -43,10 +43,14 @@ def without_history_of(windows: pa.Table, hidden_N: NDArray[np.int64], cut: int)
     keep_R = ~hidden_R | (pc.list_flatten(windows["times"]).to_numpy() >= cut)
     window_R = np.repeat(np.arange(windows.num_rows), lengths.to_numpy())
     offsets = pa.array(np.append(0, np.cumsum(np.bincount(window_R[keep_R], minlength=windows.num_rows))), pa.int32())
-    named = ["item_ids"] if windows["item_ids"].null_count == 0 else []
-    for name in ("item_hashes", *named, "labels", "times", "loss_mask", "train_count"):
+    kept_before = np.append(0, np.cumsum(keep_R))
+    first_R = (np.cumsum(lengths.to_numpy()) - lengths.to_numpy())[window_R]
+    there = [name for name in ("item_ids", "feedback", "requests", "known") if windows[name].null_count == 0]
+    for name in ("item_hashes", *there, "labels", "times", "loss_mask", "train_count", "train_clicks"):
         values = pc.list_flatten(windows[name]).combine_chunks()
-        if name == "train_count":
+        if name == "known":
+            values = pa.array(kept_before[first_R + values.to_numpy()] - kept_before[first_R], values.type)
+        if name in ("train_count", "train_clicks"):
             values = pc.if_else(pa.array(hidden_R), pa.scalar(0, values.type), values)
         lists = pa.ListArray.from_arrays(offsets, values.filter(pa.array(keep_R)))
         windows = windows.set_column(windows.schema.get_field_index(name), name, lists)

@@ -29,28 +29,41 @@ QUALITY = {
 
 
 def show_evaluation(figures: Mapping[str, Any]) -> None:
-    """AUC, GAUC and log loss with their intervals, of all impressions and in slices, and calibration."""
+    """AUC, GAUC by request and log loss with their intervals, of all impressions, beside the cheapest rules, and in
+    slices; the streamed figures, and calibration."""
     title = f"ranker {figures['ranker']} ({figures['arch']}, tokenizer {figures['tokenizer']})"
-    table = _measures(title)
-    _add_measures(table, "all", figures, figures)
+    table, references = _measures(title), figures["references"]
+    _add_measures(table, "all, history frozen at each request", figures, figures)
+    for name, part in references.items():
+        _add_measures(table, f"by {name} alone", part, part)
+    for name, part in references.items():
+        _add_measures(table, f"the ranker less {name}", part["ranker_less"], part["ranker_less"]["differences"])
     for by, name in SLICES.items():
         table.add_section()
         for kind, part in figures[by].items():
             _add_measures(table, name.format(kind), part, part)
+    table.add_section()
+    _add_measures(table, "all, streamed, GAUC by user", figures["streamed"], figures["streamed"])
+    for name, part in references.items():
+        _add_measures(table, f"by {name}, streamed", part["streamed"], part["streamed"])
     console, found = Console(), figures["calibration"]
     console.print(table)
+    requests = figures["gauc_groups"] + figures["one_class_groups"]
+    each = figures["impressions"] / requests if requests else None
     lines = [
         f"calibration        error {_figure(found['error'])}, predicted / observed {_figure(found['ratio'])}",
-        f"left out of GAUC   {figures['one_class_users']:,} users of one class, "
+        f"requests           {requests:,}, {_figure(each)} impressions each",
+        f"left out of GAUC   {figures['one_class_groups']:,} requests of one class, "
         f"{figures['one_class_impressions']:,} impressions",
     ]
     console.print(*lines, sep="\n", highlight=False, soft_wrap=True)
 
 
 def show_comparison(found: Mapping[str, Any]) -> None:
-    """Differences of two rankers with their paired intervals, over all impressions and by training count."""
+    """Differences of two rankers with their paired intervals, over all impressions, streamed, and by training count."""
     table = _measures("the first less the second")
     _add_measures(table, "all", found, found["differences"])
+    _add_measures(table, "all, streamed", found["streamed"], found["streamed"]["differences"])
     for kind, part in found["slices"].items():
         _add_measures(table, SLICES["slices"].format(kind), part, part["differences"])
     Console().print(table)

@@ -1,100 +1,49 @@
-"""AUC, GAUC and log loss under a bootstrap of users: whole users are drawn again, with all their impressions.
+"""How often every user counts in each replicate of a bootstrap: Poisson(1), a function of the user's id alone.
 
-Impressions of one user depend on each other, so drawing impressions would give intervals that are too narrow. Each
-figure is a function of how often every user counts, so a replicate is a few passes over what was sorted once.
+Whole users are drawn again, with all their impressions: those of one user depend on each other, and drawing impressions
+would give intervals that are too narrow. That a draw depends on nothing but the user and the replicate lets parts of
+the data be summed anywhere, in any order, and pairs the draws of whatever is compared.
 
-Letters: R impressions, P positive ones, N negative ones, U users, S users of one sample, B replicates, F figures.
+Letters: U users, B replicates, W = 1 + B weightings, of which the first counts everybody once.
 """
 
+import hashlib
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
-Floats = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
-Ints = np.ndarray[tuple[int], np.dtype[np.int64]]
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 
-FIGURES = ("auc", "gauc", "log_loss")
-REPLICATES = 1000
+REPLICATES = 400
 PERCENTILES = (2.5, 97.5)
+CDF = np.cumsum(np.exp(-1) / np.cumprod([1, *range(1, 15)]))  # of Poisson(1)
+GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
-class Sample:
-    """Figures of a set of impressions, as functions of how often every user counts.
-
-    Args:
-        users_R: int64, numbers of the users.
-        labels_R: 0 or 1.
-        scores_R: float64, click probabilities.
-    """
-
-    def __init__(self, users_R: Ints, labels_R: Ints, scores_R: Floats) -> None:
-        self.user_S, user_R, self.size_S = np.unique(users_R, return_inverse=True, return_counts=True)
-        self.auc_S = user_aucs(user_R, labels_R, scores_R)
-        clicked_R = labels_R == 1
-        self.clicks = int(clicked_R.sum())
-        likelihood_R = np.where(clicked_R, scores_R, 1 - scores_R)
-        eps = np.finfo(np.float64).eps
-        self._loss_S = np.bincount(user_R, -np.log(likelihood_R.clip(eps, 1 - eps)), len(self.user_S))
-        order_R = np.argsort(scores_R)
-        positive_P, negative_N = (order_R[clicked_R[order_R] == kind] for kind in (True, False))
-        self._user_P, self._user_N = user_R[positive_P], user_R[negative_N]
-        self._below_P, self._upto_P = _places(scores_R[negative_N], scores_R[positive_P])
-
-    def figures(self, times_U: Floats | None = None) -> Floats:
-        """``(F,)``, those of :data:`FIGURES`, every user counted ``times_U`` times, else once; NaN where undefined."""
-        times_S = np.ones(len(self.user_S)) if times_U is None else times_U[self.user_S]
-        times_P, negatives = times_S[self._user_P], np.append(0, np.cumsum(times_S[self._user_N]))
-        wins = times_P @ (negatives[self._below_P] + negatives[self._upto_P]) / 2  # a tie is half a win
-        size_S = times_S * self.size_S
-        mixed_S = ~np.isnan(self.auc_S)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            auc = wins / (times_P.sum() * negatives[-1])
-            gauc = (size_S[mixed_S] @ self.auc_S[mixed_S]) / size_S[mixed_S].sum()
-            return np.array([auc, gauc, (times_S @ self._loss_S) / size_S.sum()])
-
-    def intervals(self, draws_BF: Floats) -> dict[str, list[float] | None]:
-        """The 95 % interval of every figure, or difference of figures, from its replicates on this sample.
-
-        Replicates that leave it undefined do not count; one that rests on fewer than two users has no interval.
-        """
-        mixed = int((~np.isnan(self.auc_S)).sum())
-        rests_on = {"auc": len(self.user_S), "gauc": mixed, "log_loss": len(self.user_S)}
-        return {
-            name: _interval(draws_B) if rests_on[name] > 1 else None
-            for name, draws_B in zip(FIGURES, draws_BF.T, strict=True)
-        }
+def weightings(users: Sequence[str], replicates: int = REPLICATES) -> Floats:
+    """``(U, W)``, how often each user counts."""
+    numbers_UB = user_numbers(users)[:, None] + np.arange(1, replicates + 1, dtype=np.uint64) * GOLDEN
+    uniform_UB = (scattered(numbers_UB) >> np.uint64(11)) * 2.0**-53
+    times_UB = np.searchsorted(CDF, uniform_UB, side="right")
+    return np.concatenate([np.ones((len(users), 1)), times_UB], 1)
 
 
-def bootstrap(samples: Sequence[Sample], users: int, replicates: int = REPLICATES, seed: int = 0) -> Floats:
-    """Figures ``(samples, B, F)``; in a replicate all samples see the same draw of ``users`` users."""
-    rng = np.random.default_rng(seed)
-    found = np.empty((len(samples), replicates, len(FIGURES)))
-    for replicate in range(replicates):
-        times_U = np.bincount(rng.integers(0, max(users, 1), users), minlength=users).astype(np.float64)
-        found[:, replicate] = [sample.figures(times_U) for sample in samples]
-    return found
+def user_numbers(users: Sequence[str]) -> NDArray[np.uint64]:
+    """``(U,)``, a hash of each id."""
+    digests = b"".join(hashlib.blake2b(user.encode(), digest_size=8).digest() for user in users)
+    return np.frombuffer(digests, np.uint64)
 
 
-def user_aucs(user_R: Ints, labels_R: Ints, scores_R: Floats) -> Floats:
-    """``(S,)``, each user's own AUC, NaN where all labels are of one class; users are numbered from 0 without gaps."""
-    _, level_R = np.unique(scores_R, return_inverse=True)
-    key_R = user_R * len(user_R) + level_R  # sorts by user, then by score
-    clicked_R = labels_R == 1
-    user_P, user_N = user_R[clicked_R], user_R[~clicked_R]
-    users = int(user_R.max(initial=-1)) + 1
-    positives_S, negatives_S = np.bincount(user_P, minlength=users), np.bincount(user_N, minlength=users)
-    below_P, upto_P = _places(np.sort(key_R[~clicked_R]), key_R[clicked_R])
-    first_S = np.cumsum(negatives_S) - negatives_S
-    wins_S = np.bincount(user_P, (below_P + upto_P) / 2 - first_S[user_P], users)
-    with np.errstate(invalid="ignore"):
-        return wins_S / (positives_S * negatives_S)
+def scattered(numbers: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Each number's bits mixed (the end of SplitMix64): neighbours have nothing in common."""
+    numbers = (numbers ^ (numbers >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    numbers = (numbers ^ (numbers >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return numbers ^ (numbers >> np.uint64(31))
 
 
-def _places(sorted_N: np.ndarray, values_P: np.ndarray) -> tuple[Ints, Ints]:
-    """How many of ``sorted_N`` lie below each value, and how many do not lie above it."""
-    return np.searchsorted(sorted_N, values_P, "left"), np.searchsorted(sorted_N, values_P, "right")
-
-
-def _interval(draws_B: Floats) -> list[float] | None:
+def interval(draws_B: Floats) -> list[float] | None:
+    """The 95 % interval of a figure from its replicates; those that leave it undefined do not count."""
     defined = draws_B[~np.isnan(draws_B)]
     return np.percentile(defined, PERCENTILES).tolist() if len(defined) else None

@@ -42,6 +42,7 @@ class RankerConfig(BaseModel):
     free_dropout: float = Field(
         default=0.0, ge=0, lt=1, description="chance that code vectors and ID of an item are hidden in training"
     )
+    feedback: bool = Field(default=False, description="read the graded feedback of the past beside its labels")
     rope_base: float = Field(default=10_000.0, gt=1, description="longest wavelength of the rotary positions / 2π")
 
     epochs: int = Field(default=3, ge=1, le=1000, description="passes over the training windows")

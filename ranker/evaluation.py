@@ -1,23 +1,31 @@
-"""How good a ranker is: AUC, GAUC, log loss, calibration, with intervals; and how much better than another.
+"""How good a ranker is: AUC, GAUC, log loss, calibration, with intervals; how much better than another; and beside what
+the cheapest rules get on the same impressions.
 
-GAUC is the mean of the users' own AUCs weighted by their impressions (Zhu et al., DIN); a user whose impressions
-are all of one class has none, is left out and counted. Intervals are of 95 %, from a bootstrap of users.
+A ranker ranks the candidates of one request by what was known before it, so the primary figures are of *frozen*
+scores, each made from the user's history as it was when the request began, and GAUC is the mean of the requests' own
+AUCs weighted by their impressions. A request whose impressions are all of one class has none, is left out and counted.
 
-R impressions, U users, S users of a slice.
+The *streamed* figures, whose memory runs on from impression to impression and whose GAUC is by user (Zhu et al., DIN),
+stand beside them. They punish what follows a user's own rate: a click raises the scores of all that comes after it, so
+that within a user scores and labels are anti-correlated. Where labels are coin flips given the user they say far less
+than .5.
+
+Intervals are of 95 %, from a bootstrap of users. R impressions, U users, W weightings of the users.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from ranker.bootstrap import FIGURES, REPLICATES, Floats, Ints, Sample, bootstrap, user_aucs
+from ranker.bootstrap import REPLICATES, Floats, Ints, scattered, user_numbers, weightings
+from ranker.tally import FIGURES, Tally, calibration, grouped_aucs, tally
 
 COUNTS = {"0": (0, 0), "1-10": (1, 10), "11-100": (11, 100), "101+": (101, 2**62)}
 MISSING = ("none", "text", "image")
-IMPRESSION = ("user_id", "item_id", "label")
-BINS = 10
+WHOLE, STREAMED = "score", "streamed"
 
 Masks = dict[str, np.ndarray]
 
@@ -26,133 +34,154 @@ class ImpressionError(ValueError):
     """Two rankers were not scored on the same impressions."""
 
 
-def report(impressions: pa.Table, replicates: int = REPLICATES) -> dict[str, Any]:
-    """Figures and ``calibration`` over all impressions; figures in slices: ``slices`` by ``train_count``,
-    ``by_history``, ``by_missing``. ``intervals`` go with each.
+@dataclass(frozen=True)
+class Tallies:
+    """A tally of every score column and slice, and a ``digest`` of the impressions in any order."""
+
+    by_name: dict[str, Tally]
+    digest: int
+
+    def __add__(self, other: "Tallies") -> "Tallies":
+        parts = {name: part + other.by_name[name] for name, part in self.by_name.items()}
+        return Tallies(parts, (self.digest + other.digest) % 2**64)
+
+
+def streamed(name: str) -> str:
+    """The column of a reference's streamed scores."""
+    return f"{name}, {STREAMED}"
+
+
+def tallies(impressions: pa.Table, references: Sequence[str] = (), replicates: int = REPLICATES) -> Tallies:
+    """The tallies of impressions, with whole requests among them.
 
     Args:
-        impressions: a row an impression: ``user_id``, ``label`` (0 or 1), ``score`` (click probability),
-            ``train_count`` (how often the item occurs in training), ``history`` (earlier items that the ranker saw),
-            ``missing`` (the modality that the item lacks, or ``none``).
+        impressions: a row an impression: ``user_id``, ``item_hash``, ``request`` (a number, of the user), ``label`` (0
+            or 1), ``score`` and ``streamed`` (click probabilities, frozen and streamed), ``train_count`` (how often
+            the item occurs in training), ``history`` (earlier items that the frozen score knows), ``missing`` (the
+            modality that the item lacks, or ``none``), and both scores of every reference: a column of its name, and
+            :func:`streamed`.
+        references: their names.
         replicates: of the bootstrap.
+    """
+    names, user_R = np.unique(impressions["user_id"].to_numpy(zero_copy_only=False), return_inverse=True)
+    request_R = _numbered(user_R, impressions["request"].to_numpy().astype(np.int64))
+    labels_R, times_UW = impressions["label"].to_numpy().astype(np.int64), weightings(names.tolist(), replicates)
+
+    def of(column: str, group_R: Ints, mask_R: np.ndarray | slice = slice(None)) -> Tally:
+        scores_R = impressions[column].to_numpy().astype(np.float64)
+        return tally(user_R[mask_R], group_R[mask_R], labels_R[mask_R], scores_R[mask_R], times_UW)
+
+    found = {WHOLE: of(WHOLE, request_R), STREAMED: of(STREAMED, user_R)}
+    for name in references:
+        found |= {name: of(name, request_R), streamed(name): of(streamed(name), user_R)}
+    for by, masks in _slices(impressions).items():
+        found |= {f"{by}/{name}": of(WHOLE, request_R, mask_R) for name, mask_R in masks.items()}
+    return Tallies(found, _digest(names.tolist(), user_R, impressions["item_hash"].to_numpy(), labels_R))
+
+
+def report(impressions: pa.Table, references: Sequence[str] = (), replicates: int = REPLICATES) -> dict[str, Any]:
+    """:func:`measure` of impressions that fit into memory, see :func:`tallies`."""
+    return measure(tallies(impressions, references, replicates), references)
+
+
+def measure(found: Tallies, references: Sequence[str] = ()) -> dict[str, Any]:
+    """Figures, ``calibration`` and the ``streamed`` figures over all impressions; ``references``, each with its figures
+    and the ranker's less its own; frozen figures in slices: ``slices`` by ``train_count``, ``by_history``,
+    ``by_missing``. ``intervals`` go with each.
 
     Returns:
         A dictionary that JSON can hold; what the impressions do not define is ``None``.
     """
-    columns = users, labels, scores = _columns(impressions)
-    missing = impressions["missing"].to_numpy(zero_copy_only=False)
-    slices: dict[str, Masks] = {
-        "slices": _by_count(impressions["train_count"]),
-        "by_history": _by_count(impressions["history"]),
-        "by_missing": {name: missing == name for name in MISSING},
+    parts = found.by_name
+    beside = {
+        name: _figures(parts[name])
+        | {"streamed": _figures(parts[streamed(name)]), "ranker_less": _difference(parts[WHOLE], parts[name])}
+        for name in references
     }
-    samples = [Sample(*columns), *(_sample(columns, mask) for by in slices.values() for mask in by.values())]
-    draws = bootstrap(samples, _users(users), replicates)
-    whole, *parts = (measure(s) | {"intervals": s.intervals(d)} for s, d in zip(samples, draws, strict=True))
-    remaining = iter(parts)
-    sliced = {by: {name: next(remaining) for name in masks} for by, masks in slices.items()}
-    return whole | {"calibration": calibration(labels, scores)} | sliced
+    sliced = {
+        by: {name: _figures(parts[f"{by}/{name}"]) for name in names}
+        for by, names in (("slices", COUNTS), ("by_history", COUNTS), ("by_missing", MISSING))
+    }
+    whole = _figures(parts[WHOLE]) | {"streamed": _figures(parts[STREAMED]), "references": beside}
+    return whole | {"calibration": calibration(parts[WHOLE])} | sliced
 
 
-def compare(a: pa.Table, b: pa.Table, replicates: int = REPLICATES) -> dict[str, Any]:
+def compare(a: Tallies, b: Tallies) -> dict[str, Any]:
     """``differences``, a's figures less b's on the same impressions, and their paired ``intervals``: every replicate
-    draws the same users for both. Over all impressions, and in ``slices`` by the ``train_count`` of ``a``.
+    draws the same users for both. Over all impressions, ``streamed``, and in ``slices`` by ``train_count``.
 
     Raises:
         ImpressionError: ``a`` and ``b`` are not of the same users, items and labels.
     """
-    a, b = (rows.sort_by([(name, "ascending") for name in IMPRESSION]) for rows in (a, b))
-    _check_same(a, b)
-    ours, theirs = _columns(a), _columns(b)
-    everything = np.ones(a.num_rows, bool)
-    masks = {"all": everything} | _by_count(a["train_count"])
-    pairs = [(_sample(ours, mask), _sample(theirs, mask)) for mask in masks.values()]
-    draws = bootstrap([sample for pair in pairs for sample in pair], _users(ours[0]), replicates)
-    found = {
-        name: {
-            "impressions": int(mask.sum()),
-            "differences": _named(our.figures() - their.figures()),
-            "intervals": our.intervals(our_draws - their_draws),
-        }
-        for (name, mask), (our, their), our_draws, their_draws in zip(
-            masks.items(), pairs, draws[::2], draws[1::2], strict=True
-        )
+    ours, theirs = (found.by_name[WHOLE].count("impressions") for found in (a, b))
+    if ours != theirs:
+        raise ImpressionError(f"the impressions are not the same: {ours:,} and {theirs:,}")
+    if a.digest != b.digest:
+        raise ImpressionError(f"the {ours:,} impressions are not of the same users, items and labels")
+
+    def less(name: str) -> dict[str, Any]:
+        return _difference(a.by_name[name], b.by_name[name])
+
+    return less(WHOLE) | {"streamed": less(STREAMED), "slices": {name: less(f"slices/{name}") for name in COUNTS}}
+
+
+def grouped_auc(groups_R: Ints, labels_R: Ints, scores_R: Floats) -> dict[str, Any]:
+    """``gauc`` by any groups (users, requests), of how many, ``gauc_groups``, and how many are of one class."""
+    _, group_R, size_G = np.unique(groups_R, return_inverse=True, return_counts=True)
+    auc_G = grouped_aucs(group_R, labels_R, scores_R)
+    mixed_G = ~np.isnan(auc_G)
+    return {
+        "gauc": float(np.average(auc_G[mixed_G], weights=size_G[mixed_G])) if mixed_G.any() else None,
+        "gauc_groups": int(mixed_G.sum()),
+        "one_class_groups": int((~mixed_G).sum()),
+        "one_class_impressions": int(size_G[~mixed_G].sum()),
     }
-    return found.pop("all") | {"slices": found}
 
 
-def measure(sample: Sample) -> dict[str, Any]:
-    """Figures of one set of impressions, without intervals."""
-    impressions = int(sample.size_S.sum())
+def _figures(found: Tally) -> dict[str, Any]:
+    impressions, figures_FW = found.count("impressions"), found.figures()
+    requests, mixed = found.count("requests"), found.count("mixed_requests")
     return (
-        {"impressions": impressions, "positive_rate": sample.clicks / impressions if impressions else None}
-        | _named(sample.figures())
-        | _grouped(sample.auc_S, sample.size_S)
+        {"impressions": impressions, "positive_rate": found.count("clicks") / impressions if impressions else None}
+        | _named(figures_FW[:, 0])
+        | {"gauc_groups": mixed, "one_class_groups": requests - mixed}
+        | {"one_class_impressions": found.count("one_class_impressions"), "intervals": found.intervals(figures_FW)}
     )
 
 
-def grouped_auc(users: Ints, labels: Ints, scores: Floats) -> dict[str, Any]:
-    """``gauc`` and the users and impressions it rests on or leaves out, all users at once."""
-    _, user_R, size_S = np.unique(users, return_inverse=True, return_counts=True)
-    return _grouped(user_aucs(user_R, labels, scores), size_S)
-
-
-def calibration(labels: Ints, scores: Floats) -> dict[str, Any]:
-    """``error``, the expected calibration error over bins of equally many impressions (equal scores stay together),
-    ``ratio`` of the mean prediction to the mean label, and the ``bins``."""
-    first_R = np.searchsorted(np.sort(scores), scores)
-    bin_R = first_R * BINS // max(len(scores), 1)
-    size, predicted, observed = (np.bincount(bin_R, weights, BINS) for weights in (None, scores, labels))
+def _difference(ours: Tally, theirs: Tally) -> dict[str, Any]:
+    less_FW = ours.figures() - theirs.figures()
     return {
-        "error": float(np.abs(predicted - observed).sum() / len(scores)) if len(scores) else None,
-        "ratio": float(scores.sum() / labels.sum()) if labels.any() else None,
-        "bins": [
-            {"impressions": int(n), "predicted": float(p / n), "observed": float(o / n)}
-            for n, p, o in zip(size, predicted, observed, strict=True)
-            if n
-        ],
+        "impressions": ours.count("impressions"),
+        "differences": _named(less_FW[:, 0]),
+        "intervals": ours.intervals(less_FW),
     }
 
 
-def _grouped(auc_S: Floats, size_S: Ints) -> dict[str, Any]:
-    mixed_S = ~np.isnan(auc_S)
+def _slices(impressions: pa.Table) -> dict[str, Masks]:
+    missing = impressions["missing"].to_numpy(zero_copy_only=False)
     return {
-        "gauc": float(np.average(auc_S[mixed_S], weights=size_S[mixed_S])) if mixed_S.any() else None,
-        "gauc_users": int(mixed_S.sum()),
-        "one_class_users": int((~mixed_S).sum()),
-        "one_class_impressions": int(size_S[~mixed_S].sum()),
+        "slices": _by_count(impressions["train_count"]),
+        "by_history": _by_count(impressions["history"]),
+        "by_missing": {name: missing == name for name in MISSING},
     }
-
-
-def _check_same(a: pa.Table, b: pa.Table) -> None:
-    a, b = (pa.table({name: rows[name] for name in IMPRESSION}) for rows in (a, b))
-    if a.num_rows != b.num_rows:
-        raise ImpressionError(f"the impressions are not the same: {a.num_rows:,} and {b.num_rows:,}")
-    same = np.logical_and.reduce([pc.equal(a[name], b[name]).to_numpy() for name in IMPRESSION])
-    if not same.all():
-        row = int(np.argmin(same))
-        first, second = (rows.slice(row, 1).to_pylist()[0] for rows in (a, b))
-        raise ImpressionError(f"the impressions are not the same: {first} of one, {second} of the other")
-
-
-def _columns(impressions: pa.Table) -> tuple[Ints, Ints, Floats]:
-    """Users as numbers in the order of their ids, so that figures do not depend on the order of rows."""
-    _, users = np.unique(impressions["user_id"].to_numpy(zero_copy_only=False), return_inverse=True)
-    return users, impressions["label"].to_numpy().astype(np.int64), impressions["score"].to_numpy().astype(np.float64)
-
-
-def _users(users: Ints) -> int:
-    return int(users.max(initial=-1)) + 1
-
-
-def _sample(columns: tuple[Ints, Ints, Floats], mask: np.ndarray) -> Sample:
-    users, labels, scores = columns
-    return Sample(users[mask], labels[mask], scores[mask])
 
 
 def _by_count(column: pa.ChunkedArray) -> Masks:
     counts = column.to_numpy()
     return {name: (low <= counts) & (counts <= high) for name, (low, high) in COUNTS.items()}
+
+
+def _numbered(user_R: Ints, request_R: Ints) -> Ints:
+    """A number a request, other users' others."""
+    least = request_R.min(initial=0)
+    return user_R * (request_R.max(initial=0) - least + 1) + request_R - least
+
+
+def _digest(users: Sequence[str], user_R: Ints, item_R: Ints, labels_R: Ints) -> int:
+    """Of users, items and labels, in any order; parts add up."""
+    items_R = scattered(item_R.astype(np.uint64)) + labels_R.astype(np.uint64)
+    return int(scattered(user_numbers(users)[user_R] + items_R).sum(dtype=np.uint64))
 
 
 def _named(figures: Floats) -> dict[str, float | None]:

@@ -187,7 +187,7 @@ class Training:
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate(progress.all_steps, progress.all_windows, self.windows * config.epochs, config)
         with self._autocast():
-            logits_BN = self.model(batch.tokens, batch.items, batch.labels)
+            logits_BN = self.model(*batch.inputs)
         loss = loss_sum(logits_BN, batch)
         self.optimiser.zero_grad(set_to_none=True)
         (loss * size / max(1, impressions)).backward()  # DDP averages over the workers
@@ -214,7 +214,7 @@ class Training:
         loss, impressions = 0.0, 0
         for batch in (batch.to(self.device) for batch in batches):
             with self._autocast():
-                logits_BN = self._alone(batch.tokens, batch.items, batch.labels)
+                logits_BN = self._alone(*batch.inputs)
             loss, impressions = loss + loss_sum(logits_BN, batch).item(), impressions + batch.impressions
         loss, counted = sum_over_workers((loss, impressions), self.device)
         return loss / max(1, counted)

@@ -2,7 +2,7 @@
 
 A row is one window of one user in time order. Only the end is padded, which causal attention never reads.
 
-Letters: B windows, N items (the longest window of the batch), T semantic tokens of an item.
+Letters: B windows, N items (the longest window of the batch), T semantic tokens of an item, P all items of all windows.
 """
 
 from collections.abc import Iterable, Iterator
@@ -16,8 +16,8 @@ from torch import Tensor
 
 from schemas.semantic_id import Layout
 
-MODEL_COLUMNS = ["tokens", "item_hashes", "labels", "loss_mask", "tokenizer"]
-IMPRESSION_COLUMNS = ["user_id", "item_ids", "train_count"]
+MODEL_COLUMNS = ["tokens", "item_hashes", "labels", "feedback", "times", "loss_mask", "tokenizer"]
+IMPRESSION_COLUMNS = ["user_id", "item_ids", "train_count", "train_clicks", "requests", "known"]
 
 Indices = np.ndarray[tuple[int], np.dtype[np.int64]]
 
@@ -25,12 +25,20 @@ Indices = np.ndarray[tuple[int], np.dtype[np.int64]]
 @dataclass(frozen=True)
 class WindowBatch:
     """Padded windows: int64 ``tokens`` (B, N, T), ``items`` (B, N), hashes of the item ids, and ``labels`` (B, N); bool
-    ``loss_mask`` (B, N), false in padding."""
+    ``loss_mask`` (B, N), false in padding; float32 ``feedback`` (B, N), NaN where there is none; int64 ``seen`` (B, N),
+    how many of the window's items are of an earlier time than each, None where that is its place in every window."""
 
     tokens: Tensor
     items: Tensor
     labels: Tensor
     loss_mask: Tensor
+    feedback: Tensor
+    seen: Tensor | None = None
+
+    @property
+    def inputs(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None]:
+        """What a ranker's ``forward`` and ``remember`` take."""
+        return self.tokens, self.items, self.labels, self.feedback, self.seen
 
     @property
     def windows(self) -> int:
@@ -44,7 +52,14 @@ class WindowBatch:
 
     def to(self, device: torch.device) -> "WindowBatch":
         """The batch on ``device``."""
-        return WindowBatch(*(x.to(device) for x in (self.tokens, self.items, self.labels, self.loss_mask)))
+        return WindowBatch(
+            self.tokens.to(device),
+            self.items.to(device),
+            self.labels.to(device),
+            self.loss_mask.to(device),
+            self.feedback.to(device),
+            None if self.seen is None else self.seen.to(device),
+        )
 
 
 class WindowError(ValueError):
@@ -67,7 +82,9 @@ def check_windows(
     lengths = window_lengths(windows)
     if len(lengths) and lengths.max() > max_items:
         raise WindowError(f"a window holds {lengths.max()} items where ranker.max_items is {max_items}")
-    per_item_of = {"tokens": layout.slots, "item_hashes": 1, "loss_mask": 1} | ({"item_ids": 1} if impressions else {})
+    per_item_of = {"tokens": layout.slots, "item_hashes": 1, "times": 1, "loss_mask": 1}
+    per_item_of |= {} if windows["feedback"].null_count == windows.num_rows else {"feedback": 1}
+    per_item_of |= dict.fromkeys(("item_ids", "requests", "known") if impressions else (), 1)
     for column, per_item in per_item_of.items():
         wrong = np.flatnonzero(_list_lengths(windows[column]) != lengths * per_item)
         if len(wrong):
@@ -75,7 +92,7 @@ def check_windows(
                 f"row {wrong[0]}: {lengths[wrong[0]]} labels do not go with "
                 f"{_list_lengths(windows[column])[wrong[0]]} {column} ({per_item} an item)"
             )
-    codes = _flat(windows["tokens"])
+    codes = flat(windows["tokens"])
     if len(codes) and (codes.min() < 0 or codes.max() > layout.absent):
         raise WindowError(f"codes run from {codes.min()} to {codes.max()}, outside 0 to {layout.absent}")
 
@@ -89,14 +106,54 @@ def collate(windows: pa.Table, layout: Layout) -> WindowBatch:
     """Rows as one padded batch."""
     real_BN = real_positions(windows)
     tokens_BNT = np.full((*real_BN.shape, layout.slots), layout.absent, np.int64)
-    tokens_BNT[real_BN] = _flat(windows["tokens"]).reshape(-1, layout.slots)
+    tokens_BNT[real_BN] = flat(windows["tokens"]).reshape(-1, layout.slots)
     items_BN = np.zeros(real_BN.shape, np.int64)
-    items_BN[real_BN] = _flat(windows["item_hashes"])
+    items_BN[real_BN] = flat(windows["item_hashes"])
     labels_BN = np.zeros(real_BN.shape, np.int64)
-    labels_BN[real_BN] = _flat(windows["labels"])
+    labels_BN[real_BN] = flat(windows["labels"])
     loss_mask_BN = np.zeros(real_BN.shape, bool)
-    loss_mask_BN[real_BN] = _flat(windows["loss_mask"])
-    return WindowBatch(*map(torch.from_numpy, (tokens_BNT, items_BN, labels_BN, loss_mask_BN)))
+    loss_mask_BN[real_BN] = flat(windows["loss_mask"])
+    feedback_BN = np.full(real_BN.shape, np.nan, np.float32)
+    feedback_BN[real_BN] = graded_feedback(windows)
+    seen_BN = padded(windows, earlier(windows))
+    alone = bool((seen_BN == torch.arange(seen_BN.shape[1])).all())
+    return WindowBatch(
+        torch.from_numpy(tokens_BNT),
+        torch.from_numpy(items_BN),
+        torch.from_numpy(labels_BN),
+        torch.from_numpy(loss_mask_BN),
+        torch.from_numpy(feedback_BN),
+        None if alone else seen_BN,
+    )
+
+
+def padded(windows: pa.Table, values_P: np.ndarray) -> Tensor:
+    """A value an item of the windows as ``(B, N)``, its place in the window in padding."""
+    real_BN = real_positions(windows)
+    values_BN = np.broadcast_to(np.arange(real_BN.shape[1], dtype=values_P.dtype), real_BN.shape).copy()
+    values_BN[real_BN] = values_P
+    return torch.from_numpy(values_BN)
+
+
+def earlier(windows: pa.Table) -> Indices:
+    """``(P,)``, how many items of its window are of an earlier time than each item: what it may know of."""
+    times_P, lengths = flat(windows["times"]), window_lengths(windows)
+    window_P, place_P = np.repeat(np.arange(len(lengths)), lengths), places(windows)
+    fresh_P = np.append(True, (times_P[1:] != times_P[:-1]) | (window_P[1:] != window_P[:-1]))[: len(times_P)]
+    return np.maximum.accumulate(np.where(fresh_P, np.arange(len(times_P)), 0)) - np.arange(len(times_P)) + place_P
+
+
+def places(windows: pa.Table) -> Indices:
+    """``(P,)``, the place of each item in its window."""
+    lengths = window_lengths(windows)
+    return np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+
+
+def graded_feedback(windows: pa.Table) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
+    """``(P,)``, NaN where there is none."""
+    if windows["feedback"].null_count == windows.num_rows:
+        return np.full(window_lengths(windows).sum(), np.nan, np.float32)
+    return flat(windows["feedback"]).astype(np.float32)  # a null comes as NaN
 
 
 def blank_batch(layout: Layout) -> WindowBatch:
@@ -106,6 +163,7 @@ def blank_batch(layout: Layout) -> WindowBatch:
         torch.zeros(1, 1, dtype=torch.int64),
         torch.zeros(1, 1, dtype=torch.int64),
         torch.zeros(1, 1, dtype=torch.bool),
+        torch.full((1, 1), torch.nan),
     )
 
 
@@ -148,14 +206,14 @@ def sorted_batches(blocks: Iterable[pa.Table], layout: Layout, batch_items: int)
 
 def period(windows: pa.Table) -> tuple[int | None, int | None]:
     """First and last time of what the loss masks count, milliseconds; none if they count nothing."""
-    ends = pc.min_max(pa.array(_flat(windows["times"])[_flat(windows["loss_mask"]).astype(bool)], pa.int64())).as_py()
+    ends = pc.min_max(pa.array(flat(windows["times"])[flat(windows["loss_mask"]).astype(bool)], pa.int64())).as_py()
     return ends["min"], ends["max"]
 
 
 def counted_between(windows: pa.Table, since: int | None = None, before: int | None = None) -> pa.Table:
     """The windows with what was seen outside of ``since`` to ``before``, milliseconds, taken from their loss masks;
     without those of which nothing is left."""
-    times, mask = _flat(windows["times"]), _flat(windows["loss_mask"]).astype(bool)
+    times, mask = flat(windows["times"]), flat(windows["loss_mask"]).astype(bool)
     mask = mask & (since is None or times >= since) & (before is None or times < before)
     lengths = window_lengths(windows)
     window = np.repeat(np.arange(len(lengths)), lengths)
@@ -185,5 +243,6 @@ def _list_lengths(column: pa.ChunkedArray) -> Indices:
     return pc.list_value_length(column).fill_null(0).to_numpy().astype(np.int64)
 
 
-def _flat(column: pa.ChunkedArray) -> np.ndarray:
+def flat(column: pa.ChunkedArray) -> np.ndarray:
+    """The values of all lists, in order; nulls become NaN."""
     return pc.list_flatten(column).to_numpy(zero_copy_only=False)

@@ -229,9 +229,14 @@ SEQUENCES = Table(
             _column("item_ids", pa.list_(pa.string()), null=True),  # of the test split alone
             _column("tokens", CODES),
             _column("labels", pa.list_(pa.int8())),
+            _column("feedback", pa.list_(pa.float32()), null=True),  # graded, null where the log has none
             _column("times", pa.list_(pa.int64())),  # milliseconds since 1970-01-01 UTC
             _column("loss_mask", pa.list_(pa.bool_())),
-            _column("train_count", pa.list_(pa.int32())),
+            _column("train_count", pa.list_(pa.int32())),  # training events of the item
+            _column("train_clicks", pa.list_(pa.int32())),  # of these, positive ones
+            _column("requests", pa.list_(pa.int32()), null=True),  # of the test split: number of the user's request
+            _column("known", pa.list_(pa.int32()), null=True),  # and how many of the window's events came before it
+            _column("latest", pa.bool_()),  # whether it ends with the user's last event, in one window a user
             _column("split", pa.string()),
             _column("tokenizer", pa.string()),
         ]

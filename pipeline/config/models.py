@@ -79,6 +79,10 @@ class Interactions(Section):
     item: str
     time: Time
     label: str
+    feedback: str | None = Field(
+        None, description="a numeric Spark SQL expression, graded feedback beside the label: a rating, ln(1 + dwell)"
+    )
+    request: str | None = Field(None, description="the column that names the request which an impression was part of")
 
 
 class Encoder(Section):
@@ -105,6 +109,17 @@ class Split(Section):
     """Train and test, by one global point in time."""
 
     test_fraction: float = Field(0.1, gt=0, lt=1)
+
+
+class Evaluation(Section):
+    """What a request is: the impressions that are ranked together, by what was known before the first of them."""
+
+    requests: Literal["auto", "time", "blocks"] = Field(
+        "auto",
+        description="auto: interactions.request, else blocks; time: all of a user at one time; blocks: a user's test "
+        "events in order, so many at once, those of one time together",
+    )
+    block: int = Field(20, ge=2, le=100_000, description="events of a block")
 
 
 class SparkSettings(Section):
@@ -175,6 +190,7 @@ class Config(Section):
     tokenizer: TokenizerConfig = TokenizerConfig()
     ranker: RankerConfig = RankerConfig()
     split: Split = Split()
+    evaluation: Evaluation = Evaluation()
     spark: SparkSettings = SparkSettings()
     ray: RaySettings = RaySettings()
     gates: Gates = Gates()

@@ -3,25 +3,39 @@
 A user's events in time order are cut into windows of ``ranker.max_items`` that overlap by half; each event counts
 in the loss of exactly one window, where it has the most history. Training windows hold training events alone;
 test windows reach back into them for history.
+
+An item that has left the catalogue keeps its last ID under the released tokenizer.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import logging
+from collections.abc import Callable
+from typing import Literal
 
-from pyspark.errors import ArithmeticException, DateTimeException, NumberFormatException
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
+from pyspark.sql.window import Window
 
-from pipeline.config.models import Interactions, Time
+from pipeline.config.models import Config
 from pipeline.errors import ConfigError, JobError
 from pipeline.lake.artefacts import tokenizer_layout
 from pipeline.lake.run import Run
-from pipeline.on_spark.delta import spark_delta
+from pipeline.lake.storage import Lake
+from pipeline.on_spark.delta import SparkDelta, spark_delta
 from pipeline.on_spark.expressions import filled_codes
-from pipeline.on_spark.sources import key_column, read_source, require_columns
-from pipeline.release.pointer import require_release
+from pipeline.on_spark.interactions import EVENT, check_events, explained, read_events, without_repeats
+from pipeline.release.pointer import Release, require_release
 from schemas.semantic_id import Layout
-from schemas.tables import RELEASED_IDS, SEQUENCES
+from schemas.tables import RELEASED_IDS, SEMANTIC_IDS, SEQUENCES
+
+logger = logging.getLogger(__name__)
+
+Rule = Literal["column", "time", "blocks"]
+
+IDS = ("item_hash", "shared", "text", "image")
+CARRIED = (  # from events into windows
+    *("label", "feedback", "tokens", "train_count", "train_clicks"),
+    *("is_test", "item_hash", "request", "known"),
+)
 
 
 def sequences(spark: SparkSession, run: Run) -> None:
@@ -37,114 +51,146 @@ def sequences(spark: SparkSession, run: Run) -> None:
     release = require_release(lake)
     layout = tokenizer_layout(lake, release.tokenizer)
     tables = spark_delta(spark, lake, config.spark)
-    run.metrics["tokenizer"] = release.tokenizer
+    run.metrics |= {"tokenizer": release.tokenizer, "requests": request_rule(config)}
     run.read(RELEASED_IDS, release.released_ids_version)
     with run.phase("join"), explained(config.interactions):
         events = read_events(spark, config.interactions)
-        ids = item_tokens(tables.read(RELEASED_IDS, version=release.released_ids_version), layout)
-        joined = events.dropna().join(ids, on="item_id", how="inner").cache()
-        _count(run, events, joined)
+        check_events(run, events, config.interactions)
+        single = without_repeats(events.dropna(subset=EVENT)).cache()
+        ids = item_tokens(all_ids(tables, lake, release), layout)
+        joined = single.join(ids, on="item_id", how="inner").cache()
+        _count(run, single, joined)
         cut = joined.agg(F.percentile("time", 1 - config.split.test_fraction)).first()
         if cut is None or cut[0] is None:
             raise JobError("no interaction is with an item that has released IDs: are these the same item ids?")
-        dated = with_split(joined, float(cut[0]))
+        dated = with_requests(with_split(joined, float(cut[0])), request_rule(config), config.evaluation.block)
     with run.phase("window"):
-        windows = build_windows(dated, config.ranker.max_items, layout.slots)
+        windows = build_windows(dated, config.ranker.max_items, graded=config.interactions.feedback is not None)
         rows = windows.withColumn("tokenizer", F.lit(release.tokenizer))
         tables.overwrite(SEQUENCES, rows, where={"tokenizer": release.tokenizer})
         joined.unpersist()
+        single.unpersist()
     run.wrote(SEQUENCES)
     _measure(run, tables.read(SEQUENCES, where={"tokenizer": release.tokenizer}))
 
 
-def read_events(spark: SparkSession, settings: Interactions) -> DataFrame:
-    """``user_id``, ``item_id``, ``time`` (ms since 1970) and ``label`` (0 or 1); null where a row does not say."""
-    source = read_source(spark, settings.source, "interactions.source")
-    columns = {"user": settings.user, "item": settings.item, "time.column": settings.time.column}
-    require_columns(source, {f"interactions.{key}": name for key, name in columns.items()})
-    try:
-        return source.select(
-            key_column(source, settings.user).alias("user_id"),
-            key_column(source, settings.item).alias("item_id"),
-            _milliseconds(settings.time).alias("time"),
-            F.expr(settings.label).cast("boolean").cast("tinyint").alias("label"),
-        )
-    except Exception as error:
-        raise ConfigError(f"interactions.label: {settings.label!r}: {str(error).splitlines()[0]}") from error
+def all_ids(tables: SparkDelta, lake: Lake, release: Release) -> DataFrame:
+    """The released IDs and, ``gone``, the last IDs under the same tokenizer of items that the release has no more."""
+    released = tables.read(RELEASED_IDS, version=release.released_ids_version)
+    version = release.semantic_ids_version
+    version_there = version if lake.whole(SEMANTIC_IDS, version) else None  # vacuum may have taken it
+    rows = tables.read(SEMANTIC_IDS, where={"tokenizer": release.tokenizer}, version=version_there)
+    newest = F.max_by(F.struct(*IDS), "run_id").alias("newest")
+    last = rows.join(released, on="item_id", how="left_anti").groupBy("item_id").agg(newest)
+    gone = last.select("item_id", "newest.*", F.lit(True).alias("gone"))
+    return released.select("item_id", *IDS, F.lit(False).alias("gone")).unionByName(gone)
 
 
 def item_tokens(released: DataFrame, layout: Layout) -> DataFrame:
-    """``item_id``, ``item_hash`` and ``tokens`` (every slot, absent ones filled) of rows of ``released_ids``."""
-    return released.select("item_id", "item_hash", filled_codes(layout, layout.absent).alias("tokens"))
+    """``item_id``, ``item_hash``, ``gone`` and ``tokens`` (every slot, absent ones filled) of :func:`all_ids`."""
+    return released.select("item_id", "item_hash", "gone", filled_codes(layout, layout.absent).alias("tokens"))
 
 
 def with_split(events: DataFrame, cut: float) -> DataFrame:
-    """Events with ``is_test`` (at or after ``cut``) and ``train_count`` of their item."""
+    """Events with ``is_test`` (at or after ``cut``), and ``train_count`` and ``train_clicks`` of their item."""
     dated = events.withColumn("is_test", F.col("time") >= cut)
-    counts = dated.where(~F.col("is_test")).groupBy("item_id").agg(F.count("*").cast("int").alias("train_count"))
-    return dated.join(counts, on="item_id", how="left").fillna(0, subset=["train_count"])
+    clicks = F.sum("label").cast("int").alias("train_clicks")
+    counts = (
+        dated.where(~F.col("is_test")).groupBy("item_id").agg(F.count("*").cast("int").alias("train_count"), clicks)
+    )
+    return dated.join(counts, on="item_id", how="left").fillna(0, subset=["train_count", "train_clicks"])
 
 
-def build_windows(events: DataFrame, max_items: int, slots: int) -> DataFrame:
-    """The rows of ``sequences`` but for their tokenizer."""
-    train = _windows_of(events.where(~F.col("is_test")), max_items, "train", lambda e: F.lit(True))
-    test = _windows_of(events, max_items, "test", lambda e: e["is_test"])
+def request_rule(config: Config) -> Rule:
+    """What a request is, see :class:`pipeline.config.models.Evaluation`."""
+    rule = config.evaluation.requests
+    if rule == "auto":
+        return "blocks" if config.interactions is None or config.interactions.request is None else "column"
+    return rule
+
+
+def with_requests(events: DataFrame, rule: Rule, block: int) -> DataFrame:
+    """Events with the number of their ``request``, among those of the user, and how many events of the user are of an
+    earlier time than the first of it, ``known``; and whether the user is ``tested``, has any test event.
+
+    Events of one time are never in two requests, unless the log says so.
+    """
+    user = Window.partitionBy("user_id")
+    placed = events.withColumn("place", F.row_number().over(user.orderBy("time", "item_id")) - 1)
+    timed = placed.withColumn("earlier", F.min("place").over(Window.partitionBy("user_id", "time")))
+    number = F.col("earlier")
+    if rule == "blocks":
+        first = F.min(F.when(F.col("is_test"), F.col("earlier"))).over(user)
+        number = F.floor((F.col("earlier") - F.coalesce(first, F.lit(0))) / block)
+    elif rule == "column":
+        named = F.coalesce(F.concat(F.lit("="), "request"), F.col("earlier").cast("string"))
+        timed = timed.withColumn("named", named)
+        number = F.min("place").over(Window.partitionBy("user_id", "named"))
+    numbered = timed.withColumn("request", number.cast("int"))
+    known = F.min("earlier").over(Window.partitionBy("user_id", "request"))
+    return numbered.select("*", known.alias("known"), F.max("is_test").over(user).alias("tested"))
+
+
+def build_windows(events: DataFrame, max_items: int, *, graded: bool) -> DataFrame:
+    """The rows of ``sequences`` but for their tokenizer, of :func:`with_requests`; ``feedback`` if ``graded``."""
+    training = events.where(~F.col("is_test"))
+    train = _windows_of(training, max_items, "train", lambda e: F.lit(True), graded)
+    test = _windows_of(events, max_items, "test", lambda e: e["is_test"], graded)
     return train.unionByName(test)
 
 
-def _windows_of(events: DataFrame, max_items: int, split: str, counts: Callable[[Column], Column]) -> DataFrame:
+def _windows_of(
+    events: DataFrame, max_items: int, split: str, counts: Callable[[Column], Column], graded: bool
+) -> DataFrame:
     """Windows over each user's events; ``counts`` says of an event whether the loss may look at it."""
     step = max(1, max_items // 2)
-    event = F.struct("time", "item_id", "label", "tokens", "train_count", "is_test", "item_hash")
-    users = events.groupBy("user_id").agg(F.sort_array(F.collect_list(event)).alias("events"))
+    event = F.struct("time", "item_id", *CARRIED)
+    of_user = F.sort_array(F.collect_list(event)).alias("events"), F.max("tested").alias("tested")
+    users = events.groupBy("user_id").agg(*of_user)
     length = F.size("events")
     last = F.ceil(F.greatest(length - max_items, F.lit(0)) / step).cast("int")
     cuts = F.transform(F.sequence(F.lit(0), last), lambda w: F.slice("events", w * step + 1, F.lit(max_items)))
-    windows = users.select("user_id", F.posexplode(cuts).alias("window", "events"))
+    ends = last.alias("last"), F.posexplode(cuts).alias("window", "events")
+    windows = users.select("user_id", "tested", *ends)
     fresh = F.when(F.col("window") == 0, 0).otherwise(max_items - step)  # events before it counted one window earlier
+    test = split == "test"
 
-    def each(field: str, kind: str) -> Column:
-        return F.transform("events", lambda e: e[field]).cast(kind)
+    def each(field: str, kind: str, there: bool = True) -> Column:
+        values = F.transform("events", lambda e: e[field]) if there else F.lit(None)
+        return values.cast(f"array<{kind}>")
 
     mask = F.transform("events", lambda e, i: (i >= fresh) & counts(e))
+    known = F.transform("events", lambda e: F.greatest(e["known"] - F.col("window") * step, F.lit(0)))
     rows = windows.select(
         "user_id",
         F.col("window").cast("int").alias("window"),
-        each("item_hash", "array<bigint>").alias("item_hashes"),
-        (each("item_id", "array<string>") if split == "test" else F.lit(None).cast("array<string>")).alias("item_ids"),
+        each("item_hash", "bigint").alias("item_hashes"),
+        each("item_id", "string", test).alias("item_ids"),
         F.flatten(F.transform("events", lambda e: e["tokens"])).cast("array<smallint>").alias("tokens"),
-        each("label", "array<tinyint>").alias("labels"),
-        each("time", "array<bigint>").alias("times"),
+        each("label", "tinyint").alias("labels"),
+        each("feedback", "float", graded).alias("feedback"),
+        each("time", "bigint").alias("times"),
         mask.alias("loss_mask"),
-        each("train_count", "array<int>").alias("train_count"),
+        each("train_count", "int").alias("train_count"),
+        each("train_clicks", "int").alias("train_clicks"),
+        each("request", "int", test).alias("requests"),
+        (known if test else F.lit(None)).cast("array<int>").alias("known"),
+        ((F.col("window") == F.col("last")) & (F.lit(test) | ~F.col("tested"))).alias("latest"),
         F.lit(split).alias("split"),
     )
     return rows.where(F.array_contains("loss_mask", True))
 
 
-def _milliseconds(time: Time) -> Column:
-    column = F.col(f"`{time.column}`")
-    if time.unit == "timestamp":
-        return F.unix_millis(column.try_cast("timestamp"))
-    return (column.try_cast("double") * (1000 if time.unit == "s" else 1)).try_cast("bigint")
-
-
-@contextmanager
-def explained(settings: Interactions) -> Iterator[None]:
-    """Say which expression a value of the source did not fit."""
-    try:
-        yield
-    except (ArithmeticException, DateTimeException, NumberFormatException) as error:
-        said = str(error).splitlines()[0]
-        raise JobError(
-            f"interactions.label: {settings.label!r} fails on a row: {said}. "
-            "Columns of a CSV are strings; cast them, as in try_cast(rating AS double) > 3"
-        ) from error
-
-
-def _count(run: Run, events: DataFrame, joined: DataFrame) -> None:
-    total, whole, kept = events.count(), events.dropna().count(), joined.count()
-    run.count(rows_in=total, incomplete=total - whole, without_ids=whole - kept, events=kept)
+def _count(run: Run, single: DataFrame, joined: DataFrame) -> None:
+    """Events, what was said again, and those of items that are gone or never had IDs."""
+    said = F.sum("rows").alias("said"), F.count("*").alias("events"), F.count_if("differ").alias("differ")
+    (found,) = single.agg(*said).collect()
+    (kept,) = joined.agg(F.count("*").alias("events"), F.count_if("gone").alias("gone"), F.avg("label")).collect()
+    repeats = (found["said"] or 0) - found["events"]
+    run.count(repeated=repeats - found["differ"], contradicted=found["differ"])
+    run.count(without_ids=found["events"] - kept["events"], of_gone_items=kept["gone"], events=kept["events"])
+    if kept["avg(label)"] in (0.0, 1.0):
+        logger.warning("sequences: interactions.label is %d of every event: nothing can be learned", kept["avg(label)"])
 
 
 def _measure(run: Run, windows: DataFrame) -> None:

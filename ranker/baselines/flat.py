@@ -2,7 +2,8 @@
 
 Same tables, sub-layers and head as the HMAT, plain rotary positions. What else is known of an item (its ID, decoded
 vectors) is one more token after its codes. The logit of an item is read at the last token before its feedback, which
-sees the item and the past but not the item's own feedback.
+sees the item and the past but not the item's own feedback. Items of one time stand at one place of the stream and do
+not see each other.
 
 Letters: B windows, N items, T semantic tokens, S stream positions of an item, L = N·S, Q positions that query (L, or N
 in the last layer), H heads, D head, E = H·D width.
@@ -34,30 +35,37 @@ class FlatBlock(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(
-        self, x_BLE: Tensor, rotation_LF: Tensor, read_Q: Tensor | None = None, recompute: int | None = None
+        self,
+        x_BLE: Tensor,
+        rotation_LF: Tensor,
+        read_Q: Tensor | None = None,
+        recompute: int | None = None,
+        visible_BLL: Tensor | None = None,
     ) -> Tensor:
         """``(B, Q, E)``: the stream, or its positions ``read_Q`` alone, updated. Where it is to be computed again, the
-        feed-forward sub-layer is in stretches of ``recompute`` positions, attention always whole."""
-        length = len(rotation_LF)
-        x_BQE = in_stretches(lambda *_: self._attend(x_BLE, rotation_LF, read_Q), length, recompute and length)
+        feed-forward sub-layer is in stretches of ``recompute`` positions, attention always whole. A position sees what
+        bool ``visible_BLL`` shows, else all before it."""
+        length = x_BLE.shape[1]
+        x_BQE = in_stretches(
+            lambda *_: self._attend(x_BLE, rotation_LF, read_Q, visible_BLL), length, recompute and length
+        )
 
         def feed_forward(start: int, stop: int) -> Tensor:
             return x_BQE[:, start:stop] + self.dropout(self.feed_forward(x_BQE[:, start:stop]))
 
         return in_stretches(feed_forward, x_BQE.shape[1], recompute)
 
-    def _attend(self, x_BLE: Tensor, rotation_LF: Tensor, read_Q: Tensor | None) -> Tensor:
+    def _attend(self, x_BLE: Tensor, rotation_LF: Tensor, read_Q: Tensor | None, visible_BLL: Tensor | None) -> Tensor:
         normed_BLE = self.norm(x_BLE)
         k_BLHD, v_BLHD = (self._heads(x) for x in self.key_value(normed_BLE).chunk(2, -1))
-        visible_QL, rotation_QF = None, rotation_LF
+        visible, rotation_QF = None if visible_BLL is None else visible_BLL[:, None], rotation_LF
         if read_Q is not None:
-            x_BLE, normed_BLE, rotation_QF = x_BLE[:, read_Q], normed_BLE[:, read_Q], rotation_LF[read_Q]
-            visible_QL = torch.arange(len(rotation_LF), device=read_Q.device) <= read_Q[:, None]
+            causal_QL = torch.arange(x_BLE.shape[1], device=read_Q.device) <= read_Q[:, None]
+            visible = causal_QL if visible is None else visible[:, :, read_Q]
+            x_BLE, normed_BLE, rotation_QF = x_BLE[:, read_Q], normed_BLE[:, read_Q], rotation_LF[..., read_Q, :]
         q_BQHD = rotate(self._heads(self.query(normed_BLE)), rotation_QF)
         q_BHQD, k_BHLD, v_BHLD = (x.transpose(1, 2) for x in (q_BQHD, rotate(k_BLHD, rotation_LF), v_BLHD))
-        read_BHQD = F.scaled_dot_product_attention(
-            q_BHQD, k_BHLD, v_BHLD, attn_mask=visible_QL, is_causal=visible_QL is None
-        )
+        read_BHQD = F.scaled_dot_product_attention(q_BHQD, k_BHLD, v_BHLD, attn_mask=visible, is_causal=visible is None)
         return x_BLE + self.dropout(self.out(read_BHQD.transpose(1, 2).flatten(2)))
 
     def _heads(self, x: Tensor) -> Tensor:
@@ -71,23 +79,45 @@ class FlatTransformer(nn.Module):
         super().__init__()
         self.config = config
         self.items = ItemEmbedding(config, layout, decoded_CV)
-        self.feedback = FeedbackEmbedding(config.dim)
+        self.feedback = FeedbackEmbedding(config.dim, graded=config.feedback)
         self.blocks = nn.ModuleList(FlatBlock(config) for _ in range(config.layers))
         self.head = ClickHead(config.dim)
 
-    def forward(self, tokens_BNT: Tensor, items_BN: Tensor, labels_BN: Tensor) -> Tensor:
-        """Logits ``(B, N)`` of int64 codes, hashes of item IDs and 0/1 feedback; logit i depends on labels before i
-        only."""
+    def forward(
+        self,
+        tokens_BNT: Tensor,
+        items_BN: Tensor,
+        labels_BN: Tensor,
+        graded_BN: Tensor | None = None,
+        seen_BN: Tensor | None = None,
+    ) -> Tensor:
+        """Logits ``(B, N)``, arguments as of :meth:`ranker.hmat.model.HMAT.forward`. With ``seen_BN`` it attends under
+        a mask, in memory quadratic in the tokens."""
         x_BNTE, whole_BNE = self.items(tokens_BNT, items_BN)
         whole = [] if self.items.tokens_alone else [whole_BNE.unsqueeze(2)]
-        x_BNSE = torch.cat([x_BNTE, *whole, self.feedback(labels_BN).unsqueeze(2)], 2)
+        x_BNSE = torch.cat([x_BNTE, *whole, self.feedback(labels_BN, graded_BN).unsqueeze(2)], 2)
         items, slots = x_BNSE.shape[1:3]
         x_BLE = x_BNSE.flatten(1, 2)
         head = self.config.dim // self.config.heads
         rotation_LF = plain_rotation(items * slots, head, self.config.rope_base, x_BLE.device)
+        visible_BLL = None
+        if seen_BN is not None:
+            slot_S = torch.arange(slots, device=x_BLE.device)
+            rotation_LF = rotation_LF[(seen_BN[..., None] * slots + slot_S).flatten(1)]
+            visible_BLL = _visible(seen_BN, slots)
         recompute = self.config.recompute * slots if self.training and self.config.recompute else None
         *inner, last = self.blocks
         for block in inner:
-            x_BLE = block(x_BLE, rotation_LF, recompute=recompute)
+            x_BLE = block(x_BLE, rotation_LF, recompute=recompute, visible_BLL=visible_BLL)
         before_feedback_N = torch.arange(items, device=x_BLE.device) * slots + slots - 2
-        return self.head(last(x_BLE, rotation_LF, before_feedback_N, recompute))[..., 0]  # nothing else is read
+        read_BNE = last(x_BLE, rotation_LF, before_feedback_N, recompute, visible_BLL)  # nothing else is read
+        return self.head(read_BNE)[..., 0]
+
+
+def _visible(seen_BN: Tensor, slots: int) -> Tensor:
+    """Bool ``(B, L, L)``: a position sees the first ``seen`` items, and its own item up to itself."""
+    position_L = torch.arange(seen_BN.shape[1] * slots, device=seen_BN.device)
+    item_L = position_L // slots
+    earlier_BLL = item_L < seen_BN.repeat_interleave(slots, 1)[..., None]
+    own_LL = (item_L == item_L[:, None]) & (position_L <= position_L[:, None])
+    return earlier_BLL | own_LL

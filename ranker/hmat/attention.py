@@ -3,11 +3,12 @@
 A query in item ``i`` sees, under one softmax,
 
 - the tokens of its own item: details see details, the anchor sees the details and itself;
-- the memory of each earlier item ``j < i``: its anchor's key and value with its feedback;
+- the memory of each item before it in time: its anchor's key and value with its feedback;
 - one null memory, so that the first item has a past too.
 
-Details of the past are never visible. The null memory comes first, so that item ``i`` sees exactly rows ``0 … i`` of
-the memory: what the items see is then plain causal attention, one a slot.
+Details of the past are never visible. The null memory comes first, so that where every item has a time of its own item
+``i`` sees exactly rows ``0 … i`` of the memory, which is plain causal attention, one a slot. Items of one time see
+nothing of each other: item ``i`` then sees rows ``0 … seen[i]``, where ``seen[i]`` items are of an earlier time.
 
 Letters: B windows, H heads, N items, S slots of an item (its anchor is the last), Q the last Q slots, which
 query (S, or 1 for the anchor alone), D head, M rows of memory.
@@ -31,19 +32,24 @@ def dense_attention(
     past_k_BHMD: Tensor,
     past_v_BHMD: Tensor,
     *,
+    seen_BN: Tensor | None = None,
     causal: bool = True,
 ) -> Tensor:
     """What each query reads, ``(B, H, N, Q, D)``; scores are (M+S) a query instead of N·S.
 
-    Queries and keys are rotated. The last item sees all M rows of the past, each item before it one row less; unless
-    ``causal``, all of them see all rows, as candidates for one place do.
+    Queries and keys are rotated. Of the past, M rows, item i sees those up to row ``seen_BN[:, i]``, int64. Without
+    that the last item sees all rows, each item before it one row less; unless ``causal``, all of them see all rows, as
+    candidates for one place do.
     """
     items, queries, head = q_BHNQD.shape[2:]
     rows = past_k_BHMD.shape[2]
     q_BHNQD = q_BHNQD * head**-0.5
     past_BHNQM = _by_item(q_BHNQD, past_k_BHMD.transpose(-1, -2))
     own_BHNQS = q_BHNQD @ k_BHNSD.transpose(-1, -2)
-    if causal:
+    if seen_BN is not None:
+        future_BNM = torch.arange(rows, device=q_BHNQD.device) > seen_BN[..., None]
+        past_BHNQM = past_BHNQM.masked_fill(future_BNM[:, None, :, None], -torch.inf)
+    elif causal:
         future_NM = ~torch.ones(items, rows, dtype=torch.bool, device=q_BHNQD.device).tril(rows - items)
         past_BHNQM = past_BHNQM.masked_fill(future_NM[:, None], -torch.inf)
     own_BHNQS = own_BHNQS.masked_fill(~own_item_mask(k_BHNSD.shape[3], queries, q_BHNQD.device), -torch.inf)

@@ -24,15 +24,20 @@ HALF = (torch.float16, torch.bfloat16)
 
 
 def memory_anchor_attention(
-    q_BHNQD: Tensor, k_BHNSD: Tensor, v_BHNSD: Tensor, past_k_BHMD: Tensor, past_v_BHMD: Tensor
+    q_BHNQD: Tensor,
+    k_BHNSD: Tensor,
+    v_BHNSD: Tensor,
+    past_k_BHMD: Tensor,
+    past_v_BHMD: Tensor,
+    seen_BN: Tensor | None = None,
 ) -> Tensor:
     """:func:`ranker.hmat.attention.dense_attention` in memory linear in the items, where a flash attention tells its
-    denominators: on CPU, and on CUDA in half precision."""
-    half_on_cuda = q_BHNQD.device.type == "cuda" and q_BHNQD.dtype in HALF
+    denominators: on CPU, and on CUDA in half precision if every item has a time of its own (no ``seen_BN``)."""
+    half_on_cuda = q_BHNQD.device.type == "cuda" and q_BHNQD.dtype in HALF and seen_BN is None
     if q_BHNQD.device.type != "cpu" and not half_on_cuda:
-        return dense_attention(q_BHNQD, k_BHNSD, v_BHNSD, past_k_BHMD, past_v_BHMD)
+        return dense_attention(q_BHNQD, k_BHNSD, v_BHNSD, past_k_BHMD, past_v_BHMD, seen_BN=seen_BN)
     q_BNQHD, k_BNSHD, v_BNSHD = (x.movedim(1, 3) for x in (q_BHNQD, k_BHNSD, v_BHNSD))
-    read_BNQHD: Tensor = _Merged.apply(q_BNQHD, k_BNSHD, v_BNSHD, past_k_BHMD, past_v_BHMD)
+    read_BNQHD: Tensor = _Merged.apply(q_BNQHD, k_BNSHD, v_BNSHD, past_k_BHMD, past_v_BHMD, seen_BN)
     return read_BNQHD.movedim(3, 1)
 
 
@@ -41,29 +46,41 @@ class _Merged(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, q_BNQHD: Tensor, k_BNSHD: Tensor, v_BNSHD: Tensor, past_k_BHMD: Tensor, past_v_BHMD: Tensor
+        ctx: Any,
+        q_BNQHD: Tensor,
+        k_BNSHD: Tensor,
+        v_BNSHD: Tensor,
+        past_k_BHMD: Tensor,
+        past_v_BHMD: Tensor,
+        seen_BN: Tensor | None,
     ) -> Tensor:
         """``(B, N, Q, H, D)``, what each query reads."""
-        read_past = (partial_attention_cpu if q_BNQHD.device.type == "cpu" else partial_attention_cuda).read_past
-        past = read_past(q_BNQHD, past_k_BHMD, past_v_BHMD)
+        if q_BNQHD.device.type == "cpu":
+            past = partial_attention_cpu.read_past(q_BNQHD, past_k_BHMD, past_v_BHMD, seen_BN)
+        else:
+            past = partial_attention_cuda.read_past(q_BNQHD, past_k_BHMD, past_v_BHMD)
         past_XR1 = past.log_BNQH.flatten(0, 1).flatten(1).unsqueeze(-1)
         own_XRC = _own_scores(q_BNQHD, k_BNSHD)
         log_XR1 = torch.logaddexp(past_XR1, own_XRC.logsumexp(-1, keepdim=True))
         own_XRC = (own_XRC - log_XR1).exp_().to(v_BNSHD.dtype)
         past_XRD = _flat(past.read_BNQHD) * (past_XR1 - log_XR1).exp_().to(v_BNSHD.dtype)
         read_BNQHD = torch.baddbmm(past_XRD, own_XRC, _flat(v_BNSHD)).view(q_BNQHD.shape)
-        ctx.longest, inputs = past.longest, (q_BNQHD, k_BNSHD, v_BNSHD, past_k_BHMD, past_v_BHMD)
+        ctx.seen_BN, ctx.longest, inputs = seen_BN, past.longest, (q_BNQHD, k_BNSHD, v_BNSHD, past_k_BHMD, past_v_BHMD)
         ctx.save_for_backward(*inputs, read_BNQHD, log_XR1, own_XRC, *past.random)
         return read_BNQHD
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """Gradients of the five inputs."""
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradients of the five inputs that have any."""
         g_BNQHD = gradients[0].contiguous()
         q_BNQHD, k_BNSHD, v_BNSHD, past_k, past_v, read_BNQHD, log_XR1, own_XRC, *random = ctx.saved_tensors
         past = Past(read_BNQHD, log_XR1.view(q_BNQHD.shape[:4]), tuple(random), ctx.longest)
-        device = partial_attention_cpu if q_BNQHD.device.type == "cpu" else partial_attention_cuda
-        to_q, to_past_k, to_past_v = device.past_backward(g_BNQHD, q_BNQHD, past_k, past_v, past)
+        if q_BNQHD.device.type == "cpu":
+            to_q, to_past_k, to_past_v = partial_attention_cpu.past_backward(
+                g_BNQHD, q_BNQHD, past_k, past_v, past, ctx.seen_BN
+            )
+        else:
+            to_q, to_past_k, to_past_v = partial_attention_cuda.past_backward(g_BNQHD, q_BNQHD, past_k, past_v, past)
         q_XRD, k_XCD, v_XCD, g_XRD, read_XRD = map(_flat, (q_BNQHD, k_BNSHD, v_BNSHD, g_BNQHD, read_BNQHD))
         delta_XR1 = (g_XRD * read_XRD).sum(-1, keepdim=True)
         scale = q_BNQHD.shape[-1] ** -0.5
@@ -75,6 +92,7 @@ class _Merged(torch.autograd.Function):
             (own_XRC.transpose(1, 2) @ g_XRD).view(v_BNSHD.shape),
             to_past_k,
             to_past_v,
+            None,
         )
 
 

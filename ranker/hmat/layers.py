@@ -1,22 +1,46 @@
 """What the HMAT and the flat baseline share: feedback, the feed-forward sub-layer, the click head.
 
-Letters: E width.
+Letters: B windows, N items, E width.
 """
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 FEEDBACK_STD = 1.0
+LARGEST = 4.0  # standard deviations of graded feedback; what lies beyond counts as this
 
 
 class FeedbackEmbedding(nn.Embedding):
     """Two rows, not clicked and clicked, as long as what they are added to: the memories are normalised.
 
-    Short ones are learned late: the planted taste of the tests then takes twice the passes.
+    Short ones are learned late: the planted taste of the tests then takes twice the passes. If ``graded``, a learned
+    vector times the standardised graded feedback (a rating, a dwell time) is added; where there is none, nothing.
     """
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, dim: int, *, graded: bool = False) -> None:
         super().__init__(2, dim)
         nn.init.normal_(self.weight, std=FEEDBACK_STD)
+        self.graded_E = nn.Parameter(torch.zeros(dim)) if graded else None
+        self.mean: Tensor
+        self.deviation: Tensor
+        if graded:
+            self.register_buffer("mean", torch.zeros(()))
+            self.register_buffer("deviation", torch.ones(()))
+
+    def standardise(self, mean: float, deviation: float) -> None:
+        """Say of which mean and deviation the graded feedback is in training; the weights keep both."""
+        self.mean.fill_(mean)
+        self.deviation.fill_(deviation if deviation > 0 else 1.0)
+
+    def forward(self, labels_BN: Tensor, graded_BN: Tensor | None = None) -> Tensor:
+        """``(B, N, E)`` of 0/1 labels, and float32 graded feedback, NaN where there is none."""
+        feedback_BNE = super().forward(labels_BN)
+        if self.graded_E is None:
+            return feedback_BNE
+        if graded_BN is None:
+            graded_BN = torch.full(labels_BN.shape, torch.nan, device=labels_BN.device)
+        standard_BN = ((graded_BN - self.mean) / self.deviation).clamp(-LARGEST, LARGEST).nan_to_num(0.0)
+        return feedback_BNE + standard_BN[..., None] * self.graded_E
 
 
 class FeedForward(nn.Sequential):

@@ -36,6 +36,10 @@ class Memory:
         """N, the items remembered."""
         return self.layers[0][0].shape[2] - 1
 
+    def to(self, device: torch.device) -> "Memory":
+        """The memories on ``device``."""
+        return Memory([(keys.to(device), values.to(device)) for keys, values in self.layers])
+
     @property
     def nbytes(self) -> int:
         """Bytes of all B memories."""
@@ -66,20 +70,21 @@ class MemoryAnchorAttention(nn.Module):
         x_BNSE: Tensor,
         past: tuple[Tensor, Tensor],
         rotation_NSF: Tensor,
+        seen_BN: Tensor | None,
         candidates: bool,
     ) -> Tensor:
-        """``(B, N, Q, E)``: what the last Q slots of every item, ``asking_BNQE``, read of it and of the past: the last
-        item of all memories, each before it of one less, or, if the items are ``candidates``, each of all.
+        """``(B, N, Q, E)``: what the last Q slots of every item, ``asking_BNQE``, read of it and of the past: the first
+        ``seen_BN`` memories, or, without that, the last item all, each before it one less, ``candidates`` each all.
         """
         first = x_BNSE.shape[2] - asking_BNQE.shape[2]
-        q_BNQHD = rotate(self._heads(self.query(asking_BNQE)), rotation_NSF[:, first:])
+        q_BNQHD = rotate(self._heads(self.query(asking_BNQE)), rotation_NSF[..., first:, :])
         k_BNSHD, v_BNSHD = (self._heads(x) for x in self.key_value(x_BNSE).chunk(2, -1))
         k_BNSHD = rotate(k_BNSHD, rotation_NSF)
         q_BHNQD, k_BHNSD, v_BHNSD = (x.movedim(-2, 1) for x in (q_BNQHD, k_BNSHD, v_BNSHD))
         if candidates:
-            read_BHNQD = dense_attention(q_BHNQD, k_BHNSD, v_BHNSD, *past, causal=False)
+            read_BHNQD = dense_attention(q_BHNQD, k_BHNSD, v_BHNSD, *past, seen_BN=seen_BN, causal=False)
         else:
-            read_BHNQD = memory_anchor_attention(q_BHNQD, k_BHNSD, v_BHNSD, *past)
+            read_BHNQD = memory_anchor_attention(q_BHNQD, k_BHNSD, v_BHNSD, *past, seen_BN)
         return self.out(read_BHNQD.movedim(1, -2).flatten(3))
 
     def _heads(self, x: Tensor) -> Tensor:
@@ -105,6 +110,7 @@ class Block(nn.Module):
         x_BNSE: Tensor,
         past: tuple[Tensor, Tensor],
         rotation_NSF: Tensor,
+        seen_BN: Tensor | None = None,
         *,
         anchor_alone: bool,
         candidates: bool = False,
@@ -115,7 +121,7 @@ class Block(nn.Module):
         if anchor_alone:  # normalised once more, which costs less than a gradient of zeros for the other slots
             x_BNQE = x_BNSE[:, :, -1:]
             asking_BNQE = self.norm(x_BNQE)
-        read_BNQE = self.attention(asking_BNQE, normed_BNSE, past, rotation_NSF, candidates)
+        read_BNQE = self.attention(asking_BNQE, normed_BNSE, past, rotation_NSF, seen_BN, candidates)
         x_BNQE = x_BNQE + self.dropout(read_BNQE)
         return x_BNQE + self.dropout(self.feed_forward(x_BNQE))
 
@@ -133,7 +139,7 @@ class HMAT(nn.Module):
         self.config = config
         self.items = ItemEmbedding(config, layout, decoded_CV)
         self.anchor_E = nn.Parameter(torch.randn(config.dim) * EMBEDDING_STD)
-        self.feedback = FeedbackEmbedding(config.dim)
+        self.feedback = FeedbackEmbedding(config.dim, graded=config.feedback)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.head = ClickHead(config.dim)
 
@@ -142,39 +148,63 @@ class HMAT(nn.Module):
         """The blocks in order."""
         return cast(list[Block], list(self.blocks))
 
-    def forward(self, tokens_BNT: Tensor, items_BN: Tensor, labels_BN: Tensor) -> Tensor:
-        """Logits ``(B, N)`` of int64 codes, hashes of item IDs and 0/1 feedback; logit i depends on labels before i
-        only."""
-        x_BNSE, feedback_BNE = self.embed(tokens_BNT, items_BN), self.feedback(labels_BN)
-        rotation_NSF = self._rotation(*x_BNSE.shape[1:3])
+    def forward(
+        self,
+        tokens_BNT: Tensor,
+        items_BN: Tensor,
+        labels_BN: Tensor,
+        graded_BN: Tensor | None = None,
+        seen_BN: Tensor | None = None,
+    ) -> Tensor:
+        """Logits ``(B, N)``; logit i depends on the feedback of the first ``seen_BN[:, i]`` items only.
+
+        Args:
+            tokens_BNT: int64 codes.
+            items_BN: int64, hashes of the item ids.
+            labels_BN: 0/1 feedback.
+            graded_BN: float32 graded feedback, NaN where there is none; read if ``config.feedback``.
+            seen_BN: int64, how many of the window's first items are of an earlier time than each, which is also where
+                in the history it stands: items of one time share a place. Without, item i stands after i others.
+        """
+        x_BNSE, feedback_BNE = self.embed(tokens_BNT, items_BN), self.feedback(labels_BN, graded_BN)
+        rotation_NSF = self._rotation(x_BNSE.shape[1], x_BNSE.shape[2], seen_BN)
         *inner, last = self.layers
         for block in inner:
-            past = block.remember(condensed(x_BNSE), feedback_BNE, rotation_NSF[:, -1])
-            x_BNSE = self._layer(block, x_BNSE, past, rotation_NSF, anchor_alone=False)
-        past = last.remember(condensed(x_BNSE), feedback_BNE, rotation_NSF[:, -1])
-        x_BN1E = self._layer(last, x_BNSE, past, rotation_NSF, anchor_alone=True)  # nothing else is read
+            past = block.remember(condensed(x_BNSE), feedback_BNE, rotation_NSF[..., -1, :])
+            x_BNSE = self._layer(block, x_BNSE, past, rotation_NSF, seen_BN, anchor_alone=False)
+        past = last.remember(condensed(x_BNSE), feedback_BNE, rotation_NSF[..., -1, :])
+        x_BN1E = self._layer(last, x_BNSE, past, rotation_NSF, seen_BN, anchor_alone=True)  # nothing else is read
         return self.head(x_BN1E)[:, :, 0, 0]
 
-    def remember(self, tokens_BNT: Tensor, items_BN: Tensor, labels_BN: Tensor) -> Memory:
+    def remember(
+        self,
+        tokens_BNT: Tensor,
+        items_BN: Tensor,
+        labels_BN: Tensor,
+        graded_BN: Tensor | None = None,
+        seen_BN: Tensor | None = None,
+    ) -> Memory:
         """All that scoring needs of histories, each of N items that come before the candidates."""
-        x_BNSE, feedback_BNE = self.embed(tokens_BNT, items_BN), self.feedback(labels_BN)
-        rotation_NSF = self._rotation(*x_BNSE.shape[1:3])
+        x_BNSE, feedback_BNE = self.embed(tokens_BNT, items_BN), self.feedback(labels_BN, graded_BN)
+        rotation_NSF = self._rotation(x_BNSE.shape[1], x_BNSE.shape[2], seen_BN)
         layers = []
         for block in self.layers:
-            layers.append(block.remember(condensed(x_BNSE), feedback_BNE, rotation_NSF[:, -1]))
+            layers.append(block.remember(condensed(x_BNSE), feedback_BNE, rotation_NSF[..., -1, :]))
             if len(layers) < len(self.layers):
-                x_BNSE = self._layer(block, x_BNSE, layers[-1], rotation_NSF, anchor_alone=False)
+                x_BNSE = self._layer(block, x_BNSE, layers[-1], rotation_NSF, seen_BN, anchor_alone=False)
         return Memory(layers)
 
-    def score(self, memory: Memory, tokens_BCT: Tensor, items_BC: Tensor) -> Tensor:
-        """Logits ``(B, C)`` of candidates, each as the item after the remembered ones: what :meth:`forward` gives."""
+    def score(self, memory: Memory, tokens_BCT: Tensor, items_BC: Tensor, seen_BC: Tensor | None = None) -> Tensor:
+        """Logits ``(B, C)`` of candidates, each as the item after the first ``seen_BC`` remembered ones (int64), or
+        after all of them: what :meth:`forward` gives."""
         x_BCSE = self.embed(tokens_BCT, items_BC)
-        rotation_1SF = self._rotation(memory.items + 1, x_BCSE.shape[2])[-1:]
+        rotation_NSF = self._rotation(memory.items + 1, x_BCSE.shape[2])
+        rotation_CSF = rotation_NSF[-1:] if seen_BC is None else rotation_NSF[seen_BC]
         *inner, last = zip(self.layers, memory.layers, strict=True)
         for block, past in inner:
-            x_BCSE = block(x_BCSE, past, rotation_1SF, anchor_alone=False, candidates=True)
+            x_BCSE = block(x_BCSE, past, rotation_CSF, seen_BC, anchor_alone=False, candidates=True)
         block, past = last
-        x_BC1E = block(x_BCSE, past, rotation_1SF, anchor_alone=True, candidates=True)
+        x_BC1E = block(x_BCSE, past, rotation_CSF, seen_BC, anchor_alone=True, candidates=True)
         return self.head(x_BC1E)[:, :, 0, 0]
 
     def embed(self, tokens_BNT: Tensor, items_BN: Tensor) -> Tensor:
@@ -184,17 +214,27 @@ class HMAT(nn.Module):
         return torch.cat([x_BNTE, anchor_BN1E], 2)
 
     def _layer(
-        self, block: Block, x_BNSE: Tensor, past: tuple[Tensor, Tensor], rotation_NSF: Tensor, *, anchor_alone: bool
+        self,
+        block: Block,
+        x_BNSE: Tensor,
+        past: tuple[Tensor, Tensor],
+        rotation_NSF: Tensor,
+        seen_BN: Tensor | None,
+        *,
+        anchor_alone: bool,
     ) -> Tensor:
         """``(B, N, Q, E)``: all items after ``block``, in stretches if training is to keep nothing."""
 
         def stretch(start: int, stop: int) -> Tensor:
             keys, values = (x_BHMD[:, :, :stop] for x_BHMD in past)
-            items = x_BNSE[:, start:stop], (keys, values), rotation_NSF[start:stop]
+            seen = None if seen_BN is None else seen_BN[:, start:stop]
+            items = x_BNSE[:, start:stop], (keys, values), rotation_NSF[..., start:stop, :, :], seen
             return cast(Tensor, block(*items, anchor_alone=anchor_alone))
 
         return in_stretches(stretch, x_BNSE.shape[1], self.config.recompute if self.training else None)
 
-    def _rotation(self, items: int, slots: int) -> Tensor:
+    def _rotation(self, items: int, slots: int, seen_BN: Tensor | None = None) -> Tensor:
+        """``(N, S, F)``, or ``(B, N, S, F)`` where items say after how many others they stand."""
         head = self.config.dim // self.config.heads
-        return hierarchical_rotation(items, slots, head, self.config.rope_base, self.anchor_E.device)
+        rotation_NSF = hierarchical_rotation(items, slots, head, self.config.rope_base, self.anchor_E.device)
+        return rotation_NSF if seen_BN is None else rotation_NSF[seen_BN]

@@ -1,7 +1,8 @@
 """Flash attention over the memories on CPU: all slots of an item ask the same memories in one product.
 
 The items go in stretches. What came before a stretch all of its queries see; of its own memories each item sees those
-that a mask shows. So little more is computed than is seen, and no memory is copied for every slot.
+that a mask shows. So little more is computed than is seen, and no memory is copied for every slot. Where items of one
+time may not see each other, the mask begins at the first memory that one item of the stretch does not see.
 
 Letters as in :mod:`ranker.hmat.attention`; L queries of a stretch, all slots of all its items.
 """
@@ -18,13 +19,16 @@ STRETCH = 128  # items: wider ones compute more that the mask hides, narrower on
 
 aten = torch.ops.aten
 
-Part = tuple[slice, bool, Tensor | None]  # of the memories, whether causal, what is added to the scores (1, 1, L, rows)
+Part = tuple[
+    slice, bool, Tensor | None
+]  # of the memories, whether causal, what is added to scores (B or 1, 1, L, rows)
 
 
-def read_past(q_BNQHD: Tensor, k_BHMD: Tensor, v_BHMD: Tensor) -> Past:
-    """What every query reads of the memories: the last item of all, each before it of one less."""
+def read_past(q_BNQHD: Tensor, k_BHMD: Tensor, v_BHMD: Tensor, seen_BN: Tensor | None = None) -> Past:
+    """What every query reads of the memories: item i those up to row ``seen_BN[:, i]``, int64; without that the last
+    item all, each before it one less."""
     reads, logs = [], []
-    for items, parts in _stretches(q_BNQHD, k_BHMD.shape[2]):
+    for items, parts in _stretches(q_BNQHD, k_BHMD.shape[2], seen_BN):
         q_BHLD = _packed(q_BNQHD[:, items])
         read_BHLD, log_BHL = merged(
             aten._scaled_dot_product_flash_attention_for_cpu(
@@ -39,12 +43,12 @@ def read_past(q_BNQHD: Tensor, k_BHMD: Tensor, v_BHMD: Tensor) -> Past:
 
 
 def past_backward(
-    g_BNQHD: Tensor, q_BNQHD: Tensor, k_BHMD: Tensor, v_BHMD: Tensor, past: Past
+    g_BNQHD: Tensor, q_BNQHD: Tensor, k_BHMD: Tensor, v_BHMD: Tensor, past: Past, seen_BN: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of queries and memories from that of what was read; ``past`` holds output and denominators *merged*
     with whatever else the softmax is over."""
     to_q, to_k_BHMD, to_v_BHMD = [], torch.zeros_like(k_BHMD), torch.zeros_like(v_BHMD)
-    for items, parts in _stretches(q_BNQHD, k_BHMD.shape[2]):
+    for items, parts in _stretches(q_BNQHD, k_BHMD.shape[2], seen_BN):
         g_BHLD, q_BHLD, read_BHLD = (_packed(x[:, items]) for x in (g_BNQHD, q_BNQHD, past.read_BNQHD))
         log_BHL = past.log_BNQH[:, items].flatten(1, 2).transpose(1, 2).contiguous()
         to_q_BHLD = []
@@ -60,8 +64,11 @@ def past_backward(
     return torch.cat(to_q, 1).view(q_BNQHD.shape), to_k_BHMD, to_v_BHMD
 
 
-def _stretches(q_BNQHD: Tensor, memories: int) -> Iterator[tuple[slice, list[Part]]]:
+def _stretches(q_BNQHD: Tensor, memories: int, seen_BN: Tensor | None) -> Iterator[tuple[slice, list[Part]]]:
     """Items that go together, and the parts of the memories that they see."""
+    if seen_BN is not None:
+        yield from _masked_stretches(q_BNQHD, seen_BN)
+        return
     items, queries = q_BNQHD.shape[1:3]
     plain = queries == 1  # causal attention as ever
     width = items if plain else -(-items // -(-items // STRETCH))  # stretches of about one length
@@ -72,6 +79,21 @@ def _stretches(q_BNQHD: Tensor, memories: int) -> Iterator[tuple[slice, list[Par
         shown = None if mask is None else mask[..., : (stop - start) * queries, : stop - start]
         own: Part = (slice(seen + start, seen + stop), plain, shown)
         yield slice(start, stop), [(slice(0, seen + start), False, None), own] if seen + start else [own]
+
+
+def _masked_stretches(q_BNQHD: Tensor, seen_BN: Tensor) -> Iterator[tuple[slice, list[Part]]]:
+    """The same where every item says how far it sees. The row that all see last is of the masked part: a query that
+    sees nothing of a part would have no softmax there."""
+    items, queries = q_BNQHD.shape[1:3]
+    width = -(-items // -(-items // STRETCH))
+    for start in range(0, items, width):
+        stretch = slice(start, min(start + width, items))
+        seen_BL = seen_BN[:, stretch].repeat_interleave(queries, 1)
+        least, most = (int(end) for end in seen_BL.aminmax())
+        future_BLM = torch.arange(least, most + 1, device=seen_BN.device) > seen_BL[..., None]
+        mask = torch.zeros(future_BLM.shape, dtype=q_BNQHD.dtype).masked_fill_(future_BLM, -torch.inf)[:, None]
+        own: Part = (slice(least, most + 1), False, mask)
+        yield stretch, [(slice(0, least), False, None), own] if least else [own]
 
 
 def _future(items: int, queries: int, like: Tensor) -> Tensor:

@@ -125,7 +125,8 @@ def test_sequences_hold_the_released_codes(first_night: dict[str, Run], config: 
         assert window["times"] == sorted(window["times"])
     lines = (Path(config.lake).parent / "interactions.csv").read_text().splitlines()
     assert counts["rows_in"] == len(lines) - 1
-    assert counts["events"] == counts["rows_in"] - counts["without_ids"]
+    dropped = sum(counts[name] for name in ("incomplete", "repeated", "contradicted", "without_ids"))
+    assert counts["events"] == counts["rows_in"] - dropped
     assert counts["train_events"] + counts["test_events"] == counts["events"]
     assert abs(counts["test_events"] / counts["events"] - 0.1) < 0.02
 

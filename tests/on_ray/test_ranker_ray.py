@@ -14,12 +14,13 @@ from test_ranker_data import LAYOUT, TOKENIZER, taste_windows
 import pipeline.on_ray.training.runs as runs
 from pipeline.errors import JobError
 from pipeline.lake.storage import Lake
-from pipeline.on_ray.training import ranker_workers
+from pipeline.on_ray.training import ranker_workers, scoring
 from pipeline.on_ray.training.ranker_workers import train
-from pipeline.on_ray.training.scoring import predict
+from pipeline.on_ray.training.scoring import fit_references, predict, tallied
+from ranker.architectures import build
 from ranker.artefact import TrainedRanker, load
 from ranker.config import RankerConfig
-from ranker.evaluation import report
+from ranker.evaluation import measure, report, tallies
 from ranker.training import EpochFigures, loss_sum
 from ranker.windows import WindowError, collate, counted_between
 
@@ -162,6 +163,45 @@ def test_patience_ends_a_training_with_its_best_pass(tmp_path: Path) -> None:
         logits = ranker.model()(watched.tokens, watched.items, watched.labels)
     assert loss_sum(logits, watched).item() / watched.impressions == pytest.approx(min(losses), rel=1e-4)
     assert history[0].impressions + watched.impressions == sum(map(sum, windows["loss_mask"].to_pylist()))
+
+
+def test_graded_feedback_is_standardised_by_that_of_training(tmp_path: Path) -> None:
+    windows = taste_windows(40, seed=1)
+    rows = windows.to_pylist()
+    for row in rows:
+        row["feedback"] = [None if n % 7 == 0 else 30.0 + 10 * label for n, label in enumerate(row["labels"])]
+    graded = pa.Table.from_pylist(rows, windows.schema)
+    ranker, _ = trained(tmp_path, graded, feedback=True, workers=1, epochs=1)
+    counted = [
+        value
+        for row in rows
+        for value, in_loss in zip(row["feedback"], row["loss_mask"], strict=True)
+        if in_loss and value is not None
+    ]
+    assert float(ranker.state["feedback.mean"]) == pytest.approx(np.mean(counted), rel=1e-5)
+    assert float(ranker.state["feedback.deviation"]) == pytest.approx(np.std(counted), rel=1e-4)
+    assert ranker.state["feedback.graded_E"].abs().sum() > 0
+    with pytest.raises(JobError, match=r"ranker.feedback is set, but the sequences have none"):
+        trained(tmp_path, windows, feedback=True)
+
+
+def test_tallies_of_many_blocks_are_those_of_one_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the windows of a user in several blocks, and requests that go over from one window to the next."""
+    config = RankerConfig.model_validate(SETTINGS)
+    TrainedRanker(config, LAYOUT, TOKENIZER, build(config, LAYOUT).state_dict()).save(tmp_path / "ranker", {})
+    test = pa.concat_tables(taste_windows(60, seed=seed) for seed in (2, 3, 4))
+    blocks = ray.data.from_arrow([test.slice(start, 20) for start in range(0, len(test), 20)])
+    fitted = fit_references(ray.data.from_arrow(taste_windows(30, seed=5)))
+    scored = predict(blocks, lambda: tmp_path / "ranker", tokenizer=TOKENIZER, references=fitted)
+    monkeypatch.setattr(scoring, "TALLIED_WINDOWS", 40)
+    found = tallied(scored, len(test), fitted)
+    whole = tallies(pa.concat_tables(ray.get(scored.to_arrow_refs())), list(fitted))
+    assert found.digest == whole.digest
+    for name, tally in whole.by_name.items():
+        np.testing.assert_allclose(found.by_name[name].figures(), tally.figures())
+    figures = measure(found, list(fitted))
+    assert figures["impressions"] == sum(map(sum, test["loss_mask"].to_pylist()))
+    assert set(figures["references"]) >= {"like rate", "like rate + user"}
 
 
 def test_two_workers_train_and_score(tmp_path: Path) -> None:

@@ -15,9 +15,9 @@ from pipeline.config.file import load_config
 from pipeline.config.models import Catalog, Config, Source
 from pipeline.errors import ConfigError, GateRefused, JobError
 from pipeline.lake.storage import Lake
+from pipeline.on_spark.interactions import read_events
 from pipeline.on_spark.prepare import Prepare
 from pipeline.on_spark.raw_items import raw_items
-from pipeline.on_spark.sequences import read_events
 from pipeline.on_spark.sources import read_source
 from schemas.tables import ITEMS
 

@@ -19,14 +19,16 @@ LAYOUT = Layout(2, 1, 1, 6)
 CPU = torch.device("cpu")
 
 
-def one_softmax(q: Tensor, k: Tensor, v: Tensor, memory_k: Tensor, memory_v: Tensor, null: Tensor) -> Tensor:
-    """One masked softmax over null memory, the N memories and all N·S tokens."""
+def one_softmax(
+    q: Tensor, k: Tensor, v: Tensor, memory_k: Tensor, memory_v: Tensor, null: Tensor, seen: Tensor
+) -> Tensor:
+    """One masked softmax over null memory, the first ``seen`` of N memories and all N·S tokens."""
     batch, heads, items, slots, head = q.shape
     item = torch.arange(items).repeat_interleave(slots)
     is_anchor = torch.arange(slots).repeat(items) == slots - 1
-    own = (item[:, None] == item) & (is_anchor[:, None] | ~is_anchor)
-    past = item[:, None] > torch.arange(items)
-    visible = torch.cat([torch.ones(items * slots, 1, dtype=torch.bool), past, own], 1)
+    own = ((item[:, None] == item) & (is_anchor[:, None] | ~is_anchor)).expand(batch, -1, -1)
+    past = seen.repeat_interleave(slots, 1)[..., None] > torch.arange(items)
+    visible = torch.cat([torch.ones(batch, items * slots, 1, dtype=torch.bool), past, own], 2)[:, None]
     null_kv = null.expand(batch, heads, 1, head)
     keys = torch.cat([null_kv, memory_k, k.flatten(2, 3)], 2)
     values = torch.cat([null_kv, memory_v, v.flatten(2, 3)], 2)
@@ -50,8 +52,11 @@ def test_equals_the_dense_mask_in_values_and_gradients(
     monkeypatch.setattr(partial_attention_cpu, "STRETCH", data.draw(st.sampled_from([1, 3, 128])))
     first = data.draw(st.integers(0, items - 1))  # only the items from there on are asked for
     own = (x[:, :, first:] for x in (q[..., slots - queries :, :], k, v))
-    fast = attend(*own, *past)
-    slow = one_softmax(*inputs)[:, :, first:, slots - queries :]
+    seen = torch.arange(items).expand(batch, items)
+    if ties := data.draw(st.booleans()):
+        seen = (torch.rand(batch, items) * (seen + 1)).long()  # any number of the items before it
+    fast = attend(*own, *past, **({"seen_BN": seen[:, first:]} if ties else {}))
+    slow = one_softmax(*inputs, seen)[:, :, first:, slots - queries :]
     torch.testing.assert_close(fast, slow)
     weight = torch.randn_like(fast)
     # With one item its memory is seen by nobody.
@@ -185,14 +190,65 @@ def test_padding_and_other_windows_never_change_a_logit(model: nn.Module) -> Non
         torch.testing.assert_close(together[window : window + 1, :length], alone, atol=1e-5, rtol=1e-5)
 
 
+SEEN = torch.tensor([[0, 0, 2, 3, 3, 3, 6, 7, 7], [0, 1, 2, 2, 2, 2, 2, 7, 8]])  # two windows with items of one time
+
+
+def test_a_label_reaches_items_of_a_later_time_only(model: nn.Module) -> None:
+    tokens, ids, labels = windows(2, 9)
+    logits = model(tokens, ids, labels, None, SEEN)
+    for item in range(9):
+        flipped = labels.clone()
+        flipped[:, item] ^= 1
+        change = (model(tokens, ids, flipped, None, SEEN) - logits).abs() > 0
+        assert torch.equal(change, item < SEEN)
+
+
+def test_items_of_one_time_have_no_order(model: nn.Module) -> None:
+    inputs = windows(2, 9)
+    order = torch.tensor([0, 1, 2, 5, 3, 4, 6, 7, 8])
+    logits = model(*inputs, None, SEEN[:1].expand(2, 9))
+    mixed = model(*(x[:, order] for x in inputs), None, SEEN[:1].expand(2, 9))
+    torch.testing.assert_close(mixed, logits[:, order], atol=1e-5, rtol=1e-5)
+
+
+def test_items_that_all_have_a_time_of_their_own_see_what_comes_before(model: nn.Module) -> None:
+    inputs = windows(2, 9)
+    plain = model(*inputs, None, torch.arange(9).expand(2, 9))
+    torch.testing.assert_close(plain, model(*inputs), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("arch", ["hmat", "flat"])
+def test_graded_feedback_reaches_later_logits_as_standard_deviations(arch: str) -> None:
+    config = RankerConfig.model_validate({"arch": arch, "dim": 16, "heads": 2, "feedback": True})
+    model = build(config, LAYOUT).eval()
+    nn.init.normal_(model.feedback.graded_E)
+    tokens, ids, labels = windows(2, 9)
+    graded = torch.rand(2, 9) * 100
+    graded[0, 3] = torch.nan
+    model.feedback.standardise(50.0, 20.0)
+    logits = model(tokens, ids, labels, graded)
+    other = graded.clone()
+    other[:, 4] += 10
+    change = (model(tokens, ids, labels, other) - logits).abs()
+    assert torch.equal(change[:, :5], torch.zeros(2, 5))
+    assert (change[:, 5:] > 0).all()
+    model.feedback.standardise(0.0, 1.0)
+    torch.testing.assert_close(model(tokens, ids, labels, (graded - 50) / 20), logits)
+    mean = torch.where(graded.isnan(), 0.0, (graded - 50) / 20)
+    torch.testing.assert_close(model(tokens, ids, labels, mean), logits)
+    none = model(tokens, ids, labels)
+    torch.testing.assert_close(none, model(tokens, ids, labels, torch.zeros(2, 9)))
+
+
 def test_every_parameter_learns(model: nn.Module) -> None:
     model.train()(*windows(4, 6)).square().sum().backward()
     idle = [name for name, parameter in model.named_parameters() if not (parameter.grad.abs() > 0).any()]
     assert idle == []
 
 
+@pytest.mark.parametrize("seen", [None, torch.arange(10).expand(3, 10) // 4 * 4], ids=["own times", "shared"])
 @pytest.mark.parametrize("recompute", [1, 4, 100])
-def test_what_is_computed_again_is_the_same(model: nn.Module, recompute: int) -> None:
+def test_what_is_computed_again_is_the_same(model: nn.Module, recompute: int, seen: Tensor | None) -> None:
     config = model.config.model_copy(update={"recompute": recompute})
     decoded = None if model.items.decoded is None else model.items.decoded.decoded_CV
     thrifty = build(config, LAYOUT, decoded)
@@ -203,11 +259,28 @@ def test_what_is_computed_again_is_the_same(model: nn.Module, recompute: int) ->
             if isinstance(part, nn.Dropout):
                 part.p = 0.0  # drawn in another order
         torch.manual_seed(0)
-        logits = training(*windows(3, 10))
+        logits = training(*windows(3, 10), None, seen)
         logits.square().sum().backward()
         found.append([logits.detach(), *(parameter.grad for parameter in training.parameters())])
     for kept, again in zip(*found, strict=True):
         torch.testing.assert_close(again, kept, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("known", KNOWN)
+def test_candidates_that_know_less_score_as_after_a_shorter_history(known: str) -> None:
+    config = RankerConfig.model_validate({"dim": 16, "layers": 3, "heads": 2} | KNOWN[known])
+    model = build(config, LAYOUT, DECODED_CV if config.decoded else None).eval()
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    tokens, ids, labels = windows(2, 9)
+    knows = torch.tensor([[0, 0, 0, 3, 3, 3, 6, 6, 6], [0, 1, 2, 2, 2, 2, 6, 7, 7]])
+    scored = model.score(model.remember(tokens, ids, labels, None, SEEN), tokens, ids, knows)
+    for window, item in ((0, 5), (0, 8), (1, 2), (1, 5), (1, 8)):
+        n = int(knows[window, item])
+        past = (x[window : window + 1, :n] for x in (tokens, ids, labels))
+        memory = model.remember(*past, None, SEEN[window : window + 1, :n])
+        alone = model.score(memory, tokens[window, item][None, None], ids[window, item][None, None])
+        torch.testing.assert_close(scored[window, item], alone[0, 0], atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("known", KNOWN)

@@ -44,9 +44,14 @@ def taste_windows(users: int, seed: int) -> pa.Table:
                 "item_ids": items,
                 "tokens": codes.ravel(),
                 "labels": liked.astype(np.int8),
+                "feedback": None,
                 "times": np.arange(length) * 1000,
                 "loss_mask": np.arange(length) >= (4 if length > 20 else 0),
-                "train_count": rng.integers(0, 200, length),
+                "train_count": (counts := rng.integers(0, 200, length)),
+                "train_clicks": counts // 2,
+                "requests": np.arange(length) // 5,
+                "known": np.arange(length) // 5 * 5,
+                "latest": True,
                 "split": "train",
                 "tokenizer": TOKENIZER,
             }
@@ -57,9 +62,13 @@ def taste_windows(users: int, seed: int) -> pa.Table:
         "item_ids": pa.list_(pa.string()),
         "tokens": pa.list_(pa.int16()),
         "labels": pa.list_(pa.int8()),
+        "feedback": pa.list_(pa.float32()),
         "times": pa.list_(pa.int64()),
         "loss_mask": pa.list_(pa.bool_()),
         "train_count": pa.list_(pa.int32()),
+        "train_clicks": pa.list_(pa.int32()),
+        "requests": pa.list_(pa.int32()),
+        "known": pa.list_(pa.int32()),
     }
     return pa.table({name: pa.array([row[name] for row in rows], types.get(name)) for name in rows[0]})
 

@@ -18,9 +18,13 @@ from jobs.tables import show_comparison, show_evaluation
 from pipeline.on_ray.training.scoring import WindowScorer, _missing
 from ranker.architectures import build
 from ranker.artefact import TrainedRanker
-from ranker.bootstrap import FIGURES, Sample, bootstrap
+from ranker.baselines.like_rate import LikeRate, fit_like_rate
+from ranker.bootstrap import weightings
 from ranker.config import RankerConfig
-from ranker.evaluation import ImpressionError, calibration, compare, grouped_auc, report
+from ranker.evaluation import ImpressionError, compare, grouped_auc, measure, report, streamed, tallies
+from ranker.frozen import frozen_logits
+from ranker.tally import FIGURES, Tally, calibration, tally
+from ranker.windows import collate, earlier, flat, padded
 from schemas.semantic_id import Layout
 
 IMPRESSIONS = st.lists(
@@ -34,9 +38,11 @@ def impressions(rows: int = 210, users: int = 11, seed: int = 0) -> pa.Table:
     return pa.table(
         {
             "user_id": [f"u{i % users}" for i in range(rows)],
-            "item_id": [f"i{item}" for item in items],
+            "item_hash": items,
+            "request": np.arange(rows) // users // 6,
             "label": rng.integers(0, 2, rows).astype(np.int8),
             "score": rng.integers(1, 50, rows).astype(np.float32) / 50,
+            "streamed": rng.random(rows).astype(np.float32),
             "train_count": np.array([0, 1, 10, 11, 100, 101, 5000])[items % 7],
             "history": np.resize([0, 3, 30, 300], rows),
             "missing": np.resize(["none", "none", "text"], rows),
@@ -54,12 +60,18 @@ def columns_of(table: pa.Table) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return users, table["label"].to_numpy().astype(int), table["score"].to_numpy().astype(float)
 
 
-def drawn(table: pa.Table, users: np.ndarray) -> pa.Table:
-    """The impressions of the users, each draw of one as a user of its own."""
+def drawn(table: pa.Table, times: np.ndarray) -> pa.Table:
+    """The impressions of users who count several times, each time as a user of its own."""
     owner = columns_of(table)[0]
+    users = np.repeat(np.arange(len(times)), times)
     rows = [np.flatnonzero(owner == user) for user in users]
     names = np.repeat([f"d{i}" for i in range(len(users))], [len(own) for own in rows])
     return table.take(np.concatenate(rows)).set_column(0, "user_id", pa.array(names))
+
+
+def tally_of(users: np.ndarray, labels: np.ndarray, scores: np.ndarray, times: np.ndarray | None = None) -> Tally:
+    once = np.ones(int(users.max(initial=-1)) + 1 if times is None else len(times))
+    return tally(users, users, labels, scores, np.stack([once, once if times is None else times], 1).astype(float))
 
 
 @settings(deadline=None)
@@ -69,7 +81,7 @@ def test_grouped_auc_equals_one_auc_a_user(rows: list[tuple[int, int, float]]) -
     own = {u: users == u for u in np.unique(users)}
     mixed = [mask for mask in own.values() if len(np.unique(labels[mask])) == 2]
     figures = grouped_auc(users, labels, scores)
-    assert (figures["gauc_users"], figures["one_class_users"]) == (len(mixed), len(own) - len(mixed))
+    assert (figures["gauc_groups"], figures["one_class_groups"]) == (len(mixed), len(own) - len(mixed))
     assert figures["one_class_impressions"] == len(rows) - sum(mask.sum() for mask in mixed)
     if mixed:
         aucs = [roc_auc_score(labels[mask], scores[mask]) for mask in mixed]
@@ -83,7 +95,7 @@ def test_grouped_auc_equals_one_auc_a_user(rows: list[tuple[int, int, float]]) -
 def test_figures_of_users_who_count_several_times(rows: list[tuple[int, int, float]], times: list[int]) -> None:
     users, labels, scores = (np.array(column) for column in zip(*rows, strict=True))
     weights = np.array(times)[users]
-    auc, _, loss = Sample(users, labels, scores).figures(np.array(times, float))
+    (_, auc), _, (_, loss) = tally_of(users, labels, scores, np.array(times)).figures()
     if len(np.unique(labels[weights > 0])) == 2:
         assert auc == pytest.approx(roc_auc_score(labels, scores, sample_weight=weights))
     else:
@@ -93,12 +105,54 @@ def test_figures_of_users_who_count_several_times(rows: list[tuple[int, int, flo
 
 
 def test_replicates_equal_those_of_users_drawn_one_by_one() -> None:
-    table, replicates = impressions(), 20
-    (fast,) = bootstrap([Sample(*columns_of(table))], 11, replicates, seed=5)
-    rng = np.random.default_rng(5)
-    for row in fast:
-        slow = report(drawn(table, rng.integers(0, 11, 11)), replicates=1)
-        np.testing.assert_allclose(row, [slow[name] for name in FIGURES])
+    table = impressions()
+    fast = tallies(table, replicates=20).by_name["score"].figures()
+    times_UW = weightings(sorted(set(table["user_id"].to_pylist())), 20).astype(int)
+    for replicate in range(21):
+        slow = report(drawn(table, times_UW[:, replicate]), replicates=1)
+        np.testing.assert_allclose(fast[1:, replicate], [slow[name] for name in FIGURES[1:]])
+        assert fast[0, replicate] == pytest.approx(slow["auc"], abs=5e-3 if replicate else 0)  # by coarser steps
+
+
+def test_users_are_drawn_as_often_as_a_bootstrap_draws_them() -> None:
+    times_UW = weightings([f"u{i}" for i in range(3000)], 100)
+    assert (times_UW[:, 0] == 1).all()
+    drawn_UB = times_UW[:, 1:]
+    assert drawn_UB.mean() == pytest.approx(1, abs=0.01)
+    assert drawn_UB.var() == pytest.approx(1, abs=0.02)
+    assert np.abs(np.corrcoef(drawn_UB.T) - np.eye(100)).max() < 0.1
+    np.testing.assert_array_equal(weightings(["u7"], 100)[0], times_UW[7])
+
+
+def test_parts_of_the_users_add_up_to_all() -> None:
+    table = impressions()
+    owner = columns_of(table)[0]
+    parts = [tallies(table.filter(pa.array(owner % 3 == part))) for part in range(3)]
+    whole, summed = tallies(table), parts[2] + parts[0] + parts[1]
+    assert whole.digest == summed.digest
+    for name, of_all in whole.by_name.items():
+        np.testing.assert_allclose(summed.by_name[name].figures(), of_all.figures())
+        np.testing.assert_array_equal(summed.by_name[name].counts, of_all.counts)
+
+
+@pytest.mark.parametrize("rate", [0.01, 0.3])
+def test_rounded_scores_leave_auc_as_it_is(rate: float) -> None:
+    rng = np.random.default_rng(0)
+    scores = 1 / (1 + np.exp(-rng.normal(np.log(rate / (1 - rate)), 0.7, 50_000)))
+    labels = (rng.random(50_000) < scores).astype(int)
+    exact = roc_auc_score(labels, scores)
+    assert tally_of(np.arange(50_000) % 7, labels, scores).figures()[0, 0] == pytest.approx(exact, abs=1e-5)
+
+
+def test_gauc_is_of_requests_and_streamed_gauc_of_users() -> None:
+    table = impressions(600)
+    found = report(table)
+    users, labels, _ = columns_of(table)
+    requests = users * 1000 + table["request"].to_numpy()
+    for column, groups, figures in (("score", requests, found), ("streamed", users, found["streamed"])):
+        expected = grouped_auc(groups, labels, table[column].to_numpy().astype(float))
+        assert {name: figures[name] for name in expected} == pytest.approx(expected)
+    assert found["gauc_groups"] > found["streamed"]["gauc_groups"] == 11
 
 
 def test_intervals_repeat_hold_the_figure_and_narrow_with_users() -> None:
@@ -143,74 +197,197 @@ def test_the_report_slices_by_item_history_and_modality() -> None:
 def test_calibration() -> None:
     rng = np.random.default_rng(0)
     scores = rng.random(20000)
-    fair = calibration((rng.random(20000) < scores).astype(int), scores)
+
+    def of(labels: np.ndarray, scores: np.ndarray) -> dict[str, Any]:
+        return calibration(tally_of(np.zeros(len(labels), int), labels, scores))
+
+    fair = of((rng.random(20000) < scores).astype(int), scores)
     assert fair["error"] < 0.02
     assert fair["ratio"] == pytest.approx(1, abs=0.03)
-    assert [part["impressions"] for part in fair["bins"]] == [2000] * 10
-    biased = calibration((rng.random(20000) < scores / 2).astype(int), scores)
+    assert [part["impressions"] for part in fair["bins"]] == pytest.approx([2000] * 10, abs=300)
+    biased = of((rng.random(20000) < scores / 2).astype(int), scores)
     assert biased["error"] == pytest.approx(0.25, abs=0.02)
     assert biased["ratio"] == pytest.approx(2, abs=0.1)
-    constant = calibration(np.array([0, 1, 1, 1]), np.full(4, 0.5))
+    constant = of(np.array([0, 1, 1, 1]), np.full(4, 0.5))
     assert constant["bins"] == [{"impressions": 4, "predicted": 0.5, "observed": 0.75}]
     assert constant["error"] == 0.25
 
 
 def test_a_ranker_differs_from_itself_by_nothing() -> None:
     table = impressions()
-    shuffled = table.take(np.random.default_rng(1).permutation(len(table)))
-    found = compare(table, shuffled)
-    for part in (found, *found["slices"].values()):
+    found = compare(tallies(table), tallies(table.take(np.random.default_rng(1).permutation(len(table)))))
+    for part in (found, found["streamed"], *found["slices"].values()):
         assert part["differences"] == pytest.approx(dict.fromkeys(FIGURES, 0), abs=1e-12)
         for ends in part["intervals"].values():
             assert ends == pytest.approx([0, 0], abs=1e-12)
-    assert set(compare(table, table)["differences"].values()) == {0.0}
-    assert compare(table, table)["intervals"] == {name: [0.0, 0.0] for name in FIGURES}
 
 
 def test_differences_are_of_the_same_users_in_each_replicate() -> None:
     ours, theirs = impressions(), rescored(impressions(), seed=3)
-    found, swapped = compare(ours, theirs), compare(theirs, ours)
+    found, swapped = (compare(tallies(a), tallies(b)) for a, b in ((ours, theirs), (theirs, ours)))
     apart = [report(table) for table in (ours, theirs)]
-    order = [(name, "ascending") for name in ("user_id", "item_id", "label")]
-    ours, theirs = (table.sort_by(order) for table in (ours, theirs))
-    rng, differences = np.random.default_rng(0), []
-    for _ in range(1000):
-        users = rng.integers(0, 11, 11)
-        a, b = (roc_auc_score(*columns_of(drawn(table, users))[1:]) for table in (ours, theirs))
+    times_UW = weightings(sorted(set(ours["user_id"].to_pylist()))).astype(int)
+    differences = []
+    for times_U in times_UW.T[1:]:
+        a, b = (roc_auc_score(*columns_of(drawn(table, times_U))[1:]) for table in (ours, theirs))
         differences.append(a - b)
-    assert found["intervals"]["auc"] == pytest.approx(np.percentile(differences, [2.5, 97.5]).tolist())
+    assert found["intervals"]["auc"] == pytest.approx(np.percentile(differences, [2.5, 97.5]).tolist(), abs=5e-3)
     for name in FIGURES:
         assert found["differences"][name] == pytest.approx(apart[0][name] - apart[1][name])
         assert swapped["intervals"][name] == pytest.approx([-end for end in reversed(found["intervals"][name])])
     cold = [one["slices"]["1-10"]["gauc"] for one in apart]
     assert found["slices"]["1-10"]["differences"]["gauc"] == pytest.approx(cold[0] - cold[1])
-    json.dumps([found, compare(ours.slice(0, 0), theirs.slice(0, 0))], allow_nan=False)
+    empty = tallies(ours.slice(0, 0))
+    json.dumps([found, compare(empty, empty)], allow_nan=False)
 
 
 def test_other_impressions_are_not_compared() -> None:
     table = impressions()
     with pytest.raises(ImpressionError, match="not the same: 210 and 209"):
-        compare(table, table.slice(1))
-    flipped = table.set_column(2, "label", pa.array(1 - table["label"].to_numpy()))
-    with pytest.raises(ImpressionError, match=r"'user_id': 'u0'.* of one, .* of the other"):
-        compare(table, flipped)
+        compare(tallies(table), tallies(table.slice(1)))
+    flipped = table.set_column(table.column_names.index("label"), "label", pa.array(1 - table["label"].to_numpy()))
+    with pytest.raises(ImpressionError, match="the 210 impressions are not of the same users, items and labels"):
+        compare(tallies(table), tallies(flipped))
+
+
+def coin_flips(users: int) -> pa.Table:
+    """Windows of users who like so many of a hundred whatever the item; requests are of five."""
+    windows, rng = taste_windows(users, seed=0), np.random.default_rng(0)
+    lengths = pa.compute.list_value_length(windows["labels"]).to_numpy()
+    rate = np.repeat(rng.random(users), lengths)
+    offsets = pa.array(np.append(0, np.cumsum(lengths)), pa.int32())
+    for name, values in (("labels", rng.random(len(rate)) < rate), ("train_count", rng.integers(0, 5, len(rate)))):
+        lists = pa.ListArray.from_arrays(offsets, pa.array(values)).cast(windows.schema.field(name).type)
+        windows = windows.set_column(windows.column_names.index(name), name, lists)
+    clicks = pa.ListArray.from_arrays(offsets, pa.array(flat(windows["train_count"]) // 2, pa.int32()))
+    return windows.set_column(windows.column_names.index("train_clicks"), "train_clicks", clicks)
+
+
+def test_only_frozen_gauc_says_that_nothing_is_known_where_nothing_is() -> None:
+    """Labels are coin flips given the user, and the rule follows the user's own rate: the truth is .5."""
+    windows = coin_flips(2000)
+    rule, counted = LikeRate(0.5, levels=True), flat(windows["loss_mask"]).astype(bool)
+    known, before = flat(windows["known"]).astype(np.int64), earlier(windows)
+    user = np.repeat(np.arange(len(windows)), pa.compute.list_value_length(windows["labels"]).to_numpy())
+    labels, request = flat(windows["labels"]), user * 1000 + flat(windows["requests"])
+    frozen, running = (rule(windows, seen)[counted] for seen in (known, before))
+    assert grouped_auc(request[counted], labels[counted], frozen)["gauc"] == pytest.approx(0.5, abs=0.015)
+    assert grouped_auc(user[counted], labels[counted], running)["gauc"] < 0.35
+
+
+def test_the_like_rate_is_smoothed_and_a_level_is_of_what_is_known() -> None:
+    windows = taste_windows(20, seed=4)
+    mask, labels = flat(windows["loss_mask"]).astype(bool), flat(windows["labels"])
+    rule = fit_like_rate(lambda: iter([windows.slice(0, 7), windows.slice(7)]))
+    assert rule.mean == pytest.approx(labels[mask].mean())
+    seen, count, clicks = earlier(windows), flat(windows["train_count"]), flat(windows["train_clicks"])
+    rates = (clicks + 10 * rule.mean) / (count + 10)
+    np.testing.assert_allclose(rule(windows, seen), rates)
+    leveled, start = LikeRate(rule.mean, levels=True)(windows, seen), 0
+    for length in pa.compute.list_value_length(windows["labels"]).to_pylist():
+        for place in range(length):
+            past = slice(start, start + int(seen[start + place]))
+            level = (labels[past] - rates[past]).sum() / (seen[start + place] + 5)
+            expected = np.clip(rates[start + place] + level, 0.005, 0.995)
+            assert leveled[start + place] == pytest.approx(expected)
+        start += length
+
+
+def test_references_stand_beside_the_ranker() -> None:
+    table = impressions()
+    rates = rescored(table, seed=3)["score"]
+    table = table.append_column("rate", rates).append_column(streamed("rate"), rescored(table, seed=4)["score"])
+    found = report(table, ["rate"])
+    alone = report(rescored(impressions(), seed=3))
+    less = found["references"]["rate"]["ranker_less"]["differences"]
+    for name in FIGURES:
+        assert found["references"]["rate"][name] == pytest.approx(alone[name])
+        assert less[name] == pytest.approx(found[name] - alone[name])
+    json.dumps(found, allow_nan=False)
+
+
+SHARED = np.array([0, 0, 0, 1, 1, 2, 3, 3, 3, 3])  # times of events, over and over
+
+
+def simultaneous_windows(users: int) -> pa.Table:
+    """Windows in which several events share a time, and requests begin with a time."""
+    windows = taste_windows(users, seed=6)
+    rows = windows.to_pylist()
+    for row in rows:
+        place = np.arange(len(row["labels"]))
+        row["times"] = ((place // 10) * 10 + SHARED[place % 10]).tolist()
+        first = (place // 10) * 10 + np.array([0, 0, 0, 0, 0, 0, 6, 6, 6, 6])[place % 10]  # requests of two times
+        row["requests"] = row["known"] = first.tolist()
+        row["item_ids"], row["loss_mask"] = [f"i{n}" for n in place], [True] * len(place)
+    return pa.Table.from_pylist(rows, windows.schema)
+
+
+@pytest.mark.parametrize("arch", ["hmat", "flat"])
+def test_frozen_scores_are_those_after_a_shorter_history(arch: str) -> None:
+    windows = simultaneous_windows(5)
+    model = build(RankerConfig.model_validate({"arch": arch, "dim": 16, "heads": 2, "seed": 3}), LAYOUT).eval()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    batch, known = collate(windows, LAYOUT), padded(windows, flat(windows["known"]).astype(np.int64))
+    with torch.inference_mode():
+        logits = frozen_logits(model, batch, known)
+        for window, item in ((0, 3), (0, 5), (2, 2), (3, 4), (4, 5)):
+            history = int(known[window, item])
+            rows = torch.tensor([*range(history), item])
+            tokens, items, labels = (x[window : window + 1, rows] for x in (batch.tokens, batch.items, batch.labels))
+            seen = torch.cat([batch.seen[window, :history], torch.tensor([history])])[None]
+            alone = model(tokens, items, labels, None, seen)[0, -1]
+            torch.testing.assert_close(logits[window, item], alone, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("arch", ["hmat", "flat"])
+def test_nothing_of_an_events_own_time_or_later_moves_its_score(tmp_path: Path, arch: str) -> None:
+    """Labels of the scored event, of simultaneous and of future events are flipped, and future items are others."""
+    scorer, windows = scorer_of(tmp_path, arch), simultaneous_windows(12)
+    known = {tuple(keys): scores for *keys, scores in scored_by(scorer, windows)}
+    for place in (0, 3, 6, 10, 13):
+        rows = windows.to_pylist()
+        for row in rows:
+            times, codes = np.array(row["times"]), np.array(row["tokens"]).reshape(-1, LAYOUT.slots)
+            scored, later = times == times[min(place, len(times) - 1)], times > times[min(place, len(times) - 1)]
+            codes[later] = 0
+            row["labels"] = np.where(scored | later, 1 - np.array(row["labels"]), row["labels"]).tolist()
+            row["item_hashes"] = (np.array(row["item_hashes"]) + later).tolist()
+            row["tokens"], row["loss_mask"] = codes.ravel().tolist(), scored.tolist()
+        found = scored_by(scorer, pa.Table.from_pylist(rows, windows.schema))
+        assert len(found) >= len(rows)
+        for *keys, scores in found:
+            assert scores == pytest.approx(known[tuple(keys)], abs=1e-5)
+
+
+def scored_by(scorer: WindowScorer, windows: pa.Table) -> list[tuple[str, str, tuple[float, float]]]:
+    """User and item of every impression, its frozen and its streamed score."""
+    columns = (scorer(windows)[name].to_pylist() for name in ("user_id", "item_id", "score", "streamed"))
+    return [(user, item, (frozen, running)) for user, item, frozen, running in zip(*columns, strict=True)]
+
+
+def scorer_of(folder: Path, arch: str = "hmat") -> WindowScorer:
+    config = RankerConfig.model_validate({"arch": arch, "dim": 16, "layers": 2, "heads": 2, "max_items": 40})
+    model = build(config, LAYOUT)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    TrainedRanker(config, LAYOUT, TOKENIZER, model.state_dict()).save(folder, {})
+    threads = torch.get_num_threads()
+    scorer = WindowScorer(lambda: folder, TOKENIZER)
+    torch.set_num_threads(threads)
+    return scorer
 
 
 def test_the_scorer_says_what_an_impression_was_seen_after_and_lacks(tmp_path: Path) -> None:
-    config = RankerConfig(dim=16, layers=1, heads=2, max_items=40, batch_items=100)
-    torch.manual_seed(0)
-    TrainedRanker(config, LAYOUT, TOKENIZER, build(config, LAYOUT).state_dict()).save(tmp_path, {})
-    threads = torch.get_num_threads()
     windows = taste_windows(30, seed=4)
-    scored = WindowScorer(lambda: tmp_path, TOKENIZER)(windows)
-    torch.set_num_threads(threads)
+    scored = scorer_of(tmp_path)(windows)
     expected: list[tuple[Any, ...]] = []
     for row in windows.to_pylist():
         codes = np.array(row["tokens"]).reshape(-1, LAYOUT.slots)
         for position, (item, counted) in enumerate(zip(row["item_ids"], row["loss_mask"], strict=True)):
             lacks = "image" if split(codes[position].tolist(), LAYOUT).image is None else "none"
             if counted:
-                expected.append((row["user_id"], position, item, lacks))
+                expected.append((row["user_id"], row["known"][position], item, lacks))
     found = zip(*(scored[name].to_pylist() for name in ("user_id", "history", "item_id", "missing")), strict=True)
     assert sorted(found) == sorted(expected)
     assert scored.schema.field("history").type == pa.int32()
@@ -234,7 +411,8 @@ def test_the_tables_show_gaps_as_dashes(capsys: pytest.CaptureFixture[str], monk
     monkeypatch.setenv("COLUMNS", "150")
     who = {"ranker": "0123456789abcdef", "arch": "hmat", "tokenizer": TOKENIZER}
     table = impressions()
-    found, difference = report(table), compare(table, rescored(table, seed=3))
+    table = table.append_column("rate", table["score"]).append_column(streamed("rate"), table["streamed"])
+    found, difference = report(table, ["rate"]), compare(tallies(table), tallies(rescored(table, seed=3)))
     show_evaluation(who | found)
     show_comparison(difference)
     shown = capsys.readouterr().out
@@ -243,7 +421,8 @@ def test_the_tables_show_gaps_as_dashes(capsys: pytest.CaptureFixture[str], monk
     assert f"{low:.4f} to {high:.4f}" in shown
     assert f"{difference['differences']['auc']:.4f}" in shown
     assert "missing: image" in shown
-    empty = table.slice(0, 0)
-    show_evaluation(who | report(empty))
+    assert "the ranker less rate" in shown
+    empty = tallies(table.slice(0, 0))
+    show_evaluation(who | measure(empty))
     show_comparison(compare(empty, empty))
     assert "–" in capsys.readouterr().out

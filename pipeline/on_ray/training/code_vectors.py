@@ -42,14 +42,14 @@ def decoded_vectors(lake: Lake, tokenizer: str, modalities: Sequence[str]) -> De
         model = load_tokenizer(lake, tokenizer).model
         rows = lake.read(SEMANTIC_IDS, list(PARTS), where=pc.field("tokenizer") == tokenizer)
         layout = model.layout
-        parts = [_filled(rows[p], levels, layout.absent) for p, levels in zip(PARTS, layout.levels, strict=True)]
+        parts = [filled(rows[p], levels, layout.absent) for p, levels in zip(PARTS, layout.levels, strict=True)]
         codes_NS = np.unique(np.concatenate(parts, axis=1), axis=0)
         return Decoded(tokenizer, code_vectors(model, torch.from_numpy(codes_NS), modalities))
     except TokenizerError as error:
         raise JobError(f"ranker.decoded: {error}") from error
 
 
-def _filled(part: pa.ChunkedArray, levels: int, absent: int) -> NDArray[np.int16]:
+def filled(part: pa.ChunkedArray, levels: int, absent: int) -> NDArray[np.int16]:
     """``(N, levels)``, rows without the modality filled with the absent code."""
     codes_NL = np.full((len(part), levels), absent, np.int16)
     if levels:

@@ -2,6 +2,7 @@
 
 import hashlib
 import tempfile
+from collections.abc import Mapping
 from dataclasses import asdict
 from functools import partial
 from importlib.metadata import version
@@ -10,22 +11,22 @@ from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import ray
 import ray.data
 
 from pipeline.errors import JobError
 from pipeline.lake.artefacts import local_folder, refuse_another, store, tokenizer_layout
 from pipeline.lake.run import Run
 from pipeline.lake.storage import Lake
-from pipeline.on_ray.session import gpus, read_files
+from pipeline.on_ray.session import actor_pool, gpus, read_files
 from pipeline.on_ray.training.code_vectors import decoded_vectors
 from pipeline.on_ray.training.ranker_workers import train
 from pipeline.on_ray.training.runs import Progress
-from pipeline.on_ray.training.scoring import predict
+from pipeline.on_ray.training.scoring import SCORED_WINDOWS, fit_references, predict, tallied
 from pipeline.release.pointer import require_release
 from ranker.artefact import ArtefactError, TrainedRanker, load
+from ranker.baselines.references import Reference
 from ranker.config import RankerConfig
-from ranker.evaluation import ImpressionError, compare, report
+from ranker.evaluation import ImpressionError, Tallies, compare, measure
 from ranker.windows import WindowError
 from schemas.tables import SEQUENCES
 
@@ -77,7 +78,8 @@ def training_name(config: RankerConfig, tokenizer: str, sequences: int | None) -
 
 
 def evaluate(run: Run, ranker: str, against: str | None = None) -> dict[str, Any]:
-    """A ranker's :func:`report` on the test windows of the tokenizer that it was trained for, and who it is.
+    """What :func:`ranker.evaluation.measure` says of a ranker on the test windows of the tokenizer that it was trained
+    for, beside every reference, and who it is.
 
     With another ranker ``against`` it, also that one's, and the ``comparison``: the first less the second.
 
@@ -87,23 +89,31 @@ def evaluate(run: Run, ranker: str, against: str | None = None) -> dict[str, Any
             hold the same impressions.
     """
     names = [ranker] if against is None else [ranker, against]
-    trained = [_trained(run.lake, name) for name in names]
+    trained = [trained_ranker(run.lake, name) for name in names]
     run.read(SEQUENCES)
+    with run.phase("fit references"):
+        fitted = fit_references(read_windows(run.lake, trained[0].tokenizer, "train"))
     with run.phase("score"):
-        scored = [_impressions(run.lake, name, one.tokenizer) for name, one in zip(names, trained, strict=True)]
+        tallies = [_tallied(run.lake, name, one.tokenizer, fitted) for name, one in zip(names, trained, strict=True)]
     with run.phase("measure"):
         figures, *other = (
-            {"ranker": name, "arch": one.config.arch, "tokenizer": one.tokenizer, **report(impressions)}
-            for name, one, impressions in zip(names, trained, scored, strict=True)
+            {"ranker": name, "arch": one.config.arch, "tokenizer": one.tokenizer, **measure(found, list(fitted))}
+            for name, one, found in zip(names, trained, tallies, strict=True)
         )
         if other:
-            figures |= {"against": other[0], "comparison": _compared(*scored)}
-    run.count(rows_in=scored[0].num_rows)
+            figures |= {"against": other[0], "comparison": _compared(*tallies)}
+    run.count(rows_in=figures["impressions"])
     run.metrics |= figures
     return figures
 
 
-def _trained(lake: Lake, ranker: str) -> TrainedRanker:
+def trained_ranker(lake: Lake, ranker: str) -> TrainedRanker:
+    """A ranker of the lake.
+
+    Raises:
+        ConfigError: the lake has no such ranker.
+        JobError: it is damaged, or another one.
+    """
     try:
         trained = load(local_folder(lake, "rankers", ranker))
     except ArtefactError as error:
@@ -112,15 +122,18 @@ def _trained(lake: Lake, ranker: str) -> TrainedRanker:
     return trained
 
 
-def _impressions(lake: Lake, ranker: str, tokenizer: str) -> pa.Table:
-    """All that the ranker scores on the test windows."""
+def _tallied(lake: Lake, ranker: str, tokenizer: str, references: Mapping[str, Reference]) -> Tallies:
+    """The tallies of all that the ranker scores on the test windows."""
     windows = read_windows(lake, tokenizer, "test")
     folder_of = partial(local_folder, lake, "rankers", ranker)
-    scored = predict(windows, folder_of, tokenizer=tokenizer, actors=gpus() or 1, use_gpu=gpus() > 0)
-    return pa.concat_tables(ray.get(scored.to_arrow_refs()))
+    count = windows.count()
+    pool = actor_pool(None, -(-count // SCORED_WINDOWS))
+    blocks = windows.repartition(target_num_rows_per_block=SCORED_WINDOWS)  # few files still make work for many actors
+    scored = predict(blocks, folder_of, tokenizer=tokenizer, references=references, actors=pool["concurrency"])
+    return tallied(scored, count, references)
 
 
-def _compared(ours: pa.Table, theirs: pa.Table) -> dict[str, Any]:
+def _compared(ours: Tallies, theirs: Tallies) -> dict[str, Any]:
     try:
         return compare(ours, theirs)
     except ImpressionError as error:

@@ -4,11 +4,12 @@ Training is data-parallel (Ray Train, DistributedDataParallel; gloo on CPU). The
 in one fixed order, so a run is a function of configuration, data and number of workers, whoever dies on the way.
 """
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -28,6 +29,7 @@ from pipeline.on_ray.training.runs import last_checkpoint, leave_checkpoint, sta
 from ranker.architectures import build
 from ranker.artefact import TrainedRanker
 from ranker.config import RankerConfig
+from ranker.hmat.layers import FeedbackEmbedding
 from ranker.training import DivergedError, EpochFigures, Progress, Training, sum_over_workers
 from ranker.windows import (
     MODEL_COLUMNS,
@@ -35,6 +37,8 @@ from ranker.windows import (
     WindowError,
     check_windows,
     counted_between,
+    flat,
+    graded_feedback,
     period,
     shuffled_batches,
     sorted_batches,
@@ -54,6 +58,7 @@ class _Job:
     config: RankerConfig
     layout: Layout
     decoded: Decoded | None
+    feedback: tuple[float, float] | None  # mean and deviation of graded feedback
     windows: int
     figures: Queue
     checkpoint_seconds: float
@@ -87,14 +92,17 @@ def train(
 
     Raises:
         WindowError: the rows do not fit.
-        JobError: ``decoded`` is of another tokenizer, there is no window to train on or to watch, the training
-            diverged, Ray lacks the GPUs, or workers died again and again.
+        JobError: ``decoded`` is of another tokenizer, ``config.feedback`` is set and there is none, there is no window
+            to train on or to watch, the training diverged, Ray lacks the GPUs, or workers died again and again.
     """
     if decoded and decoded.tokenizer != tokenizer:
         raise JobError(f"the decoded vectors are of tokenizer {decoded.tokenizer}, the windows of {tokenizer}")
-    dataset = dataset.select_columns([*MODEL_COLUMNS, "times"])
+    dataset = dataset.select_columns(MODEL_COLUMNS)
     fits = partial(check_windows, layout=layout, tokenizer=tokenizer, max_items=config.max_items)
-    datasets = _periods(dataset, *_period(dataset, fits), watch=config.patience is not None)
+    survey = _survey(dataset, fits)
+    if config.feedback and survey.feedback is None:
+        raise JobError("ranker.feedback is set, but the sequences have none: set interactions.feedback, run sequences")
+    datasets = _periods(dataset, survey.first, survey.last, watch=config.patience is not None)
     windows = {name: part.count() for name, part in datasets.items()}
     for name, count in windows.items():
         if count == 0:
@@ -102,7 +110,7 @@ def train(
     figures = Queue(actor_options={"num_cpus": 0})
     result = training_runs.run(
         _train_worker,
-        _Job(config, layout, decoded, windows["train"], figures, training_runs.CHECKPOINT_SECONDS),
+        _Job(config, layout, decoded, survey.feedback, windows["train"], figures, training_runs.CHECKPOINT_SECONDS),
         figures,
         workers=config.workers,
         spare_cpus=1,
@@ -126,8 +134,10 @@ def _train_worker(told: dict[str, Any]) -> str | None:
     if device.type == "cpu":
         torch.set_num_threads(share_of_cores(context.get_local_world_size()))
     decoded_CV = job.decoded.vectors_CV if job.decoded else None
-    model = prepare_model(build(job.config, job.layout, decoded_CV))
-    training = Training(model, job.config, job.layout, job.windows, device)
+    model = build(job.config, job.layout, decoded_CV)
+    if job.config.feedback and job.feedback:
+        cast(FeedbackEmbedding, model.feedback).standardise(*job.feedback)
+    training = Training(prepare_model(model), job.config, job.layout, job.windows, device)
     _restore(training, last_checkpoint())
     saved = told_at = time.monotonic()
 
@@ -205,8 +215,17 @@ def _blocks(name: str, config: RankerConfig) -> Iterator[pa.Table]:
     return blocks
 
 
-def _period(dataset: ray.data.Dataset, fits: Callable[[pa.Table], None]) -> tuple[int, int]:
-    """The first and last time that the windows' loss masks count, milliseconds.
+@dataclass(frozen=True)
+class _Survey:
+    """Of what the loss masks count: first and last time, milliseconds; mean and deviation of graded feedback."""
+
+    first: int
+    last: int
+    feedback: tuple[float, float] | None
+
+
+def _survey(dataset: ray.data.Dataset, fits: Callable[[pa.Table], None]) -> _Survey:
+    """One pass over all windows, of which a few numbers a block come here.
 
     Raises:
         WindowError: rows do not fit. Raised in the workers of Ray Data, its text would drown in theirs.
@@ -215,18 +234,28 @@ def _period(dataset: ray.data.Dataset, fits: Callable[[pa.Table], None]) -> tupl
     for fault in (block["fault"] for block in blocks if block["fault"] is not None):
         raise WindowError(fault)
     ends = [(block["first"], block["last"]) for block in blocks if block["first"] is not None]
-    return min((first for first, _ in ends), default=0), max((last for _, last in ends), default=0)
+    events, total, squares = (sum(block[name] for block in blocks) for name in ("events", "sum", "squares"))
+    feedback = (total / events, math.sqrt(max(squares / events - (total / events) ** 2, 0.0))) if events else None
+    return _Survey(min((e[0] for e in ends), default=0), max((e[1] for e in ends), default=0), feedback)
 
 
 def _surveyed(windows: pa.Table, fits: Callable[[pa.Table], None]) -> pa.Table:
-    first, last, fault = None, None, None
+    first, last, fault, graded = None, None, None, np.empty(0)
     try:
         fits(windows)
         first, last = period(windows)
+        counted = graded_feedback(windows)[flat(windows["loss_mask"]).astype(bool)].astype(np.float64)
+        graded = counted[~np.isnan(counted)]
     except WindowError as error:
         fault = str(error)
-    times = {"first": pa.array([first], pa.int64()), "last": pa.array([last], pa.int64())}
-    return pa.table(times | {"fault": pa.array([fault], pa.string())})
+    whole = {"first": first, "last": last, "events": len(graded)}
+    sums = {"sum": float(graded.sum()), "squares": float((graded**2).sum())}
+    numbers = {name: pa.array([value], pa.int64()) for name, value in whole.items()}
+    return pa.table(
+        numbers
+        | {name: pa.array([value], pa.float64()) for name, value in sums.items()}
+        | {"fault": pa.array([fault], pa.string())}
+    )
 
 
 def _periods(dataset: ray.data.Dataset, first: int, last: int, *, watch: bool) -> dict[str, ray.data.Dataset]:

@@ -1,6 +1,8 @@
-"""Scoring with a trained ranker on Ray: windows of ``sequences`` in, scored impressions out."""
+"""Scoring with a trained ranker on Ray: windows of ``sequences`` in, scored impressions out, or their tallies."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial, reduce
+from operator import add
 from pathlib import Path
 
 import numpy as np
@@ -9,22 +11,31 @@ import pyarrow.compute as pc
 import ray
 import ray.data
 import torch
+from numpy.typing import NDArray
 from ray.data import ActorPoolStrategy
 
-from pipeline.on_ray.session import share_of_cores
+from pipeline.on_ray.session import gpus, share_of_cores
 from ranker.artefact import load
+from ranker.baselines.references import REFERENCES, Reference
+from ranker.evaluation import Tallies, streamed, tallies
+from ranker.frozen import frozen_logits
 from ranker.windows import (
     IMPRESSION_COLUMNS,
     MODEL_COLUMNS,
+    WindowBatch,
     bucket,
     check_windows,
     collate,
+    earlier,
+    flat,
+    padded,
     real_positions,
     window_lengths,
 )
 from schemas.semantic_id import Layout
 
 SCORED_WINDOWS = 256
+TALLIED_WINDOWS = 4096  # about so many windows' impressions are tallied at once, whole users of them
 
 
 def predict(
@@ -32,8 +43,8 @@ def predict(
     model_folder: Callable[[], Path],
     *,
     tokenizer: str,
+    references: Mapping[str, Reference] | None = None,
     actors: int = 1,
-    use_gpu: bool = False,
 ) -> ray.data.Dataset:
     """Score the impressions of the loss mask of windows of ``sequences``.
 
@@ -41,29 +52,70 @@ def predict(
         dataset: the windows, usually those of the test split.
         model_folder: called in every actor, gives the ranker artefact as a folder of its machine.
         tokenizer: fingerprint that windows and ranker must carry.
-        actors: processes that score.
-        use_gpu: one GPU an actor.
+        references: cheap rules that score the same impressions.
+        actors: processes that score, a GPU each where Ray has any.
 
     Returns:
-        A row an impression, lazily: ``user_id``, ``item_id`` string, ``label`` int8, ``score`` float32 (click
-        probability), ``train_count`` int32, ``history`` int32 (earlier items of the window), ``missing`` string
-        (``text`` or ``image``, whose codes are absent, else ``none``). :func:`ranker.evaluation.report` reads them.
+        A row an impression, lazily: ``user_id``, ``item_id`` string, ``item_hash`` int64, ``request`` int32, ``label``
+        int8, ``score`` and ``streamed`` float32 (click probabilities, by what was known when the request began and by
+        all that is of an earlier time), ``train_count`` int32, ``history`` int32 (items of the window that ``score``
+        knows), ``missing`` string (``text`` or ``image``, whose codes are absent, else ``none``), and two scores of
+        every reference, float32. :func:`ranker.evaluation.tallies` reads them.
     """
     return dataset.select_columns(MODEL_COLUMNS + IMPRESSION_COLUMNS).map_batches(
         WindowScorer,
-        fn_constructor_args=(model_folder, tokenizer, actors),
+        fn_constructor_args=(model_folder, tokenizer, actors, references),
         batch_size=SCORED_WINDOWS,
         batch_format="pyarrow",
         compute=ActorPoolStrategy(size=actors),
-        num_cpus=None if use_gpu else 1,
-        num_gpus=1 if use_gpu else None,
+        num_cpus=None if gpus() else 1,
+        num_gpus=1 if gpus() else None,
     )
+
+
+def fit_references(training: ray.data.Dataset) -> dict[str, Reference]:
+    """Every rule of :data:`ranker.baselines.references.REFERENCES`, fitted on training windows, in one process of the
+    cluster each, which streams them."""
+    fit = ray.remote(num_cpus=0)(_fit)  # the cores are for what it reads with
+    fitted = {name: fit.remote(training, name) for name in REFERENCES}
+    return dict(zip(fitted, ray.get(list(fitted.values())), strict=True))
+
+
+def _fit(training: ray.data.Dataset, name: str) -> Reference:
+    def windows() -> Iterator[pa.Table]:
+        yield from training.iter_batches(batch_size=SCORED_WINDOWS, batch_format="pyarrow")
+
+    return REFERENCES[name](windows)
+
+
+def tallied(scored: ray.data.Dataset, windows: int, references: Mapping[str, Reference]) -> Tallies:
+    """The tallies of the impressions of so many windows: a shuffle brings those of a user together, tasks of the
+    cluster make the sums of some users, and only the sums, of one size whatever the data, come here."""
+    tally = partial(_tallied, references=list(references))
+    blocks = max(1, -(-windows // TALLIED_WINDOWS))
+    of_users = scored.drop_columns(["item_id"]).repartition(blocks, keys=["user_id"])
+    sums = of_users.map_batches(tally, batch_size=None, batch_format="pyarrow")
+    parts = (row["tallies"] for row in sums.iter_rows())
+    return reduce(add, parts)
+
+
+def _tallied(impressions: pa.Table, references: list[str]) -> dict[str, NDArray[np.object_]]:
+    of_all = np.empty(1, object)
+    of_all[0] = tallies(impressions, references)
+    return {"tallies": of_all}
 
 
 class WindowScorer:
     """Scores windows in an actor; the artefact is read once."""
 
-    def __init__(self, folder: Callable[[], Path], tokenizer: str, actors: int = 1) -> None:
+    def __init__(
+        self,
+        folder: Callable[[], Path],
+        tokenizer: str,
+        actors: int = 1,
+        references: Mapping[str, Reference] | None = None,
+    ) -> None:
+        self.references = dict(references or {})
         self.ranker = load(folder(), tokenizer)
         self.device = torch.device("cuda" if ray.is_initialized() and ray.get_gpu_ids() else "cpu")
         self.model = self.ranker.model(self.device)
@@ -80,22 +132,35 @@ class WindowScorer:
         batch = collate(windows, self.ranker.layout)
         real = real_positions(windows)
         counted = batch.loss_mask.numpy()[real]
+        known_P, earlier_P = flat(windows["known"]).astype(np.int64), earlier(windows)
         with torch.inference_mode():
             there = batch.to(self.device)
-            logits = self.model(there.tokens, there.items, there.labels).cpu()
-        window_of, position = (index[counted] for index in np.nonzero(real))
+            frozen = frozen_logits(self.model, there, padded(windows, known_P).to(self.device))
+            running = self.model(*there.inputs)
+        window_of, _ = (index[counted] for index in np.nonzero(real))
         keep = pa.array(counted)
+        scores = {"score": _probabilities(frozen, batch), "streamed": _probabilities(running, batch)}
+        for name, reference in self.references.items():
+            for column, seen_P in ((name, known_P), (streamed(name), earlier_P)):
+                scores[column] = reference(windows, seen_P)[counted].astype(np.float32)
         return pa.table(
             {
                 "user_id": windows["user_id"].take(pa.array(window_of)),
                 "item_id": pc.list_flatten(windows["item_ids"]).filter(keep),
+                "item_hash": batch.items[batch.loss_mask].numpy(),
+                "request": pc.list_flatten(windows["requests"]).filter(keep).cast(pa.int32()),
                 "label": batch.labels[batch.loss_mask].to(torch.int8).numpy(),
-                "score": logits[batch.loss_mask].double().sigmoid().float().numpy(),
                 "train_count": pc.list_flatten(windows["train_count"]).filter(keep).cast(pa.int32()),
-                "history": position.astype(np.int32),
+                "history": known_P[counted].astype(np.int32),
                 "missing": _missing(batch.tokens[batch.loss_mask], self.ranker.layout),
             }
+            | scores
         )
+
+
+def _probabilities(logits_BN: torch.Tensor, batch: WindowBatch) -> NDArray[np.float32]:
+    """Of the impressions, in order."""
+    return logits_BN.cpu()[batch.loss_mask].double().sigmoid().float().numpy()
 
 
 def _missing(tokens_RT: torch.Tensor, layout: Layout) -> pa.Array:

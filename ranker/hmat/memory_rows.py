@@ -1,0 +1,46 @@
+"""Memories as bytes, one a user, and back: what a serving process loads.
+
+A memory is float32, little-endian, in C order, of shape (layers, 2, heads, rows, head): keys, then values, of every
+layer; rows are the null memory and then the remembered items, oldest first.
+
+Letters as in :mod:`ranker.hmat.model`.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ranker.config import RankerConfig
+from ranker.hmat.model import Memory
+
+
+def layout(config: RankerConfig) -> dict[str, Any]:
+    """What one needs to know of a memory's bytes beside the number of its items."""
+    return {
+        "dtype": "<f4",
+        "axes": ["layer", "key or value", "head", "row", "dimension"],
+        "shape": [config.layers, 2, config.heads, "items + 1", config.dim // config.heads],
+        "rows": "the null memory, then one an item, oldest first",
+    }
+
+
+def pack(memory: Memory, items_B: Sequence[int]) -> list[bytes]:
+    """Each memory alone, of its first ``items_B`` items; what was padding is not among them."""
+    stacked = torch.stack([torch.stack(layer, 1) for layer in memory.layers], 1)  # B, layers, 2, H, M, D
+    whole = stacked.float().cpu().numpy().astype("<f4")
+    return [np.ascontiguousarray(one[..., : items + 1, :]).tobytes() for one, items in zip(whole, items_B, strict=True)]
+
+
+def unpack(rows: Sequence[bytes], items_B: Sequence[int], config: RankerConfig) -> tuple[Memory, Tensor]:
+    """The memories together, padded at the end, and how many items each is of, int64 ``(B,)``: the place of a candidate
+    that comes next, see :meth:`ranker.hmat.model.HMAT.score`."""
+    heads, head, most = config.heads, config.dim // config.heads, max(items_B)
+    whole = np.zeros((len(rows), config.layers, 2, heads, most + 1, head), np.float32)
+    for one, row, items in zip(whole, rows, items_B, strict=True):
+        one[..., : items + 1, :] = np.frombuffer(row, "<f4").reshape(config.layers, 2, heads, items + 1, head)
+    stacked = torch.from_numpy(whole)
+    layers = [(stacked[:, layer, 0], stacked[:, layer, 1]) for layer in range(config.layers)]
+    return Memory(layers), torch.tensor(items_B)

@@ -24,7 +24,7 @@ from pipeline.lake.run import Run
 from pipeline.lake.storage import Lake
 from pipeline.on_ray.encoders.load import load_encoder
 from pipeline.on_ray.plan_reader import do_plan, read_parts, stage_rows
-from pipeline.on_ray.session import actor_device, actor_pool
+from pipeline.on_ray.session import actor_device, actor_pool, block_rows
 from pipeline.on_ray.vector_columns import to_column
 from schemas.semantic_id import MODALITIES
 from schemas.tables import ITEMS, VECTORS
@@ -67,14 +67,13 @@ def _encode_chunk(run: Run, plan: Plan, chunk: int) -> list[str]:
 
 def _encoded(run: Run, modality: str, parts: list[str]) -> Dataset:
     settings: Encoder = getattr(run.config.encoders, modality)
-    inputs = read_parts(run.lake, parts, partial(read_inputs, modality=modality, rows=settings.batch_size))
+    batch = settings.batch_size
     rows = sum(pq.read_metadata(part, filesystem=run.lake.filesystem).num_rows for part in parts)
+    pool = actor_pool(run.config.encoders.workers, -(-rows // batch))
+    read = partial(read_inputs, modality=modality, rows=batch)
+    inputs = read_parts(run.lake, parts, read, block_rows(rows, batch, pool["concurrency"]))
     return inputs.map_batches(
-        EncodeInputs,
-        batch_format="pyarrow",
-        batch_size=settings.batch_size,
-        fn_constructor_args=(modality, settings),
-        **actor_pool(run.config.encoders.workers, -(-rows // settings.batch_size)),
+        EncodeInputs, batch_format="pyarrow", batch_size=batch, fn_constructor_args=(modality, settings), **pool
     )
 
 

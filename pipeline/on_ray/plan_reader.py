@@ -21,13 +21,17 @@ FILE_ROWS = 20_000  # of a staged file: the least that a later job reads
 ReadPart = Callable[[Lake, str], Iterator[pa.Table]]
 
 
-def read_parts(lake: Lake, parts: list[str], read: ReadPart) -> Dataset:
-    """The rows that ``read`` makes of each part, streamed; what it yields at a time becomes a block."""
+def read_parts(lake: Lake, parts: list[str], read: ReadPart, block_rows: int) -> Dataset:
+    """The rows that ``read`` makes of each part, streamed, in blocks of ``block_rows`` for the actors that come after.
+
+    Ray Data would make one block of what a task reads, 128 MB of it, and give that to one actor.
+    """
     listed = ray.data.from_items([{"part": part} for part in parts], override_num_blocks=max(1, len(parts)))
     # Less than a core, so that Ray does not make one operation of reading and of the actors that come after it.
-    return listed.map_batches(
+    rows = listed.map_batches(
         _read_part, batch_size=1, batch_format="pyarrow", num_cpus=0.5, fn_kwargs={"lake": lake, "read": read}
     )
+    return rows.repartition(target_num_rows_per_block=block_rows)
 
 
 def stage_rows(rows: Dataset, lake: Lake, table: Table, partition: dict[str, str]) -> list[str]:

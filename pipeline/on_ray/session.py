@@ -104,6 +104,11 @@ def actor_pool(workers: int | None, batches: int) -> dict[str, Any]:
     return {"concurrency": min(workers or cores, cores, batches), "num_cpus": 1}
 
 
+def block_rows(rows: int, batch: int, actors: int) -> int:
+    """Rows of a block, whole batches: each of so many actors gets about four blocks, and none more than 16 batches."""
+    return batch * max(1, min(16, rows // (4 * batch * actors)))
+
+
 def read_files(lake: Lake, files: list[str], columns: list[str], block_rows: int | None = None) -> Dataset:
     """``columns`` of some files of the lake's tables, as paths in its filesystem; the others are never opened.
 

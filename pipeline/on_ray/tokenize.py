@@ -16,7 +16,7 @@ from pipeline.lake.plans import Plan
 from pipeline.lake.run import Run
 from pipeline.lake.storage import Lake
 from pipeline.on_ray.plan_reader import do_plan, read_columns, read_parts, stage_rows
-from pipeline.on_ray.session import actor_device, actor_pool
+from pipeline.on_ray.session import actor_device, actor_pool, block_rows
 from pipeline.on_ray.vector_columns import to_matrix
 from schemas.semantic_id import Layout
 from schemas.tables import CODES, SEMANTIC_IDS
@@ -66,12 +66,14 @@ def _tokenize_chunk(run: Run, plan: Plan, tokenizer: str, chunk: int) -> list[st
     """Stage the IDs of a chunk: the files to commit."""
     lake, parts = run.lake, plan.parts(run.lake, chunk)
     rows = sum(pq.read_metadata(part, filesystem=lake.filesystem).num_rows for part in parts)
-    ids = read_parts(lake, parts, partial(read_columns, columns=COLUMNS, rows=BATCH)).map_batches(
+    pool = actor_pool(run.config.encoders.workers, -(-rows // BATCH))
+    read = partial(read_columns, columns=COLUMNS, rows=BATCH)
+    ids = read_parts(lake, parts, read, block_rows(rows, BATCH, pool["concurrency"])).map_batches(
         TokenizeItems,
         batch_format="pyarrow",
         batch_size=BATCH,
         fn_constructor_args=(lake, tokenizer, run.run_id),
-        **actor_pool(run.config.encoders.workers, -(-rows // BATCH)),
+        **pool,
     )
     files = stage_rows(ids, lake, SEMANTIC_IDS, {"tokenizer": tokenizer})
     for file in files:

@@ -1,0 +1,28 @@
+"""How the rows of a plan come to the actors."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from pipeline.lake.storage import Lake
+from pipeline.on_ray.plan_reader import read_parts
+from pipeline.on_ray.session import block_rows
+
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray")]
+
+
+def test_the_rows_of_one_part_are_work_for_many_actors(tmp_path: Path) -> None:
+    def read(lake: Lake, part: str) -> Iterator[pa.Table]:  # a function of a function travels to the workers whole
+        for batch in range(10):
+            yield pa.table({"row": [f"{part}{batch}-{n}" for n in range(16)]})
+
+    rows = read_parts(Lake(str(tmp_path)), ["a"], read, 32)
+    sizes = rows.map_batches(lambda block: {"size": [len(block["row"])]}, batch_size=None)
+    assert [row["size"] for row in sizes.take_all()] == [32] * 5
+
+
+@pytest.mark.parametrize(("rows", "actors", "expected"), [(10, 1, 64), (640, 2, 64), (2560, 4, 128), (10**6, 2, 1024)])
+def test_blocks_are_whole_batches_a_few_for_each_actor(rows: int, actors: int, expected: int) -> None:
+    assert block_rows(rows, 64, actors) == expected

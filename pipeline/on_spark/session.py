@@ -38,7 +38,7 @@ def spark_session(settings: SparkSettings, app: str) -> Iterator[SparkSession]:
 
 def start_session(settings: SparkSettings, app: str) -> SparkSession:
     """Start Spark: our defaults, then native Delta's settings, then the user's own, which win."""
-    logging.getLogger("py4j").setLevel(logging.CRITICAL)  # it logs tracebacks of what it raises, too
+    quiet_py4j()
     AccumulatorTCPServer.handle_error = _quietly  # type: ignore[method-assign, assignment]
     submitted = "PYSPARK_GATEWAY_PORT" in os.environ  # by spark-submit, which has started Java with its own settings
     local = settings.master.startswith("local") and not submitted
@@ -72,6 +72,16 @@ def start_session(settings: SparkSettings, app: str) -> SparkSession:
         return builder.getOrCreate()
     except Exception as error:
         raise JobError(f"Spark did not start on {settings.master}: {error}") from error
+
+
+def quiet_py4j() -> None:
+    """It logs tracebacks of what it raises, too: on its own loggers, and, when Java dies, on the root logger."""
+    logging.getLogger("py4j").setLevel(logging.CRITICAL)
+    logging.getLogger().addFilter(_not_of_py4j)  # a filter of the root logger sees what is logged there, nothing else
+
+
+def _not_of_py4j(record: logging.LogRecord) -> bool:
+    return Path(record.pathname).parent.name != "py4j"
 
 
 def _quietly(server: Any, request: Any, client: Any) -> None:

@@ -26,14 +26,21 @@ class CollaborativeConfig(BaseModel):
     graded: float = Field(
         default=0.7, ge=0, le=1, description="share of the graded feedback beside the label's, where there is any"
     )
-    level_strength: float = Field(default=0.5, gt=0, description="prior of a user's level")
+    level_strength: float = Field(default=1.5, gt=0, description="prior of a user's level")
     user_strength: float = Field(default=1.2, gt=0, description="prior of a user's taste for a factor")
     bias_strength: float = Field(default=15.0, gt=0, description="prior of an item's bias about what its content says")
     item_strength: float = Field(default=13.0, gt=0, description="the same of its factors")
     content_strength: float = Field(default=1.0, gt=0, description="of the regression from content to bias and factors")
     content_components: int = Field(default=16, ge=0, le=256, description="of the content, beside the factors")
     component_strength: float = Field(default=8.0, gt=0, description="prior of a user's taste for a component")
-    passes: int = Field(default=6, ge=1, le=100, description="over users and items in turn")
+    met_components: int = Field(
+        default=16, ge=0, le=256, description="of which items users meet, from which the usual taste is told"
+    )
+    met_strength: float = Field(default=50.0, gt=0, description="of the regression from items met to the usual taste")
+    half_life: float | None = Field(
+        default=250.0, gt=0, description="items after which feedback counts half; none: all alike"
+    )
+    passes: int = Field(default=8, ge=1, le=100, description="over users and items in turn")
 
 
 class RankerConfig(BaseModel):

@@ -14,14 +14,14 @@ from torch import Tensor
 
 from ranker.config import CollaborativeConfig
 from ranker.factors import Events, ItemFactors, fit_factors
-from ranker.windows import flat, graded_feedback, window_lengths
+from ranker.windows import flat, graded_feedback, user_folds, window_lengths
 
 
 @dataclass(frozen=True)
 class TrainingEvents:
     """What the loss masks of training windows count: ``user_P`` and ``item_P``, places among users and among the
     ascending hashes ``hash_I``; 0/1 ``label_P`` and graded feedback ``graded_P``, NaN where there is none; and the
-    codes of every item, ``tokens_IT``."""
+    codes of every item, ``tokens_IT``; the users' folds."""
 
     user_P: NDArray[np.int64]
     item_P: NDArray[np.int64]
@@ -29,6 +29,7 @@ class TrainingEvents:
     graded_P: NDArray[np.float32]
     hash_I: NDArray[np.int64]
     tokens_IT: NDArray[np.int64]
+    fold_U: NDArray[np.int64]
 
     def mixed(self, graded: float) -> Events:
         """With feedback between 0 and 1: the label, mixed with that share of the graded feedback, whose ends are the
@@ -39,7 +40,7 @@ class TrainingEvents:
         label_P = self.label_P.astype(np.float64)
         scaled_P = (self.graded_P - low) / (high - low)
         feedback_P = np.where(known_P, (1 - graded) * label_P + graded * scaled_P, label_P)
-        return Events(self.user_P, self.item_P, feedback_P, (low, high))
+        return Events(self.user_P, self.item_P, feedback_P, self.fold_U, (low, high))
 
 
 def training_events(windows: Iterable[pa.Table]) -> TrainingEvents:
@@ -63,7 +64,13 @@ def training_events(windows: Iterable[pa.Table]) -> TrainingEvents:
     for some_hash, some_tokens in tokens_of:
         tokens_IT[np.searchsorted(hash_I, some_hash)] = some_tokens
     return TrainingEvents(
-        np.concatenate(users), item_P, np.concatenate(labels), np.concatenate(graded), hash_I, tokens_IT
+        np.concatenate(users),
+        item_P,
+        np.concatenate(labels),
+        np.concatenate(graded),
+        hash_I,
+        tokens_IT,
+        user_folds(list(user_of)),
     )
 
 

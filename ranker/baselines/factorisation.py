@@ -33,7 +33,7 @@ class Factorisation:
 
     def __call__(self, windows: pa.Table, seen_P: NDArray[np.int64]) -> NDArray[np.float64]:
         """See :class:`ranker.baselines.references.Reference`."""
-        memory = CollaborativeMemory(self.factors, self.config.graded, dim=1)
+        memory = CollaborativeMemory(self.factors, self.config, dim=1)
         ends = np.append(0, np.cumsum(real_positions(windows).sum(1)))
         parts = []
         for first in range(0, windows.num_rows, WINDOWS):
@@ -43,12 +43,13 @@ class Factorisation:
         return np.concatenate(parts).clip(LEAST, 1 - LEAST)
 
     def _score(self, memory: CollaborativeMemory, windows: pa.Table, seen_P: NDArray[np.int64]) -> NDArray[np.float64]:
-        rows_BNF, _ = memory.rows(padded(windows, flat(windows["item_hashes"])), None)
+        items_BN = padded(windows, flat(windows["item_hashes"]))
+        rows_BNF, _ = memory.rows(items_BN, None)
         labels_BN = padded(windows, flat(windows["labels"]).astype(np.int64))
         feedback_BN = memory.feedback(labels_BN, padded(windows, graded_feedback(windows)))
         seen_BN = padded(windows, seen_P)
         with torch.inference_mode():
-            state_BNG = memory.states(rows_BNF, feedback_BN)
+            state_BNG = memory.states(rows_BNF, feedback_BN, items_BN)
             state_BNG = state_BNG.gather(1, seen_BN[..., None].expand(-1, -1, state_BNG.shape[2]))
             expected_BN = expected(rows_BNF, state_BNG).double().numpy()
         found: NDArray[np.float64] = expected_BN[real_positions(windows)]

@@ -147,11 +147,13 @@ class HMAT(nn.Module):
         self.items = ItemEmbedding(config, layout, decoded_CV)
         self.collaborative = None
         if config.collaborative is not None and factors is not None:
-            self.collaborative = CollaborativeMemory(factors, config.collaborative.graded, config.dim)
+            self.collaborative = CollaborativeMemory(factors, config.collaborative, config.dim)
         self.anchor_E = nn.Parameter(torch.randn(config.dim) * EMBEDDING_STD)
         self.feedback = FeedbackEmbedding(config.dim, graded=config.feedback)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.head = ClickHead(config.dim)
+        if self.collaborative is not None:
+            nn.init.zeros_(self.head[-1].weight)  # attention begins as a correction of nothing
 
     @property
     def layers(self) -> list[Block]:
@@ -165,6 +167,7 @@ class HMAT(nn.Module):
         labels_BN: Tensor,
         graded_BN: Tensor | None = None,
         seen_BN: Tensor | None = None,
+        fold_B: Tensor | None = None,
     ) -> Tensor:
         """Logits ``(B, N)``; logit i depends on the feedback of the first ``seen_BN[:, i]`` items only.
 
@@ -175,9 +178,10 @@ class HMAT(nn.Module):
             graded_BN: float32 graded feedback, NaN where there is none; read if ``config.feedback``.
             seen_BN: int64, how many of the window's first items are of an earlier time than each, which is also where
                 in the history it stands: items of one time share a place. Without, item i stands after i others.
+            fold_B: int64, in training the users' folds, whose own feedback is not in the items' factors then.
         """
-        states_BMG = self._states(tokens_BNT, items_BN, labels_BN, graded_BN)
-        x_BNSE, offset_BN = self.embed(tokens_BNT, items_BN, states_BMG, seen_BN)
+        states_BMG = self._states(tokens_BNT, items_BN, labels_BN, graded_BN, fold_B)
+        x_BNSE, offset_BN = self.embed(tokens_BNT, items_BN, states_BMG, seen_BN, fold_B)
         feedback_BNE = self.feedback(labels_BN, graded_BN)
         rotation_NSF = self._rotation(x_BNSE.shape[1], x_BNSE.shape[2], seen_BN)
         *inner, last = self.layers
@@ -223,13 +227,18 @@ class HMAT(nn.Module):
         return self.head(x_BC1E)[:, :, 0, 0] + offset_BC
 
     def embed(
-        self, tokens_BNT: Tensor, items_BN: Tensor, states_BMG: Tensor | None = None, seen_BN: Tensor | None = None
+        self,
+        tokens_BNT: Tensor,
+        items_BN: Tensor,
+        states_BMG: Tensor | None = None,
+        seen_BN: Tensor | None = None,
+        fold_B: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | float]:
         """Slots of every item, ``(B, N, S, E)``, the anchor last, and offsets of their logits ``(B, N)``."""
         x_BNTE, whole_BNE = self.items(tokens_BNT, items_BN)
         offset_BN: Tensor | float = 0.0
         if self.collaborative is not None and states_BMG is not None:
-            rows_BNF, count_BN = self.collaborative.rows(items_BN, self.items.content(tokens_BNT))
+            rows_BNF, count_BN = self.collaborative.rows(items_BN, self.items.content(tokens_BNT), fold_B)
             places_BN = torch.arange(items_BN.shape[1], device=items_BN.device).expand_as(items_BN)
             after_BN = places_BN if seen_BN is None else seen_BN
             offset_BN, taste_BNE = self.collaborative.read(rows_BNF, count_BN, states_BMG, after_BN)
@@ -238,13 +247,18 @@ class HMAT(nn.Module):
         return torch.cat([x_BNTE, anchor_BN1E], 2), offset_BN
 
     def _states(
-        self, tokens_BNT: Tensor, items_BN: Tensor, labels_BN: Tensor, graded_BN: Tensor | None
+        self,
+        tokens_BNT: Tensor,
+        items_BN: Tensor,
+        labels_BN: Tensor,
+        graded_BN: Tensor | None,
+        fold_B: Tensor | None = None,
     ) -> Tensor | None:
         """Users' vectors ``(B, M, G)`` after 0 to N items, if there is a collaborative memory."""
         if self.collaborative is None:
             return None
-        rows_BNF, _ = self.collaborative.rows(items_BN, self.items.content(tokens_BNT))
-        return self.collaborative.states(rows_BNF, self.collaborative.feedback(labels_BN, graded_BN))
+        rows_BNF, _ = self.collaborative.rows(items_BN, self.items.content(tokens_BNT), fold_B)
+        return self.collaborative.states(rows_BNF, self.collaborative.feedback(labels_BN, graded_BN), items_BN)
 
     def _layer(
         self,

@@ -15,13 +15,13 @@ from ranker.architectures import build
 from ranker.artefact import TrainedRanker, load
 from ranker.baselines.factorisation import fit_factorisation
 from ranker.config import CollaborativeConfig, RankerConfig
-from ranker.factors import Events, ItemFactors, fit_factors
-from ranker.hmat.collaborative import CollaborativeMemory, expected
+from ranker.factors import Events, ItemFactors, fit_factors, history_features
+from ranker.hmat.collaborative import STRETCH, CollaborativeMemory, expected
 from ranker.training_events import factors_of, training_events
-from ranker.windows import collate, earlier
+from ranker.windows import FOLDS, collate, earlier
 from schemas.semantic_id import Layout
 
-SMALL = CollaborativeConfig(factors=3, content_components=2)
+SMALL = CollaborativeConfig(factors=3, content_components=2, met_components=2, graded=0.5)
 
 
 def planted(users: int = 300, items: int = 120, each: int = 40) -> tuple[Events, np.ndarray, np.ndarray, np.ndarray]:
@@ -32,35 +32,42 @@ def planted(users: int = 300, items: int = 120, each: int = 40) -> tuple[Events,
     user_P = np.repeat(np.arange(users), each)
     item_P = np.concatenate([rng.permutation(items - 20)[:each] for _ in range(users)])
     feedback_P = truth_UI[user_P, item_P] + rng.normal(size=len(user_P)) * 0.1
-    return Events(user_P, item_P, feedback_P), np.arange(items) * 7 + 3, content_IV, truth_UI
+    return Events(user_P, item_P, feedback_P, np.arange(users) % FOLDS), np.arange(items) * 7 + 3, content_IV, truth_UI
 
 
-def test_states_are_the_ridge_regressions_over_what_came_before() -> None:
+@pytest.mark.parametrize("half_life", [None, 100.0])
+def test_states_are_the_ridge_regressions_over_what_came_before(half_life: float | None) -> None:
     events, hash_I, content_IV, _ = planted()
-    known = content_IV[:100]
-    memory = CollaborativeMemory(fit_factors(events, hash_I[:100], known, SMALL), 0.5, 8)
+    config = SMALL.model_copy(update={"half_life": half_life})
+    memory = CollaborativeMemory(fit_factors(events, hash_I[:100], content_IV[:100], config), config, 8)
+    memory.usual_HG.normal_(std=0.3, generator=torch.Generator().manual_seed(0))
     torch.manual_seed(0)
-    places_BN = torch.randint(0, 120, (2, 150))  # more than two stretches, items that training never met among them
-    content_BNV = torch.from_numpy(content_IV)[places_BN].float()
-    rows_BNF, count_BN = memory.rows(torch.from_numpy(hash_I)[places_BN], content_BNV)
+    places_BN = torch.randint(0, 120, (2, 128))  # two stretches, items that training never met among them
+    items_BN = torch.from_numpy(hash_I)[places_BN]
+    rows_BNF, count_BN = memory.rows(items_BN, torch.from_numpy(content_IV)[places_BN].float())
     assert ((count_BN > 0) == (places_BN < 100)).all()
-    feedback_BN = torch.rand(2, 150)
-    states_BMG = memory.states(rows_BNF, feedback_BN)
+    feedback_BN = torch.rand(2, 128)
+    states_BMG = memory.states(rows_BNF, feedback_BN, items_BN)
     x_BNG, above_BN = rows_BNF[..., 1:].double(), (feedback_BN - rows_BNF[..., 0]).double()
-    for after in (0, 1, 63, 64, 65, 130, 150):
-        x = x_BNG[:, :after]
-        spread = torch.diag(memory.precision_F[1:]).double() + x.transpose(1, 2) @ x
-        wanted = torch.linalg.solve(spread, x.transpose(1, 2) @ above_BN[:, :after, None])[..., 0]
+    precision_G = memory.precision_F[1:].double()
+    met_BNZ = memory.met_IZ[places_BN.clamp(max=100)].double()
+    for after in (0, 1, 63, 64, 65, 127, 128):
+        old_N = after // STRETCH - torch.arange(after) // STRETCH  # stretches that have ended since
+        weighed = x_BNG[:, :after].transpose(1, 2) * memory.fade**old_N
+        history_B1H = history_features(met_BNZ[:, :after].sum(1, keepdim=True), torch.tensor([[after]]))
+        usual_BG1 = (history_B1H @ memory.usual_HG.double()).transpose(1, 2)
+        right = weighed @ above_BN[:, :after, None] + precision_G[:, None] * usual_BG1
+        wanted = torch.linalg.solve(torch.diag(precision_G) + weighed @ x_BNG[:, :after], right)[..., 0]
         torch.testing.assert_close(states_BMG[:, after].double(), wanted, atol=1e-5, rtol=1e-4)
 
 
 def test_factors_find_taste_and_speak_of_items_nobody_knows() -> None:
     events, hash_I, content_IV, truth_UI = planted()
-    memory = CollaborativeMemory(fit_factors(events, hash_I[:100], content_IV[:100], SMALL), 0.5, 8)
+    memory = CollaborativeMemory(fit_factors(events, hash_I[:100], content_IV[:100], SMALL), SMALL, 8)
     items_BN = torch.from_numpy(hash_I).expand(len(truth_UI), -1)
     rows_BNF, _ = memory.rows(items_BN, torch.from_numpy(content_IV).float().expand(len(truth_UI), -1, -1))
     seen_BN = torch.from_numpy(truth_UI).float()[:, :60]
-    state_BG = memory.states(rows_BNF[:, :60], seen_BN)[:, -1:]
+    state_BG = memory.states(rows_BNF[:, :60], seen_BN, items_BN[:, :60])[:, -1:]
     found_BN = expected(rows_BNF, state_BG.expand(-1, rows_BNF.shape[1], -1)).numpy()
     for some in (slice(60, 100), slice(100, 120)):  # known to others, known to nobody
         assert np.corrcoef(found_BN[:, some].ravel(), truth_UI[:, some].ravel())[0, 1] > 0.9
@@ -68,8 +75,8 @@ def test_factors_find_taste_and_speak_of_items_nobody_knows() -> None:
 
 def test_graded_feedback_is_mixed_with_the_label() -> None:
     events, hash_I, content_IV, _ = planted()
-    ends = Events(events.user_P, events.item_P, events.feedback_P, (1.0, 5.0))
-    memory = CollaborativeMemory(fit_factors(ends, hash_I, content_IV, SMALL), 0.5, 8)
+    ends = Events(events.user_P, events.item_P, events.feedback_P, events.fold_U, (1.0, 5.0))
+    memory = CollaborativeMemory(fit_factors(ends, hash_I, content_IV, SMALL), SMALL, 8)
     mixed_BN = memory.feedback(torch.tensor([[1, 0, 1]]), torch.tensor([[4.0, 0.5, torch.nan]]))
     torch.testing.assert_close(mixed_BN, torch.tensor([[0.875, 0.0, 1.0]]))
     windows = taste_windows(20, seed=0)
@@ -147,3 +154,16 @@ def test_the_layout_of_one_code_an_item_gives_its_own_vector() -> None:
     model = build(config, layout, vectors_CV)
     tokens_BNT = torch.randint(0, 50, (2, 5, 1))
     torch.testing.assert_close(model.items.content(tokens_BNT), vectors_CV[tokens_BNT[..., 0]])  # type: ignore[union-attr, operator]
+
+
+def test_rows_of_a_fold_know_nothing_of_its_users() -> None:
+    events, hash_I, content_IV, _ = planted()
+    own_I = events.item_P % 3 == 0  # known to the users of one fold alone
+    kept_P = ~own_I | (events.fold_U[events.user_P] == 5)
+    some = Events(events.user_P[kept_P], events.item_P[kept_P], events.feedback_P[kept_P], events.fold_U)
+    factors = fit_factors(some, hash_I, content_IV, SMALL)
+    assert factors.apart_GIF is not None
+    only = torch.arange(120) % 3 == 0
+    assert factors.apart_GIF[5, :-1][only].abs().max() < 1e-5  # what content says, and no more
+    torch.testing.assert_close(factors.apart_GIF[4, :-1][only], factors.deviation_IF[:-1][only])
+    assert not torch.allclose(factors.apart_GIF[4, :-1][~only], factors.deviation_IF[:-1][~only])

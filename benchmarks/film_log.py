@@ -1,7 +1,8 @@
 """MovieLens as plain arrays, without a lake: the log, what a text encoder says of the films, windows, and figures.
 
 ``FOLDER`` holds ``ratings.dat`` and ``items.csv``. Vectors are those of a text encoder in transformers' format: one of
-title and genres, one of title, genres and plot, side by side; they are kept as ``FOLDER/text.safetensors``.
+title and genres, one of title, genres and plot, and the built-in descriptor of title and genres, whose words name the
+year and the genres apart, side by side; they are kept as ``FOLDER/text.safetensors``.
 
 Letters: P events, ordered by user, time and film; N films, V width of their vectors, R test events, Q windows.
 """
@@ -17,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional as F
 
+from pipeline.on_ray.encoders.builtin import TextDescriptor
 from ranker.bootstrap import weightings
 from ranker.tally import tally
 from ranker.windows import FOLDS, WindowBatch
@@ -97,7 +99,8 @@ def text_vectors(folder: Path, encoder: Path) -> Tensor:
         films = list(csv.DictReader((folder / "items.csv").open()))
         short = [f"{film['title']}. {film['genres'].replace('|', ', ')}." for film in films]
         full = [f"{text} {film['text'][:1200]}" for text, film in zip(short, films, strict=True)]
-        save_file({"text": torch.cat([_encoded(texts, encoder) for texts in (short, full)], 1)}, file)
+        encoded = [torch.from_numpy(TextDescriptor()(short)), _encoded(short, encoder), _encoded(full, encoder)]
+        save_file({"text": torch.cat(encoded, 1)}, file)
     return load_file(file)["text"]
 
 

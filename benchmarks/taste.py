@@ -29,6 +29,7 @@ from benchmarks.film_log import (
 )
 from benchmarks.trials import RESULTS, Figures, Trial, paired, run_trials, summary
 from ranker.architectures import build
+from ranker.baselines.factorisation import GRADED, PLAIN
 from ranker.config import RankerConfig
 from ranker.factors import ItemFactors
 from ranker.frozen import frozen_logits
@@ -52,11 +53,10 @@ HMAT: dict[str, Any] = {
     "learning_rate": 0.002,
     "epochs": 3,
 }
-ID_ONLY = {"content_components": 0, "met_components": 0, "half_life": None, "level_strength": 0.5}
 VARIANTS: dict[str, dict[str, Any]] = {
     "like rate": {},
-    "factorisation, 0/1": {**ID_ONLY, "graded": 0.0},
-    "factorisation": ID_ONLY,
+    "factorisation, 0/1": PLAIN | {"graded": 0.0},
+    "factorisation": GRADED,
     "memory of taste alone": {"content_strength": 2.0},
     "HMAT without it": HMAT | {"collaborative": None},
     "HMAT": HMAT,

@@ -9,8 +9,6 @@ from ranker.factors import ItemFactors
 from ranker.hmat.model import HMAT
 from schemas.semantic_id import Layout
 
-ARCHITECTURES: dict[str, type[HMAT] | type[FlatTransformer]] = {"hmat": HMAT, "flat": FlatTransformer}
-
 
 def build(
     config: RankerConfig, layout: Layout, decoded_CV: Tensor | None = None, factors: ItemFactors | None = None
@@ -36,4 +34,6 @@ def build(
         raise ValueError("ranker.collaborative and factors of items go together: one is given without the other")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        return ARCHITECTURES[config.arch](config, layout, decoded_CV, *([factors] if factors is not None else []))
+        if config.arch == "hmat":
+            return HMAT(config, layout, decoded_CV, factors)
+        return FlatTransformer(config, layout, decoded_CV)

@@ -115,6 +115,8 @@ class RankerConfig(BaseModel):
             raise ValueError("codes, item_id and decoded are all off: nothing would be known of an item")
         if self.free_dropout and not self.decoded:
             raise ValueError("free_dropout hides all but the decoded vectors: set decoded, too")
+        if self.collaborative and self.arch != "hmat":
+            raise ValueError("collaborative is a memory of the HMAT: unset it, or set arch to hmat")
         if self.decoded_dropout and not self.decoded:
             raise ValueError("decoded_dropout hides parts of the decoded vectors: set decoded, too")
         return self

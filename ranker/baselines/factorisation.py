@@ -7,7 +7,8 @@ Letters: P all items of all windows, in order; B windows, N items, F numbers of 
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +21,14 @@ from ranker.hmat.collaborative import CollaborativeMemory, expected
 from ranker.training_events import factors_of, training_events
 from ranker.windows import flat, graded_feedback, padded, real_positions
 
+GRADED: dict[str, Any] = {"content_components": 0, "met_components": 0, "half_life": None, "level_strength": 0.5}
+PLAIN: dict[str, Any] = GRADED | {
+    "factors": 8,
+    "level_strength": 0.9,
+    "user_strength": 3.0,
+    "item_strength": 10.0,
+    "bias_strength": 10.0,
+}
 LEAST = 0.005  # probability
 WINDOWS = 64  # of one batch
 
@@ -57,7 +66,8 @@ class Factorisation:
 
 
 def fit_factorisation(windows: Callable[[], Iterable[pa.Table]]) -> Factorisation:
-    """On all training windows, whose events it holds in memory; graded feedback counts where there is any."""
-    config = CollaborativeConfig(content_components=0)
+    """On all training windows, whose events it holds in memory; graded feedback counts where there is any, and needs a
+    weaker prior, since it says more than a label."""
     events = training_events(windows())
-    return Factorisation(factors_of(events, config, None), config)
+    config = CollaborativeConfig(**(PLAIN if np.isnan(events.graded_P).all() else GRADED))
+    return Factorisation(replace(factors_of(events, config, None), apart_GIF=None), config)

@@ -65,7 +65,8 @@ class CollaborativeMemory(nn.Module):
             deviation_BNF = self.apart_GIF[fold_B[:, None], place_BN]
         rows_BNF = self.intercept_F + deviation_BNF
         if content_BNV is not None:
-            rows_BNF = rows_BNF + content_BNV @ self.content_VF
+            with torch.autocast(items_BN.device.type, enabled=False):
+                rows_BNF = rows_BNF + content_BNV.float() @ self.content_VF
         return rows_BNF, self.count_I[place_BN]
 
     def feedback(self, labels_BN: Tensor, graded_BN: Tensor | None) -> Tensor:

@@ -153,7 +153,7 @@ class HMAT(nn.Module):
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.head = ClickHead(config.dim)
         if self.collaborative is not None:
-            nn.init.zeros_(self.head[-1].weight)  # attention begins as a correction of nothing
+            nn.init.zeros_(cast(nn.Linear, self.head[-1]).weight)  # attention begins as a correction of nothing
 
     @property
     def layers(self) -> list[Block]:

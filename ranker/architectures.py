@@ -5,13 +5,14 @@ from torch import Tensor, nn
 
 from ranker.baselines.flat import FlatTransformer
 from ranker.config import RankerConfig
+from ranker.factors import ItemFactors
 from ranker.hmat.model import HMAT
 from schemas.semantic_id import Layout
 
-ARCHITECTURES: dict[str, type[HMAT] | type[FlatTransformer]] = {"hmat": HMAT, "flat": FlatTransformer}
 
-
-def build(config: RankerConfig, layout: Layout, decoded_CV: Tensor | None = None) -> nn.Module:
+def build(
+    config: RankerConfig, layout: Layout, decoded_CV: Tensor | None = None, factors: ItemFactors | None = None
+) -> nn.Module:
     """A new model, its weights a function of ``config.seed`` alone.
 
     Args:
@@ -19,14 +20,20 @@ def build(config: RankerConfig, layout: Layout, decoded_CV: Tensor | None = None
         layout: slots and codebook size of the codes that it reads.
         decoded_CV: if ``config.decoded``, the vectors that the codes stand for, float32, a row a code: those of slot 0,
             the absent one last, then those of slot 1, and so on.
+        factors: if ``config.collaborative``, of the items, made with these decoded vectors.
 
     Raises:
-        ValueError: ``decoded_CV`` is missing, not asked for, or has not a row a code.
+        ValueError: ``decoded_CV`` is missing, not asked for, or has not a row a code; or ``factors`` are missing, or
+            not asked for.
     """
     rows = layout.slots * (layout.codebook_size + 1)
     if bool(config.decoded) != (decoded_CV is not None) or (decoded_CV is not None and len(decoded_CV) != rows):
         given = "none" if decoded_CV is None else f"{len(decoded_CV)} rows"
         raise ValueError(f"ranker.decoded wants vectors of {rows * bool(config.decoded)} codes, not {given}")
+    if (config.collaborative is None) != (factors is None):
+        raise ValueError("ranker.collaborative and factors of items go together: one is given without the other")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        return ARCHITECTURES[config.arch](config, layout, decoded_CV)
+        if config.arch == "hmat":
+            return HMAT(config, layout, decoded_CV, factors)
+        return FlatTransformer(config, layout, decoded_CV)

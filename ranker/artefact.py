@@ -17,11 +17,13 @@ from torch import Tensor, nn
 
 from ranker.architectures import build
 from ranker.config import RankerConfig
+from ranker.factors import ItemFactors
 from schemas.semantic_id import Layout
 
 FORMAT = 1
 CONFIG, WEIGHTS, METRICS = "config.json", "model.safetensors", "metrics.json"
 DECODED = "items.decoded.decoded_CV"  # in the weights, if the ranker has any
+COLLABORATIVE = "collaborative."  # what the names of the factors of items begin with there
 
 
 class ArtefactError(ValueError):
@@ -53,7 +55,8 @@ class TrainedRanker:
             ArtefactError: the weights are not those of the configured architecture.
         """
         try:
-            model = build(self.config, self.layout, self.state.get(DECODED))
+            factors = ItemFactors.of(self.state, COLLABORATIVE)
+            model = build(self.config, self.layout, self.state.get(DECODED), factors)
             model.load_state_dict(self.state)
         except (RuntimeError, ValueError) as error:
             raise ArtefactError(f"the weights do not fit arch {self.config.arch!r}: {error}") from error

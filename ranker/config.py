@@ -14,6 +14,35 @@ class ItemIdConfig(BaseModel):
     dropout: float = Field(default=0.0, ge=0, lt=1, description="chance that an item's ID is hidden in training")
 
 
+class CollaborativeConfig(BaseModel):
+    """A user's taste as a ridge regression on factors of items, which others' feedback and the items' content give.
+
+    Strengths are of ridge priors, in units of the noise of one event.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    factors: int = Field(default=12, ge=1, le=256)
+    graded: float = Field(
+        default=0.7, ge=0, le=1, description="share of the graded feedback beside the label's, where there is any"
+    )
+    level_strength: float = Field(default=1.5, gt=0, description="prior of a user's level")
+    user_strength: float = Field(default=1.2, gt=0, description="prior of a user's taste for a factor")
+    bias_strength: float = Field(default=15.0, gt=0, description="prior of an item's bias about what its content says")
+    item_strength: float = Field(default=13.0, gt=0, description="the same of its factors")
+    content_strength: float = Field(default=1.0, gt=0, description="of the regression from content to bias and factors")
+    content_components: int = Field(default=16, ge=0, le=256, description="of the content, beside the factors")
+    component_strength: float = Field(default=8.0, gt=0, description="prior of a user's taste for a component")
+    met_components: int = Field(
+        default=16, ge=0, le=256, description="of which items users meet, from which the usual taste is told"
+    )
+    met_strength: float = Field(default=50.0, gt=0, description="of the regression from items met to the usual taste")
+    half_life: float | None = Field(
+        default=250.0, gt=0, description="items after which feedback counts half; none: all alike"
+    )
+    passes: int = Field(default=8, ge=1, le=100, description="over users and items in turn")
+
+
 class RankerConfig(BaseModel):
     """Size, positions and training of a ranker; ``arch`` chooses HMAT or the flat baseline of the same size.
 
@@ -43,6 +72,9 @@ class RankerConfig(BaseModel):
         default=0.0, ge=0, lt=1, description="chance that code vectors and ID of an item are hidden in training"
     )
     feedback: bool = Field(default=False, description="read the graded feedback of the past beside its labels")
+    collaborative: CollaborativeConfig | None = Field(
+        default=None, description="taste by factors of items beside attention: an offset of the logit and an input"
+    )
     rope_base: float = Field(default=10_000.0, gt=1, description="longest wavelength of the rotary positions / 2π")
 
     epochs: int = Field(default=3, ge=1, le=1000, description="passes over the training windows")
@@ -83,6 +115,8 @@ class RankerConfig(BaseModel):
             raise ValueError("codes, item_id and decoded are all off: nothing would be known of an item")
         if self.free_dropout and not self.decoded:
             raise ValueError("free_dropout hides all but the decoded vectors: set decoded, too")
+        if self.collaborative and self.arch != "hmat":
+            raise ValueError("collaborative is a memory of the HMAT: unset it, or set arch to hmat")
         if self.decoded_dropout and not self.decoded:
             raise ValueError("decoded_dropout hides parts of the decoded vectors: set decoded, too")
         return self

@@ -187,7 +187,7 @@ class Training:
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate(progress.all_steps, progress.all_windows, self.windows * config.epochs, config)
         with self._autocast():
-            logits_BN = self.model(*batch.inputs)
+            logits_BN = self.model(*batch.inputs, batch.fold)
         loss = loss_sum(logits_BN, batch)
         self.optimiser.zero_grad(set_to_none=True)
         (loss * size / max(1, impressions)).backward()  # DDP averages over the workers

@@ -5,7 +5,8 @@ A row is one window of one user in time order. Only the end is padded, which cau
 Letters: B windows, N items (the longest window of the batch), T semantic tokens of an item, P all items of all windows.
 """
 
-from collections.abc import Iterable, Iterator
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,8 +17,10 @@ from torch import Tensor
 
 from schemas.semantic_id import Layout
 
-MODEL_COLUMNS = ["tokens", "item_hashes", "labels", "feedback", "times", "loss_mask", "tokenizer"]
-IMPRESSION_COLUMNS = ["user_id", "item_ids", "train_count", "train_clicks", "requests", "known"]
+MODEL_COLUMNS = ["user_id", "tokens", "item_hashes", "labels", "feedback", "times", "loss_mask", "tokenizer"]
+IMPRESSION_COLUMNS = ["item_ids", "train_count", "train_clicks", "requests", "known"]
+
+FOLDS = 8  # of users: factors of items are made without those that a step trains on
 
 Indices = np.ndarray[tuple[int], np.dtype[np.int64]]
 
@@ -26,7 +29,8 @@ Indices = np.ndarray[tuple[int], np.dtype[np.int64]]
 class WindowBatch:
     """Padded windows: int64 ``tokens`` (B, N, T), ``items`` (B, N), hashes of the item ids, and ``labels`` (B, N); bool
     ``loss_mask`` (B, N), false in padding; float32 ``feedback`` (B, N), NaN where there is none; int64 ``seen`` (B, N),
-    how many of the window's items are of an earlier time than each, None where that is its place in every window."""
+    how many of the window's items are of an earlier time than each, None where that is its place in every window; int64
+    ``fold`` (B,), of the users."""
 
     tokens: Tensor
     items: Tensor
@@ -34,6 +38,7 @@ class WindowBatch:
     loss_mask: Tensor
     feedback: Tensor
     seen: Tensor | None = None
+    fold: Tensor | None = None
 
     @property
     def inputs(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None]:
@@ -59,6 +64,7 @@ class WindowBatch:
             self.loss_mask.to(device),
             self.feedback.to(device),
             None if self.seen is None else self.seen.to(device),
+            None if self.fold is None else self.fold.to(device),
         )
 
 
@@ -124,7 +130,13 @@ def collate(windows: pa.Table, layout: Layout) -> WindowBatch:
         torch.from_numpy(loss_mask_BN),
         torch.from_numpy(feedback_BN),
         None if alone else seen_BN,
+        torch.from_numpy(user_folds(windows["user_id"].to_pylist())),
     )
+
+
+def user_folds(users: Sequence[str]) -> Indices:
+    """``(B,)``, a fold of every user id, a function of the id alone."""
+    return np.array([zlib.crc32(str(user).encode()) % FOLDS for user in users], np.int64)
 
 
 def padded(windows: pa.Table, values_P: np.ndarray) -> Tensor:

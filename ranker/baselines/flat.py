@@ -90,6 +90,7 @@ class FlatTransformer(nn.Module):
         labels_BN: Tensor,
         graded_BN: Tensor | None = None,
         seen_BN: Tensor | None = None,
+        fold_B: Tensor | None = None,
     ) -> Tensor:
         """Logits ``(B, N)``, arguments as of :meth:`ranker.hmat.model.HMAT.forward`. With ``seen_BN`` it attends under
         a mask, in memory quadratic in the tokens."""

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from ranker.baselines.factorisation import fit_factorisation
 from ranker.baselines.like_rate import fit_like_rate, fit_like_rate_and_level
 
 
@@ -36,6 +37,7 @@ Windows = Callable[[], Iterable[pa.Table]]
 REFERENCES: dict[str, Callable[[Windows], Reference]] = {
     "like rate": fit_like_rate,
     "like rate + user": fit_like_rate_and_level,
+    "factorisation": fit_factorisation,
 }
 
 __all__ = ["REFERENCES", "Reference", "Windows"]

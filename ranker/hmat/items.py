@@ -48,6 +48,10 @@ class ItemEmbedding(nn.Module):
             x_BNTE, id_BNE = x_BNTE * free_BN1[..., None], id_BNE * free_BN1
         return x_BNTE, id_BNE if self.decoded is None else id_BNE + self.decoded(rows_BNT)
 
+    def content(self, tokens_BNT: Tensor) -> Tensor | None:
+        """Decoded vectors ``(B, N, V)``, if the ranker has any."""
+        return None if self.decoded is None else self.decoded.sums(tokens_BNT + self.offset_T)
+
     def _free(self, id_BNE: Tensor) -> Tensor:
         """``(B, N, 1)``, 1 where an item's free parts are seen."""
         if self.training:
@@ -97,5 +101,10 @@ class DecodedVectors(nn.Module):
     def forward(self, rows_BNT: Tensor) -> Tensor:
         """``(B, N, E)`` of int64 rows of ``decoded_CV``."""
         # As many rows as items are projected: the sum of an item's codes comes first.
+        projected_BNE: Tensor = self.project(self.dropout(self.sums(rows_BNT)))
+        return projected_BNE
+
+    def sums(self, rows_BNT: Tensor) -> Tensor:
+        """``(B, N, V)``, the vectors themselves."""
         sums = nn.functional.embedding_bag(rows_BNT.flatten(0, 1), self.decoded_CV, mode="sum")
-        return self.project(self.dropout(sums)).unflatten(0, rows_BNT.shape[:2])
+        return sums.unflatten(0, rows_BNT.shape[:2])

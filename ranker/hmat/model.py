@@ -16,7 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from ranker.config import RankerConfig
+from ranker.factors import ItemFactors
 from ranker.hmat.attention import dense_attention, with_null
+from ranker.hmat.collaborative import CollaborativeMemory
 from ranker.hmat.flash import memory_anchor_attention
 from ranker.hmat.items import EMBEDDING_STD, ItemEmbedding
 from ranker.hmat.layers import ClickHead, FeedbackEmbedding, FeedForward
@@ -27,9 +29,11 @@ from schemas.semantic_id import Layout
 
 @dataclass(frozen=True)
 class Memory:
-    """What is kept of histories of N items: keys and values of every layer, (B, H, M, D) each."""
+    """What is kept of histories of N items: keys and values of every layer, (B, H, M, D) each, and users' vectors
+    (B, M, G) if there is a collaborative memory."""
 
     layers: list[tuple[Tensor, Tensor]]
+    states: Tensor | None = None
 
     @property
     def items(self) -> int:
@@ -43,7 +47,8 @@ class Memory:
     @property
     def nbytes(self) -> int:
         """Bytes of all B memories."""
-        return sum(tensor.nbytes for layer in self.layers for tensor in layer)
+        states = 0 if self.states is None else self.states.nbytes
+        return states + sum(tensor.nbytes for layer in self.layers for tensor in layer)
 
 
 class MemoryAnchorAttention(nn.Module):
@@ -134,14 +139,25 @@ def condensed(x_BNSE: Tensor) -> Tensor:
 class HMAT(nn.Module):
     """Click logits of a batch of windows, or of candidates against remembered histories."""
 
-    def __init__(self, config: RankerConfig, layout: Layout, decoded_CV: Tensor | None = None) -> None:
+    def __init__(
+        self,
+        config: RankerConfig,
+        layout: Layout,
+        decoded_CV: Tensor | None = None,
+        factors: ItemFactors | None = None,
+    ) -> None:
         super().__init__()
         self.config = config
         self.items = ItemEmbedding(config, layout, decoded_CV)
+        self.collaborative = None
+        if config.collaborative is not None and factors is not None:
+            self.collaborative = CollaborativeMemory(factors, config.collaborative, config.dim)
         self.anchor_E = nn.Parameter(torch.randn(config.dim) * EMBEDDING_STD)
         self.feedback = FeedbackEmbedding(config.dim, graded=config.feedback)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.head = ClickHead(config.dim)
+        if self.collaborative is not None:
+            nn.init.zeros_(cast(nn.Linear, self.head[-1]).weight)  # attention begins as a correction of nothing
 
     @property
     def layers(self) -> list[Block]:
@@ -155,6 +171,7 @@ class HMAT(nn.Module):
         labels_BN: Tensor,
         graded_BN: Tensor | None = None,
         seen_BN: Tensor | None = None,
+        fold_B: Tensor | None = None,
     ) -> Tensor:
         """Logits ``(B, N)``; logit i depends on the feedback of the first ``seen_BN[:, i]`` items only.
 
@@ -165,8 +182,11 @@ class HMAT(nn.Module):
             graded_BN: float32 graded feedback, NaN where there is none; read if ``config.feedback``.
             seen_BN: int64, how many of the window's first items are of an earlier time than each, which is also where
                 in the history it stands: items of one time share a place. Without, item i stands after i others.
+            fold_B: int64, in training the users' folds, whose own feedback is not in the items' factors then.
         """
-        x_BNSE, feedback_BNE = self.embed(tokens_BNT, items_BN), self.feedback(labels_BN, graded_BN)
+        states_BMG = self._states(tokens_BNT, items_BN, labels_BN, graded_BN, fold_B)
+        x_BNSE, offset_BN = self.embed(tokens_BNT, items_BN, states_BMG, seen_BN, fold_B)
+        feedback_BNE = self.feedback(labels_BN, graded_BN)
         rotation_NSF = self._rotation(x_BNSE.shape[1], x_BNSE.shape[2], seen_BN)
         *inner, last = self.layers
         for block in inner:
@@ -174,7 +194,7 @@ class HMAT(nn.Module):
             x_BNSE = self._layer(block, x_BNSE, past, rotation_NSF, seen_BN, anchor_alone=False)
         past = last.remember(condensed(x_BNSE), feedback_BNE, rotation_NSF[..., -1, :])
         x_BN1E = self._layer(last, x_BNSE, past, rotation_NSF, seen_BN, anchor_alone=True)  # nothing else is read
-        return self.head(x_BN1E)[:, :, 0, 0]
+        return self.head(x_BN1E)[:, :, 0, 0] + offset_BN
 
     def remember(
         self,
@@ -185,19 +205,22 @@ class HMAT(nn.Module):
         seen_BN: Tensor | None = None,
     ) -> Memory:
         """All that scoring needs of histories, each of N items that come before the candidates."""
-        x_BNSE, feedback_BNE = self.embed(tokens_BNT, items_BN), self.feedback(labels_BN, graded_BN)
+        states_BMG = self._states(tokens_BNT, items_BN, labels_BN, graded_BN)
+        x_BNSE, _ = self.embed(tokens_BNT, items_BN, states_BMG, seen_BN)
+        feedback_BNE = self.feedback(labels_BN, graded_BN)
         rotation_NSF = self._rotation(x_BNSE.shape[1], x_BNSE.shape[2], seen_BN)
         layers = []
         for block in self.layers:
             layers.append(block.remember(condensed(x_BNSE), feedback_BNE, rotation_NSF[..., -1, :]))
             if len(layers) < len(self.layers):
                 x_BNSE = self._layer(block, x_BNSE, layers[-1], rotation_NSF, seen_BN, anchor_alone=False)
-        return Memory(layers)
+        return Memory(layers, states_BMG)
 
     def score(self, memory: Memory, tokens_BCT: Tensor, items_BC: Tensor, seen_BC: Tensor | None = None) -> Tensor:
         """Logits ``(B, C)`` of candidates, each as the item after the first ``seen_BC`` remembered ones (int64), or
         after all of them: what :meth:`forward` gives."""
-        x_BCSE = self.embed(tokens_BCT, items_BC)
+        after_BC = torch.full_like(items_BC, memory.items) if seen_BC is None else seen_BC
+        x_BCSE, offset_BC = self.embed(tokens_BCT, items_BC, memory.states, after_BC)
         rotation_NSF = self._rotation(memory.items + 1, x_BCSE.shape[2])
         rotation_CSF = rotation_NSF[-1:] if seen_BC is None else rotation_NSF[seen_BC]
         *inner, last = zip(self.layers, memory.layers, strict=True)
@@ -205,13 +228,41 @@ class HMAT(nn.Module):
             x_BCSE = block(x_BCSE, past, rotation_CSF, seen_BC, anchor_alone=False, candidates=True)
         block, past = last
         x_BC1E = block(x_BCSE, past, rotation_CSF, seen_BC, anchor_alone=True, candidates=True)
-        return self.head(x_BC1E)[:, :, 0, 0]
+        return self.head(x_BC1E)[:, :, 0, 0] + offset_BC
 
-    def embed(self, tokens_BNT: Tensor, items_BN: Tensor) -> Tensor:
-        """Slots of every item, ``(B, N, S, E)``, the anchor last."""
+    def embed(
+        self,
+        tokens_BNT: Tensor,
+        items_BN: Tensor,
+        states_BMG: Tensor | None = None,
+        seen_BN: Tensor | None = None,
+        fold_B: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor | float]:
+        """Slots of every item, ``(B, N, S, E)``, the anchor last, and offsets of their logits ``(B, N)``."""
         x_BNTE, whole_BNE = self.items(tokens_BNT, items_BN)
+        offset_BN: Tensor | float = 0.0
+        if self.collaborative is not None and states_BMG is not None:
+            rows_BNF, count_BN = self.collaborative.rows(items_BN, self.items.content(tokens_BNT), fold_B)
+            places_BN = torch.arange(items_BN.shape[1], device=items_BN.device).expand_as(items_BN)
+            after_BN = places_BN if seen_BN is None else seen_BN
+            offset_BN, taste_BNE = self.collaborative.read(rows_BNF, count_BN, states_BMG, after_BN)
+            whole_BNE = whole_BNE + taste_BNE
         anchor_BN1E = (self.anchor_E + x_BNTE.sum(2) + whole_BNE).unsqueeze(2)
-        return torch.cat([x_BNTE, anchor_BN1E], 2)
+        return torch.cat([x_BNTE, anchor_BN1E], 2), offset_BN
+
+    def _states(
+        self,
+        tokens_BNT: Tensor,
+        items_BN: Tensor,
+        labels_BN: Tensor,
+        graded_BN: Tensor | None,
+        fold_B: Tensor | None = None,
+    ) -> Tensor | None:
+        """Users' vectors ``(B, M, G)`` after 0 to N items, if there is a collaborative memory."""
+        if self.collaborative is None:
+            return None
+        rows_BNF, _ = self.collaborative.rows(items_BN, self.items.content(tokens_BNT), fold_B)
+        return self.collaborative.states(rows_BNF, self.collaborative.feedback(labels_BN, graded_BN), items_BN)
 
     def _layer(
         self,

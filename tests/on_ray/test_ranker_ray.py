@@ -18,10 +18,12 @@ from pipeline.on_ray.training import ranker_workers, scoring
 from pipeline.on_ray.training.ranker_workers import train
 from pipeline.on_ray.training.scoring import fit_references, predict, tallied
 from ranker.architectures import build
-from ranker.artefact import TrainedRanker, load
-from ranker.config import RankerConfig
+from ranker.artefact import COLLABORATIVE, TrainedRanker, load
+from ranker.config import CollaborativeConfig, RankerConfig
 from ranker.evaluation import measure, report, tallies
+from ranker.factors import ItemFactors
 from ranker.training import EpochFigures, loss_sum
+from ranker.training_events import factors_of, training_events
 from ranker.windows import WindowError, collate, counted_between
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray")]
@@ -183,6 +185,20 @@ def test_graded_feedback_is_standardised_by_that_of_training(tmp_path: Path) -> 
     assert ranker.state["feedback.graded_E"].abs().sum() > 0
     with pytest.raises(JobError, match=r"ranker.feedback is set, but the sequences have none"):
         trained(tmp_path, windows, feedback=True)
+
+
+def test_factors_of_items_are_those_of_the_training_windows(tmp_path: Path) -> None:
+    windows = taste_windows(60, seed=1)
+    settings = {"factors": 2, "content_components": 0, "met_components": 2}
+    ranker, history = trained(tmp_path, windows, collaborative=settings, epochs=1)
+    assert history[0].windows == 60
+    config = CollaborativeConfig.model_validate(settings)
+    factors = factors_of(training_events([windows]), config, None, ranker.config.seed)
+    kept = ItemFactors.of(ranker.state, COLLABORATIVE)
+    assert kept is not None
+    for name, tensor in factors.kept().items():
+        torch.testing.assert_close(kept.kept()[name].abs(), tensor.abs(), atol=1e-4, rtol=1e-3, msg=name)
+    assert "collaborative.apart_GIF" not in ranker.state
 
 
 def test_tallies_of_many_blocks_are_those_of_one_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,8 +29,10 @@ from pipeline.on_ray.training.runs import last_checkpoint, leave_checkpoint, sta
 from ranker.architectures import build
 from ranker.artefact import TrainedRanker
 from ranker.config import RankerConfig
+from ranker.factors import ItemFactors
 from ranker.hmat.layers import FeedbackEmbedding
 from ranker.training import DivergedError, EpochFigures, Progress, Training, sum_over_workers
+from ranker.training_events import factors_of, training_events
 from ranker.windows import (
     MODEL_COLUMNS,
     WindowBatch,
@@ -58,6 +60,7 @@ class _Job:
     config: RankerConfig
     layout: Layout
     decoded: Decoded | None
+    factors: ItemFactors | None
     feedback: tuple[float, float] | None  # mean and deviation of graded feedback
     windows: int
     figures: Queue
@@ -107,10 +110,15 @@ def train(
     for name, count in windows.items():
         if count == 0:
             raise JobError(f"there is no window to {name}: the sequences table has too few rows of the train split")
+    factors = None
+    if config.collaborative is not None:
+        vectors_CV = decoded.vectors_CV if decoded else None
+        factors = ray.get(ray.remote(_fit_factors).remote(datasets["train"], config, vectors_CV))
     figures = Queue(actor_options={"num_cpus": 0})
+    told = config, layout, decoded, factors, survey.feedback, windows["train"], figures
     result = training_runs.run(
         _train_worker,
-        _Job(config, layout, decoded, survey.feedback, windows["train"], figures, training_runs.CHECKPOINT_SECONDS),
+        _Job(*told, training_runs.CHECKPOINT_SECONDS),
         figures,
         workers=config.workers,
         spare_cpus=1,
@@ -126,6 +134,13 @@ def train(
     return TrainedRanker(config, layout, tokenizer, weights), Progress.of(reached).epochs
 
 
+def _fit_factors(dataset: ray.data.Dataset, config: RankerConfig, decoded_CV: torch.Tensor | None) -> ItemFactors:
+    """Factors of the items of the training windows, in one process of the cluster that holds all their events."""
+    assert config.collaborative is not None
+    blocks = dataset.iter_batches(batch_size=config.shuffle_windows, batch_format="pyarrow")
+    return factors_of(training_events(blocks), config.collaborative, decoded_CV, config.seed)
+
+
 def _train_worker(told: dict[str, Any]) -> str | None:
     """One worker's part, from the first pass or the run's last checkpoint to the end; says why there is no ranker."""
     job: _Job = ray.get(told["job"])
@@ -134,7 +149,7 @@ def _train_worker(told: dict[str, Any]) -> str | None:
     if device.type == "cpu":
         torch.set_num_threads(share_of_cores(context.get_local_world_size()))
     decoded_CV = job.decoded.vectors_CV if job.decoded else None
-    model = build(job.config, job.layout, decoded_CV)
+    model = build(job.config, job.layout, decoded_CV, job.factors)
     if job.config.feedback and job.feedback:
         cast(FeedbackEmbedding, model.feedback).standardise(*job.feedback)
     training = Training(prepare_model(model), job.config, job.layout, job.windows, device)

@@ -1,0 +1,223 @@
+"""The HMAT with its memory of taste against what is cheap, on MovieLens-1M, all films and films new to it.
+
+``python -m benchmarks.taste FOLDER ENCODER`` trains and scores every variant; see :mod:`benchmarks.film_log` for what
+the folder holds. Frozen figures are of blocks of 20 test events of a user. Settings were chosen with ``--validation``,
+on the last tenth of the training period. Results gather in a file, so a benchmark that was cut off goes on.
+"""
+
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import typer
+from rich.console import Console
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from benchmarks.film_log import (
+    BLOCK,
+    FilmLog,
+    batch_of,
+    cut_windows,
+    figures,
+    known_of,
+    load_log,
+    paired_intervals,
+    text_vectors,
+)
+from benchmarks.trials import RESULTS, Figures, Trial, paired, run_trials, summary
+from ranker.architectures import build
+from ranker.baselines.factorisation import GRADED, PLAIN
+from ranker.config import RankerConfig
+from ranker.factors import ItemFactors
+from ranker.frozen import frozen_logits
+from ranker.hmat.collaborative import CollaborativeMemory, expected
+from ranker.training import Training
+from ranker.training_events import TrainingEvents, factors_of
+from ranker.windows import FOLDS, bucket
+from schemas.semantic_id import Layout
+
+DATA = {"all films": None, "new films": 0, "new films, another class": 1}
+HMAT: dict[str, Any] = {
+    "max_items": 2000,
+    "dim": 32,
+    "layers": 1,
+    "codes": False,
+    "decoded": ["text"],
+    "decoded_dropout": 0.5,
+    "feedback": True,
+    "collaborative": {"content_strength": 2.0},
+    "batch_items": 800,
+    "learning_rate": 0.002,
+    "epochs": 3,
+}
+VARIANTS: dict[str, dict[str, Any]] = {
+    "like rate": {},
+    "factorisation, 0/1": PLAIN | {"graded": 0.0},
+    "factorisation": GRADED,
+    "memory of taste alone": {"content_strength": 2.0},
+    "HMAT without it": HMAT | {"collaborative": None},
+    "HMAT": HMAT,
+}
+SHARE = 0.5  # of training windows, in which items know their history as it was when their block began
+OURS = "HMAT"
+COLUMNS = ("auc", "gauc", "gauc frozen", "gauc 1-10", "gauc 11-100", "gauc 101+", "auc new", "gauc new", "seconds")
+Names = Annotated[list[str] | None, typer.Option()]
+
+
+def main(
+    folder: Path,
+    encoder: Path,
+    seeds: int = 3,
+    processes: int = 2,
+    variant: Names = None,
+    data: Names = None,
+    validation: bool = False,
+) -> None:
+    """Every variant on all data; ``folder/scores`` keeps the scores of each."""
+    text_vectors(folder, encoder)
+    chosen = [(d, v) for d in data or DATA for v in variant or VARIANTS]
+    trials = [Trial(d, v, s) for s in range(seeds) for d, v in chosen]
+    file = RESULTS / ("taste_validation.jsonl" if validation else "taste.jsonl")
+    results = run_trials(trials, partial(_measure, folder, encoder, validation), file, processes)
+    console = Console(width=200)
+    for name, hidden_class in DATA.items():
+        console.print(summary(results, name, VARIANTS, COLUMNS, range(seeds)))
+        for other in VARIANTS:
+            both = [s for s in range(seeds) if {Trial(name, v, s).key for v in (OURS, other)} <= results.keys()]
+            if other == OURS or not both:
+                continue
+            found = (f"{c} {paired(results, name, OURS, other, c, both)}" for c in COLUMNS[:3])
+            console.print(f"{name}, {len(both)} seeds: {OURS} less {other}: {', '.join(found)}")
+            log = load_log(folder, hidden_class, validation)
+            scores = [_stored(folder, Trial(name, v, both[0]), validation) for v in (OURS, other)]
+            console.print(f"  users drawn again, seed {both[0]}: {paired_intervals(log, *scores)}")
+
+
+def _measure(folder: Path, encoder: Path, validation: bool, trial: Trial) -> Figures:
+    log = load_log(folder, DATA[trial.data], validation)
+    vectors_NV = text_vectors(folder, encoder)
+    settings = VARIANTS[trial.variant]
+    if trial.variant == "like rate":
+        scores = _like_rate(log)
+    elif "max_items" in settings:
+        scores = _trained(log, vectors_NV, RankerConfig.model_validate(settings | {"seed": trial.seed}))
+    else:
+        config = RankerConfig.model_validate({"max_items": 2000, "collaborative": settings}).collaborative
+        assert config is not None
+        with_content = config.content_components > 0
+        factors = factors_of(_events(log), config, vectors_NV if with_content else None, trial.seed)
+        scores = _by_taste(log, CollaborativeMemory(factors, config, 1), vectors_NV if with_content else None)
+    file = _file(folder, trial, validation)
+    file.parent.mkdir(exist_ok=True)
+    save_file(dict(zip(("streamed", "frozen"), scores, strict=True)), file)
+    return figures(log, *scores)
+
+
+def _file(folder: Path, trial: Trial, validation: bool) -> Path:
+    name = trial.key.replace("/", "_").replace(" ", "_")
+    return folder / "scores" / f"{'validation_' * validation}{name}.safetensors"
+
+
+def _stored(folder: Path, trial: Trial, validation: bool) -> tuple[Tensor, Tensor]:
+    stored = load_file(_file(folder, trial, validation))
+    return stored["streamed"], stored["frozen"]
+
+
+def _events(log: FilmLog) -> TrainingEvents:
+    train_P = ~log.test_P
+    known_N = np.unique(log.film_P[train_P])
+    known_N = known_N[np.argsort(log.hash_N[known_N])]
+    place_N = np.zeros(len(log.hash_N), np.int64)
+    place_N[known_N] = np.arange(len(known_N))
+    user_P = log.user_P[train_P]
+    return TrainingEvents(
+        user_P,
+        place_N[log.film_P[train_P]],
+        log.liked_P[train_P].astype(np.int8),
+        log.rating_P[train_P].astype(np.float32),
+        log.hash_N[known_N],
+        known_N[:, None],
+        np.arange(user_P.max() + 1) % FOLDS,
+    )
+
+
+def _like_rate(log: FilmLog) -> tuple[Tensor, Tensor]:
+    train_P = ~log.test_P
+    likes_N = np.bincount(log.film_P[train_P], log.liked_P[train_P], len(log.hash_N))
+    rate_N = (likes_N + 10 * log.liked_P[train_P].mean()) / (log.count_N + 10)
+    score_R = torch.from_numpy(rate_N[log.film_P[log.test_P]])
+    return score_R, score_R.clone()
+
+
+def _scored(log: FilmLog, max_items: int, score: Any) -> tuple[Tensor, Tensor]:
+    """Streamed and frozen probabilities of the test events, of what ``score(batch, known_BN)`` gives of windows."""
+    windows_Q3 = cut_windows(log, max_items, test=True)
+    found = torch.zeros(2, len(log.user_P))
+    for some in bucket(windows_Q3[:, 1] - windows_Q3[:, 0], 6400):
+        place_BN, batch = batch_of(log, windows_Q3[some], test=True)
+        both = score(batch, known_of(log, windows_Q3[some], place_BN, batch))
+        place_R = place_BN[batch.loss_mask.numpy()]
+        for row, scores_BN in zip(found, both, strict=True):
+            row[place_R] = scores_BN[batch.loss_mask]
+    streamed_R, frozen_R = found[:, torch.from_numpy(log.test_P)]
+    return streamed_R.clone(), frozen_R.clone()
+
+
+def _by_taste(log: FilmLog, memory: CollaborativeMemory, vectors_NV: Tensor | None) -> tuple[Tensor, Tensor]:
+    content_NV = None if vectors_NV is None else torch.cat([vectors_NV, torch.zeros(1, vectors_NV.shape[1])])
+
+    @torch.inference_mode()
+    def score(batch: Any, known_BN: Tensor) -> tuple[Tensor, Tensor]:
+        rows_BNF, _ = memory.rows(batch.items, None if content_NV is None else content_NV[batch.tokens[..., 0]])
+        states_BMG = memory.states(rows_BNF, memory.feedback(batch.labels, batch.feedback), batch.items)
+        at = (seen[..., None].expand(-1, -1, states_BMG.shape[2]) for seen in (batch.seen, known_BN))
+        streamed, frozen = (expected(rows_BNF, states_BMG.gather(1, places)).clamp(0.005, 0.995) for places in at)
+        return streamed, frozen
+
+    return _scored(log, 2000, score)
+
+
+def _trained(log: FilmLog, vectors_NV: Tensor, config: RankerConfig) -> tuple[Tensor, Tensor]:
+    events = _events(log)
+    decoded_CV = torch.cat([vectors_NV, torch.zeros(1, vectors_NV.shape[1])])
+    layout = Layout(1, 0, 0, len(vectors_NV))  # a code a film: the vectors themselves, not decoded from codes
+    factors: ItemFactors | None = None
+    if config.collaborative is not None:
+        factors = factors_of(events, config.collaborative, decoded_CV, config.seed)
+    model = build(config, layout, decoded_CV, factors)
+    _standardise(model, events)
+    windows_Q3 = cut_windows(log, config.max_items, test=False)
+    training = Training(model, config, layout, len(windows_Q3))
+    while not training.finished:
+        rng = np.random.default_rng([config.seed, len(training.progress.epochs), 0])
+        batches = bucket(windows_Q3[:, 1] - windows_Q3[:, 0], config.batch_items, rng)
+        training.run_epoch(_by_request(batch_of(log, windows_Q3[some], test=False)[1], rng) for some in batches)
+    model.eval()
+
+    @torch.inference_mode()
+    def score(batch: Any, known_BN: Tensor) -> tuple[Tensor, Tensor]:
+        return model(*batch.inputs).sigmoid(), frozen_logits(model, batch, known_BN).sigmoid()
+
+    return _scored(log, config.max_items, score)
+
+
+def _standardise(model: nn.Module, events: TrainingEvents) -> None:
+    model.feedback.standardise(float(events.graded_P.mean()), float(events.graded_P.std()))  # type: ignore[union-attr, operator]
+
+
+def _by_request(batch: Any, rng: np.random.Generator) -> Any:
+    """Of a share of the windows, what items see is what there was when their block began, as when candidates of a
+    request are scored; where blocks begin is drawn."""
+    windows, items = batch.items.shape
+    phase_B1 = rng.integers(0, BLOCK, (windows, 1))
+    begin_BN = np.maximum((np.arange(items) + phase_B1) // BLOCK * BLOCK - phase_B1, 0)
+    begin_BN = np.where(rng.random((windows, 1)) < SHARE, begin_BN, items)
+    batch.seen.copy_(torch.minimum(batch.seen, torch.from_numpy(begin_BN)))
+    return batch
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -91,6 +91,8 @@ def evaluate(run: Run, ranker: str, against: str | None = None) -> dict[str, Any
     names = [ranker] if against is None else [ranker, against]
     trained = [trained_ranker(run.lake, name) for name in names]
     run.read(SEQUENCES)
+    for one in trained:
+        read_windows(run.lake, one.tokenizer, "test")  # if there are none, that is said before anything is fitted
     with run.phase("fit references"):
         fitted = fit_references(read_windows(run.lake, trained[0].tokenizer, "train"))
     with run.phase("score"):

@@ -40,6 +40,7 @@ from ranker.windows import FOLDS, bucket
 from schemas.semantic_id import Layout
 
 DATA = {"all films": None, "new films": 0, "new films, another class": 1}
+TASTE = {"content_strength": 2.0, "content_components": 32}
 HMAT: dict[str, Any] = {
     "max_items": 2000,
     "dim": 32,
@@ -48,16 +49,16 @@ HMAT: dict[str, Any] = {
     "decoded": ["text"],
     "decoded_dropout": 0.5,
     "feedback": True,
-    "collaborative": {"content_strength": 2.0},
+    "collaborative": TASTE,
     "batch_items": 800,
     "learning_rate": 0.002,
-    "epochs": 3,
+    "epochs": 2,
 }
 VARIANTS: dict[str, dict[str, Any]] = {
     "like rate": {},
     "factorisation, 0/1": PLAIN | {"graded": 0.0},
     "factorisation": GRADED,
-    "memory of taste alone": {"content_strength": 2.0},
+    "memory of taste alone": TASTE,
     "HMAT without it": HMAT | {"collaborative": None},
     "HMAT": HMAT,
 }

@@ -58,7 +58,10 @@ def items(spark: SparkSession, *ids: str, image: bytes | None = b"\xff\x00", run
 
 
 def windows(spark: SparkSession, tokenizer: str, split: str, *users: str) -> DataFrame:
-    rows = [(u, 0, [2**60], None, [1, 2], [1], [5], [True], [0], split, tokenizer) for u in users]
+    lists = {"item_hashes": [2**60], "tokens": [1, 2], "labels": [1], "times": [5], "loss_mask": [True]}
+    lists |= {"train_count": [0], "train_clicks": [0]}
+    known = {"window": 0, **lists, "latest": True, "split": split, "tokenizer": tokenizer}
+    rows = [tuple(({"user_id": user} | known).get(name) for name in SEQUENCES.schema.names) for user in users]
     return spark.createDataFrame(rows, spark_schema(SEQUENCES))
 
 

@@ -154,6 +154,7 @@ def versions(config: Config) -> dict[str, Any]:
     return {name: Lake(config.lake).version(table) for name, table in TABLES.items()}
 
 
+@pytest.mark.slow
 def test_more_nights(spark: SparkSession, first_night: dict[str, Run], shop_folder: Path, config: Config) -> None:
     """Unchanged data appends nothing; changed items alone are done again; a rollback brings the old IDs back."""
     before, ids = versions(config), ids_by_item(config)

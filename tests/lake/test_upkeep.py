@@ -194,6 +194,7 @@ def test_a_compacted_lake_has_the_same_rows_and_ids_and_every_release(
     assert shop.ids() == ids[3]
 
 
+@pytest.mark.slow
 def test_the_commands_say_what_they_did(shop: ReleasedShop, tmp_path: Path) -> None:
     file = tmp_path / "hisam.yaml"
     file.write_text(yaml.safe_dump(shop.config.model_dump(mode="json", include={"lake", "catalog"}, exclude_none=True)))

@@ -72,7 +72,8 @@ def passes(history: list[EpochFigures]) -> list[tuple[float, int, int]]:
     return [(epoch.loss, epoch.impressions, epoch.steps) for epoch in history]
 
 
-@pytest.mark.parametrize("deaths", [1, pytest.param(5, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("deaths", [1, 5])
 def test_dead_workers_change_nothing(
     undisturbed: tuple[str, list[EpochFigures]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, deaths: int
 ) -> None:
@@ -167,6 +168,7 @@ def test_patience_ends_a_training_with_its_best_pass(tmp_path: Path) -> None:
     assert history[0].impressions + watched.impressions == sum(map(sum, windows["loss_mask"].to_pylist()))
 
 
+@pytest.mark.slow
 def test_graded_feedback_is_standardised_by_that_of_training(tmp_path: Path) -> None:
     windows = taste_windows(40, seed=1)
     rows = windows.to_pylist()
@@ -201,6 +203,7 @@ def test_factors_of_items_are_those_of_the_training_windows(tmp_path: Path) -> N
     assert "collaborative.apart_GIF" not in ranker.state
 
 
+@pytest.mark.slow
 def test_tallies_of_many_blocks_are_those_of_one_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the windows of a user in several blocks, and requests that go over from one window to the next."""
     config = RankerConfig.model_validate(SETTINGS)

@@ -32,7 +32,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
     return scored_shop(tmp_path_factory.mktemp("shop"))
 
 
-@pytest.mark.parametrize("memories", [False, True])
+@pytest.mark.parametrize("memories", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_the_best_of_every_user_are_those_of_the_model(
     config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, memories: bool
 ) -> None:

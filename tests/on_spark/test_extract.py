@@ -268,6 +268,7 @@ def test_the_generator_and_the_extraction_agree_on_flaws(spark: SparkSession, tm
     assert without_image == {i for i, f in flaw.items() if f in ("no_image", "corrupt_image", "missing_file")}
 
 
+@pytest.mark.slow
 @pytest.mark.native_delta
 def test_nights_on_native_delta(spark: SparkSession, shop: Path) -> None:
     config = load_config(shop / "config.yaml", ["spark.delta=native"])

@@ -110,6 +110,7 @@ def test_by_stat_pictures_of_unchanged_rows_are_not_opened(spark: SparkSession, 
     assert (run(spark, larger)["changed"], seen()) == (3, ["0", "1", "2"])
 
 
+@pytest.mark.slow
 def test_another_size_prepares_every_picture_anew(spark: SparkSession, tmp_path: Path, seen: Seen) -> None:
     config = lamps(tmp_path / "size")
     run(spark, config)
@@ -134,6 +135,7 @@ def test_by_bytes_every_picture_is_compared(spark: SparkSession, tmp_path: Path,
     assert run(spark, config)["changed"] == 1
 
 
+@pytest.mark.slow
 def test_a_column_of_the_source_says_that_a_picture_changed(spark: SparkSession, tmp_path: Path, seen: Seen) -> None:
     folder = tmp_path / "column"
     by_column = {"column": "image", "root": ".", "changed": "etag"}
@@ -160,7 +162,7 @@ def test_a_column_of_the_source_says_that_a_picture_changed(spark: SparkSession,
         run(spark, catalogue(folder, rows, image=by_column | {"changed": "version"}))
 
 
-@pytest.mark.parametrize("by_column", [False, True])
+@pytest.mark.parametrize("by_column", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_pictures_in_the_source_itself(spark: SparkSession, tmp_path: Path, seen: Seen, by_column: bool) -> None:
     folder = tmp_path / "binary"
     image = {"column": "image"} | ({"changed": "etag"} if by_column else {})
@@ -181,6 +183,7 @@ def test_pictures_in_the_source_itself(spark: SparkSession, tmp_path: Path, seen
     assert (night()["changed"], seen()) == (1, ["blue"])
 
 
+@pytest.mark.slow
 def test_pictures_that_only_hadoop_reaches(spark: SparkSession, tmp_path: Path, seen: Seen) -> None:
     mount = Path(spark.conf.get("spark.hisam.mount")) / "by difference"
     mount.mkdir()
@@ -206,6 +209,7 @@ def test_pictures_that_only_hadoop_reaches(spark: SparkSession, tmp_path: Path, 
     assert (run(spark, config)["skipped"], seen()) == (4, [])
 
 
+@pytest.mark.slow
 def test_references_of_every_spelling_are_found_in_the_listing(spark: SparkSession, tmp_path: Path, seen: Seen) -> None:
     folder = tmp_path / "spelt"
     (folder / "root" / "s u b").mkdir(parents=True)
@@ -243,6 +247,7 @@ def test_references_of_every_spelling_are_found_in_the_listing(spark: SparkSessi
         assert (run(spark, config)["skipped"], seen()) == (1, [odd, odd])
 
 
+@pytest.mark.slow
 def test_faults_stay_over_idle_nights_and_leave_when_they_are_mended(
     spark: SparkSession, tmp_path: Path, seen: Seen
 ) -> None:
@@ -279,6 +284,7 @@ def test_faults_stay_over_idle_nights_and_leave_when_they_are_mended(
     assert reasons(config) == {}
 
 
+@pytest.mark.slow
 def test_conflicting_rows_stand_in_quarantine_as_long_as_they_conflict(
     spark: SparkSession, tmp_path: Path, seen: Seen
 ) -> None:

@@ -104,7 +104,7 @@ class Shop:
         assert self.to_do() == (0, 0)
 
 
-@pytest.fixture(params=["embedded", pytest.param("native", marks=pytest.mark.native_delta)])
+@pytest.fixture(params=["embedded", pytest.param("native", marks=[pytest.mark.native_delta, pytest.mark.slow])])
 def shop(request: pytest.FixtureRequest, spark: SparkSession, tmp_path: Path) -> Shop:
     return Shop(spark, tmp_path, request.param)
 
@@ -112,11 +112,6 @@ def shop(request: pytest.FixtureRequest, spark: SparkSession, tmp_path: Path) ->
 @pytest.fixture
 def embedded(spark: SparkSession, tmp_path: Path) -> Shop:
     return Shop(spark, tmp_path)
-
-
-native_slowly = pytest.mark.parametrize(
-    "shop", ["embedded", pytest.param("native", marks=[pytest.mark.native_delta, pytest.mark.slow])], indirect=True
-)
 
 
 def versions(lake: Lake, **of: list[tuple[int, bool]]) -> None:
@@ -179,6 +174,7 @@ def test_outlived_against_plain_python(spark: SparkSession) -> None:
     assert found == sorted((item, f"r{n}") for item, each in items.items() for n in range(goes(each)))
 
 
+@pytest.mark.slow
 def test_ten_nights_leave_as_many_versions_as_items(embedded: Shop) -> None:
     rng = random.Random(1)
     embedded.night({f"i{n}": f"content {n}" for n in range(12)})
@@ -200,7 +196,6 @@ def test_ten_nights_leave_as_many_versions_as_items(embedded: Shop) -> None:
     assert embedded.rows() == before
 
 
-@native_slowly
 def test_nothing_that_is_released_moves(shop: Shop) -> None:
     shop.night({f"i{n}": f"content {n}" for n in range(8)})
     assert shop.publish()
@@ -225,7 +220,6 @@ def test_a_vector_stays_as_long_as_any_version_refers_to_it(embedded: Shop) -> N
     assert content_name("shared") in embedded.column(SEMANTIC_IDS, "content")
 
 
-@native_slowly
 def test_an_item_is_erased_and_nothing_else(shop: Shop) -> None:
     shop.night({"kept": "shared", "gone": "shared", "other": "another"})
     shop.night({"gone": "needle"})
@@ -261,6 +255,7 @@ def test_an_item_is_erased_and_nothing_else(shop: Shop) -> None:
                     assert "'gone'" not in text
 
 
+@pytest.mark.slow
 def test_an_item_that_comes_back_after_it_was_purged_is_new_and_has_its_id(embedded: Shop) -> None:
     embedded.night({"a": "content 1", "b": "content 2"})
     assert embedded.publish()
@@ -297,7 +292,8 @@ def kill_at(monkeypatch: pytest.MonkeyPatch, tables: SparkDelta, place: int, *, 
     monkeypatch.setattr(type(tables), "delete", killed)
 
 
-@pytest.mark.parametrize("erase", [(), pytest.param(("i1",), marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("erase", [(), ("i1",)])
 def test_a_purge_that_was_killed_is_finished_by_the_next(
     embedded: Shop, erase: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:

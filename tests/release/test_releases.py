@@ -24,13 +24,14 @@ pytestmark = pytest.mark.spark
 SID = "s{}-{}.t{}.i{}"
 
 
-@pytest.fixture(
-    params=[
-        "embedded",
-        pytest.param("native", marks=pytest.mark.native_delta),
-        pytest.param("s3", marks=pytest.mark.spark_on_s3),
-    ]
-)
+def on_every_store(*marks: pytest.MarkDecorator) -> pytest.MarkDecorator:
+    """A test of the shop on embedded Delta, and with ``marks`` on native Delta and on S3."""
+    native, s3 = [pytest.mark.native_delta, *marks], [pytest.mark.spark_on_s3, *marks]
+    stores = ["embedded", pytest.param("native", marks=native), pytest.param("s3", marks=s3)]
+    return pytest.mark.parametrize("any_shop", stores, indirect=True)
+
+
+@pytest.fixture
 def any_shop(request: pytest.FixtureRequest, spark: SparkSession, tmp_path: Path) -> ReleasedShop:
     """One whose first release is made."""
     store = request.getfixturevalue("s3") if request.param == "s3" else None
@@ -53,6 +54,7 @@ def next_night(shop: ReleasedShop) -> dict[str, str]:
     return {item: sid for item, sid in sids({**CODES, **codes}).items() if item != "i0"}
 
 
+@on_every_store()
 def test_readers_see_one_row_an_item_sorted_and_changes_lead_to_it(any_shop: ReleasedShop) -> None:
     shop = any_shop
     assert shop.ids() == sids(CODES)
@@ -105,6 +107,7 @@ def killed(patch: pytest.MonkeyPatch, module: Any, name: str, job: Callable[[], 
     patch.setattr(module, name, function)
 
 
+@on_every_store(pytest.mark.slow)
 @pytest.mark.parametrize("at", ["staged", "changes committed", "rows committed"])
 def test_a_publish_that_is_killed_is_done_whole_by_the_next(
     any_shop: ReleasedShop, at: str, monkeypatch: pytest.MonkeyPatch

@@ -36,9 +36,9 @@ from tokenizer.training.fitting import fit
 
 ALL, NEW = "all films", "new films"
 METHODS = ("dst", "rq_kmeans", "rq_vae")
-ITEM_ID = {"buckets": 2**16, "dropout": 0.1}
+ITEM_ID = {"dropout": 0.1}
 DECODED: dict[str, Any] = {"codes": False, "decoded": ["text"]}
-BOTH: dict[str, Any] = DECODED | {"item_id": {"buckets": 2**16}, "free_dropout": 0.03}
+BOTH: dict[str, Any] = DECODED | {"item_id": {}, "free_dropout": 0.03}
 VARIANTS: dict[str, dict[str, Any]] = {
     "flat, codes": {"arch": "flat"},
     "codes": {},

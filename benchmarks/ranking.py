@@ -18,6 +18,7 @@ from ranker.architectures import build
 from ranker.artefact import TrainedRanker
 from ranker.config import RankerConfig
 from ranker.training import Training
+from ranker.vocabulary import item_counts, vocabulary
 from ranker.windows import shuffled_batches
 from schemas.semantic_id import Layout, item_hash
 from schemas.tables import SEQUENCES
@@ -79,7 +80,8 @@ def train_and_score(
     train: pa.Table, test: pa.Table, layout: Layout, config: RankerConfig, decoded_CV: Tensor | None = None
 ) -> pa.Table:
     """A ranker trained on ``train``, and the impressions of ``test`` that it scored."""
-    model = build(config, layout, decoded_CV)
+    hash_I = None if config.item_id is None else vocabulary([item_counts(train)], config.item_id)
+    model = build(config, layout, decoded_CV, hash_I=hash_I)
     training = Training(model, config, layout, train.num_rows)
     while not training.finished:
         starts = range(0, train.num_rows, config.shuffle_windows)

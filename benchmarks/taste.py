@@ -188,7 +188,8 @@ def _trained(log: FilmLog, vectors_NV: Tensor, config: RankerConfig) -> tuple[Te
     factors: ItemFactors | None = None
     if config.collaborative is not None:
         factors = factors_of(events, config.collaborative, decoded_CV, config.seed)
-    model = build(config, layout, decoded_CV, factors)
+    hash_I = None if config.item_id is None else torch.from_numpy(events.hash_I)
+    model = build(config, layout, decoded_CV, factors, hash_I)
     _standardise(model, events)
     windows_Q3 = cut_windows(log, config.max_items, test=False)
     training = Training(model, config, layout, len(windows_Q3))

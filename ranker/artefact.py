@@ -23,6 +23,7 @@ from schemas.semantic_id import Layout
 FORMAT = 1
 CONFIG, WEIGHTS, METRICS = "config.json", "model.safetensors", "metrics.json"
 DECODED = "items.decoded.decoded_CV"  # in the weights, if the ranker has any
+VOCABULARY = "items.identity.hash_I"  # the same
 COLLABORATIVE = "collaborative."  # what the names of the factors of items begin with there
 
 
@@ -56,7 +57,7 @@ class TrainedRanker:
         """
         try:
             factors = ItemFactors.of(self.state, COLLABORATIVE)
-            model = build(self.config, self.layout, self.state.get(DECODED), factors)
+            model = build(self.config, self.layout, self.state.get(DECODED), factors, self.state.get(VOCABULARY))
             model.load_state_dict(self.state)
         except (RuntimeError, ValueError) as error:
             raise ArtefactError(f"the weights do not fit arch {self.config.arch!r}: {error}") from error

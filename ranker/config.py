@@ -6,11 +6,14 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class ItemIdConfig(BaseModel):
-    """A learned vector of every item's own, found by a hash of its ID."""
+    """A learned vector of every item's own, for the items that training meets."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    buckets: int = Field(default=2**16, ge=2, le=2**27, description="rows of the table; items of one row share it")
+    min_events: int = Field(default=1, ge=1, description="training events from which on an item has a vector")
+    max_rows: int = Field(
+        default=2**22, ge=1, le=2**31, description="vectors at most; the items with the most events have them"
+    )
     dropout: float = Field(default=0.0, ge=0, lt=1, description="chance that an item's ID is hidden in training")
 
 

@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ranker.config import RankerConfig
+from ranker.optimisers import Optimisers
 from ranker.windows import WindowBatch, blank_batch
 from schemas.semantic_id import Layout
 
@@ -81,14 +82,6 @@ class Progress:
         return cls(**values | {"epochs": [EpochFigures(**epoch) for epoch in values["epochs"]]})
 
 
-def optimiser_for(model: nn.Module, config: RankerConfig) -> torch.optim.Optimizer:
-    """AdamW; biases, norms and single vectors do not decay."""
-    matrices = [p for p in model.parameters() if p.dim() >= 2]
-    vectors = [p for p in model.parameters() if p.dim() < 2]
-    groups: list[dict[str, Any]] = [{"params": matrices}, {"params": vectors, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=config.learning_rate, weight_decay=config.weight_decay)
-
-
 def learning_rate(steps: int, windows: int, total_windows: int, config: RankerConfig) -> float:
     """Linear warm-up by steps, cosine decay to zero by the share of all windows seen."""
     warm = min(1.0, (steps + 1) / (config.warmup_steps + 1))
@@ -118,7 +111,7 @@ class Training:
     ) -> None:
         self.model, self.config, self.layout, self.windows = model, config, layout, windows
         self.device = device or torch.device("cpu")
-        self.optimiser = optimiser_for(model, config)
+        self.optimisers = Optimisers(model, config)
         self.progress = Progress()
         self.best: dict[str, Tensor] = {}
 
@@ -127,6 +120,12 @@ class Training:
         """Whether all passes are done, or ``patience`` of them brought nothing."""
         progress = self.progress
         return len(progress.epochs) >= self.config.epochs or progress.stale >= (self.config.patience or math.inf)
+
+    @property
+    def learning_rate(self) -> float:
+        """Of the next step."""
+        progress, config = self.progress, self.config
+        return learning_rate(progress.all_steps, progress.all_windows, self.windows * config.epochs, config)
 
     def weights(self) -> dict[str, Tensor]:
         """Those of the model as it is."""
@@ -184,15 +183,12 @@ class Training:
         progress, config = self.progress, self.config
         rank, size = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
         torch.manual_seed(int(np.random.SeedSequence([config.seed, rank, progress.all_steps]).generate_state(1)[0]))
-        for group in self.optimiser.param_groups:
-            group["lr"] = learning_rate(progress.all_steps, progress.all_windows, self.windows * config.epochs, config)
         with self._autocast():
             logits_BN = self.model(*batch.inputs, batch.fold)
         loss = loss_sum(logits_BN, batch)
-        self.optimiser.zero_grad(set_to_none=True)
+        self.optimisers.zero_grad()
         (loss * size / max(1, impressions)).backward()  # DDP averages over the workers
-        nn.utils.clip_grad_norm_(self.model.parameters(), config.max_gradient_norm)
-        self.optimiser.step()
+        self.optimisers.step(self.learning_rate)
         (summed,) = sum_over_workers((loss.item(),), self.device)
         if not math.isfinite(summed):
             raise self._diverged(summed)

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from ranker.config import CollaborativeConfig
 from ranker.factors import ItemFactors, history_features
+from ranker.hmat.items import places_among
 
 STRETCH = 64
 FIRST_SLOPE = 5.0  # of the logit by the expected feedback: 4 is that of a probability of a half
@@ -58,7 +59,7 @@ class CollaborativeMemory(nn.Module):
     def rows(self, items_BN: Tensor, content_BNV: Tensor | None, fold_B: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Rows ``(B, N, F)`` of int64 hashes and content vectors, and training events ``(B, N)`` of the items; with
         ``fold_B`` without what the users of that fold said."""
-        place_BN = self._places(items_BN)
+        place_BN = places_among(self.hash_I, items_BN)
         if fold_B is None or self.apart_GIF is None:
             deviation_BNF = self.deviation_IF[place_BN]
         else:
@@ -109,14 +110,9 @@ class CollaborativeMemory(nn.Module):
 
     def _usual(self, items_BN: Tensor) -> Tensor:
         """``(B, M, G)`` float64: the mean of the prior after 0 to N items."""
-        met_BMZ = nn.functional.pad(self.met_IZ[self._places(items_BN)].double().cumsum(1), (0, 0, 1, 0))
+        met_BMZ = nn.functional.pad(self.met_IZ[places_among(self.hash_I, items_BN)].double().cumsum(1), (0, 0, 1, 0))
         number_M1 = torch.arange(met_BMZ.shape[1], dtype=torch.float64, device=items_BN.device)[:, None]
         return history_features(met_BMZ, number_M1) @ self.usual_HG.double()
-
-    def _places(self, items_BN: Tensor) -> Tensor:
-        """``(B, N)`` rows of the tables, the last one for items that training never met."""
-        place_BN = torch.searchsorted(self.hash_I, items_BN.contiguous()).clamp(max=len(self.hash_I) - 1)
-        return torch.where(self.hash_I[place_BN] == items_BN, place_BN, len(self.hash_I))
 
     def read(self, rows_BNF: Tensor, count_BN: Tensor, states_BMG: Tensor, seen_BN: Tensor) -> tuple[Tensor, Tensor]:
         """Offsets of the logits ``(B, N)`` and inputs of the anchors ``(B, N, E)`` of items, each after so many of the

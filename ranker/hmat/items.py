@@ -1,11 +1,11 @@
-"""What a ranker knows of an item: learned vectors of its codes, a hash of its ID, the decoded vectors of its codes.
+"""What a ranker knows of an item: learned vectors of its codes, one of its own, the decoded vectors of its codes.
 
 The first two are free to learn an item by heart; the third is a frozen function of the codes and says what an item is
 like. So that a new item can stand on it (our departure from the paper), the free parts are hidden for random items
-in training, and after it for every item whose ID training never met.
+in training, and after it for every item that training never met.
 
 Letters: B windows, N items, T semantic tokens, E width, C codes of all slots (the absent ones included), V width of the
-decoded vectors, all modalities side by side.
+decoded vectors, all modalities side by side, I items that have a vector of their own.
 """
 
 import torch
@@ -29,7 +29,7 @@ class ItemEmbedding(nn.Module):
         self.codes = nn.Embedding(layout.slots * rows, config.dim) if config.codes else None
         if self.codes is not None:
             nn.init.normal_(self.codes.weight, std=EMBEDDING_STD)
-        self.identity = HashedIdentity(config) if config.item_id else None
+        self.identity = ItemIdentity(config) if config.item_id else None
         self.decoded = DecodedVectors(decoded_CV, config) if decoded_CV is not None else None
 
     @property
@@ -52,6 +52,11 @@ class ItemEmbedding(nn.Module):
         """Decoded vectors ``(B, N, V)``, if the ranker has any."""
         return None if self.decoded is None else self.decoded.sums(tokens_BNT + self.offset_T)
 
+    def know(self, hash_I: Tensor) -> None:
+        """Give the items of these hashes, int64 and ascending, a vector of their own, zero to begin with."""
+        assert self.identity is not None
+        self.identity.know(hash_I)
+
     def _free(self, id_BNE: Tensor) -> Tensor:
         """``(B, N, 1)``, 1 where an item's free parts are seen."""
         if self.training:
@@ -64,25 +69,40 @@ class ItemEmbedding(nn.Module):
         return torch.zeros(*shape, self.dim, device=self.offset_T.device)
 
 
-class HashedIdentity(nn.Module):
-    """One row a bucket of hashed IDs, hidden for random items in training.
+class ItemIdentity(nn.Module):
+    """A row for every item that training met often enough (:mod:`ranker.vocabulary`), hidden for random items in
+    training.
 
-    The rows begin at zero, so a bucket that training never met says as little as a hidden one.
+    The last row is of all others, and zero: it has no gradient. That of the table is sparse, the rows of one step.
     """
 
     def __init__(self, config: RankerConfig) -> None:
         super().__init__()
         assert config.item_id is not None
-        self.buckets, self.dropout = config.item_id.buckets, config.item_id.dropout
-        self.table = nn.Embedding(self.buckets, config.dim)
-        nn.init.zeros_(self.table.weight)
+        self.dim, self.dropout = config.dim, config.item_id.dropout
+        self.hash_I: Tensor
+        self.know(torch.empty(0, dtype=torch.int64))
+
+    def know(self, hash_I: Tensor) -> None:
+        """See :meth:`ItemEmbedding.know`."""
+        self.register_buffer("hash_I", hash_I)
+        rows = torch.zeros(len(hash_I) + 1, self.dim)
+        self.table = nn.Embedding.from_pretrained(rows, freeze=False, padding_idx=len(hash_I), sparse=True)
 
     def forward(self, items_BN: Tensor) -> Tensor:
         """``(B, N, E)`` of int64 hashes."""
-        id_BNE: Tensor = self.table(items_BN % self.buckets)
+        id_BNE: Tensor = self.table(places_among(self.hash_I, items_BN))
         if not self.training or not self.dropout:
             return id_BNE
         return id_BNE * torch.empty_like(id_BNE[..., :1]).bernoulli_(1 - self.dropout)
+
+
+def places_among(hash_I: Tensor, items_BN: Tensor) -> Tensor:
+    """``(B, N)``, the places of int64 hashes among ascending ones; I for those that are not there."""
+    if not len(hash_I):
+        return torch.zeros_like(items_BN)
+    place_BN = torch.searchsorted(hash_I, items_BN.contiguous()).clamp(max=len(hash_I) - 1)
+    return torch.where(hash_I[place_BN] == items_BN, place_BN, len(hash_I))
 
 
 class DecodedVectors(nn.Module):

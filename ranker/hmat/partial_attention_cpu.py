@@ -88,11 +88,10 @@ def _masked_stretches(q_BNQHD: Tensor, seen_BN: Tensor) -> Iterator[tuple[slice,
     width = -(-items // -(-items // STRETCH))
     for start in range(0, items, width):
         stretch = slice(start, min(start + width, items))
-        seen_BL = seen_BN[:, stretch].repeat_interleave(queries, 1)
-        least, most = (int(end) for end in seen_BL.aminmax())
-        future_BLM = torch.arange(least, most + 1, device=seen_BN.device) > seen_BL[..., None]
-        mask = torch.zeros(future_BLM.shape, dtype=q_BNQHD.dtype).masked_fill_(future_BLM, -torch.inf)[:, None]
-        own: Part = (slice(least, most + 1), False, mask)
+        least, most = (int(end) for end in seen_BN[:, stretch].aminmax())
+        future_BNM = torch.arange(least, most + 1, device=seen_BN.device) > seen_BN[:, stretch, None]
+        mask_BNM = torch.zeros(future_BNM.shape, dtype=q_BNQHD.dtype).masked_fill_(future_BNM, -torch.inf)
+        own: Part = (slice(least, most + 1), False, mask_BNM.repeat_interleave(queries, 1)[:, None])
         yield stretch, [(slice(0, least), False, None), own] if least else [own]
 
 

@@ -20,7 +20,7 @@ from schemas.semantic_id import item_hash
 from schemas.tables import RELEASED_IDS, RELEASES, SEQUENCES
 
 ITEMS = [f"c{n:02}" for n in range(40)]
-SETTINGS = {"dim": 16, "layers": 2, "heads": 2, "max_items": 40, "item_id": {"buckets": 50}}
+SETTINGS = {"dim": 16, "layers": 2, "heads": 2, "max_items": 40, "item_id": {}}
 
 
 def scored_shop(folder: Path) -> Config:
@@ -51,7 +51,8 @@ def scored_shop(folder: Path) -> Config:
 def stored(config: Config, folder: Path, **settings: object) -> str:
     """A ranker of random weights in the lake, and in ``folder/ranker``; its fingerprint."""
     ranker = RankerConfig.model_validate(SETTINGS | settings)
-    model = build(ranker, LAYOUT)
+    hash_I = torch.tensor(sorted(map(item_hash, ITEMS[:-3]))) if ranker.item_id else None  # some are new
+    model = build(ranker, LAYOUT, hash_I=hash_I)
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     trained = TrainedRanker(ranker, LAYOUT, TOKENIZER, model.state_dict())

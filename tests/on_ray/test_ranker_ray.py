@@ -18,12 +18,13 @@ from pipeline.on_ray.training import ranker_workers, scoring
 from pipeline.on_ray.training.ranker_workers import train
 from pipeline.on_ray.training.scoring import fit_references, predict, tallied
 from ranker.architectures import build
-from ranker.artefact import COLLABORATIVE, TrainedRanker, load
-from ranker.config import CollaborativeConfig, RankerConfig
+from ranker.artefact import COLLABORATIVE, VOCABULARY, TrainedRanker, load
+from ranker.config import CollaborativeConfig, ItemIdConfig, RankerConfig
 from ranker.evaluation import measure, report, tallies
 from ranker.factors import ItemFactors
 from ranker.training import EpochFigures, loss_sum
 from ranker.training_events import factors_of, training_events
+from ranker.vocabulary import item_counts, vocabulary
 from ranker.windows import WindowError, collate, counted_between
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray")]
@@ -40,6 +41,7 @@ SETTINGS = {
     "batch_items": 200,
     "shuffle_windows": 64,
     "workers": 2,
+    "item_id": {"dropout": 0.1},
 }
 CHECKPOINTS = "checkpoints/ranker"
 
@@ -147,6 +149,8 @@ def test_what_cannot_be_trained_is_said_once(tmp_path: Path) -> None:
         trained(tmp_path, windows, max_items=10)
     with pytest.raises(JobError, match="there is no window to train:"):
         trained(tmp_path, windows.slice(0, 0))
+    with pytest.raises(JobError, match="no item has 1000 training events: lower min_events"):
+        trained(tmp_path, windows, item_id={"min_events": 1000})
     with pytest.raises(JobError, match=r"^ranker: the training diverged, its loss is \d.* lower ranker.learning_rate"):
         trained(tmp_path, windows, learning_rate=1, max_gradient_norm=1e30, warmup_steps=0, epochs=1, workers=1)
 
@@ -207,7 +211,8 @@ def test_factors_of_items_are_those_of_the_training_windows(tmp_path: Path) -> N
 def test_tallies_of_many_blocks_are_those_of_one_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the windows of a user in several blocks, and requests that go over from one window to the next."""
     config = RankerConfig.model_validate(SETTINGS)
-    TrainedRanker(config, LAYOUT, TOKENIZER, build(config, LAYOUT).state_dict()).save(tmp_path / "ranker", {})
+    model = build(config, LAYOUT, hash_I=torch.arange(3))
+    TrainedRanker(config, LAYOUT, TOKENIZER, model.state_dict()).save(tmp_path / "ranker", {})
     test = pa.concat_tables(taste_windows(60, seed=seed) for seed in (2, 3, 4))
     blocks = ray.data.from_arrow([test.slice(start, 20) for start in range(0, len(test), 20)])
     fitted = fit_references(ray.data.from_arrow(taste_windows(30, seed=5)))
@@ -229,6 +234,8 @@ def test_two_workers_train_and_score(tmp_path: Path) -> None:
     counted = sum(sum(mask) for mask in windows["loss_mask"].to_pylist())
     assert [epoch.impressions for epoch in history] == [counted] * 3  # an odd number of windows, none dropped
     assert history[-1].loss < history[0].loss
+    assert torch.equal(ranker.state[VOCABULARY], vocabulary([item_counts(windows)], ItemIdConfig()))
+    assert ranker.state[VOCABULARY.replace("hash_I", "table.weight")][:-1].any(1).all()
 
     ranker.save(tmp_path / "ranker", {})
     assert load(tmp_path / "ranker", TOKENIZER).fingerprint == ranker.fingerprint

@@ -1,11 +1,15 @@
 """The decoders as one vector a code: against an exact least-squares solution."""
 
 import numpy as np
+import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tokenizer.base.config import TokenizerConfig
 from tokenizer.base.embeddings import Embeddings
-from tokenizer.quality.code_vectors import code_vectors
+from tokenizer.quality import code_vectors as code_vectors_module
+from tokenizer.quality.code_vectors import code_vectors, sampled
 from tokenizer.quality.consensus import encode
 from tokenizer.training.fitting import fit
 
@@ -50,3 +54,27 @@ def test_residual_k_means_is_its_codebooks_already() -> None:
     text_NE = model.decode(codes_NS)[0]
     text_NE = text_NE - text_NE.mean(0)
     torch.testing.assert_close(found_NV[:, :12], text_NE / text_NE.square().mean().sqrt(), atol=0.05, rtol=0)
+
+
+@settings(deadline=None)
+@given(st.integers(0, 2**16), st.integers(1, 60), st.integers(1, 30))
+def test_a_sample_of_samples_is_that_of_all(seed: int, items: int, most: int) -> None:
+    rng = np.random.default_rng(seed)
+    codes_NS = rng.integers(0, 4, (items, 3)).astype(np.int16)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(code_vectors_module, "MOST_ITEMS", most)
+        whole_NS = sampled(codes_NS)
+        found_NS = np.empty((0, 3), np.int16)
+        for part_NS in np.array_split(rng.permutation(codes_NS), 4):
+            found_NS = sampled(np.concatenate([found_NS, sampled(part_NS)]))
+    np.testing.assert_array_equal(found_NS, whole_NS)
+    different = {tuple(row) for row in codes_NS.tolist()}
+    assert len(whole_NS) == min(most, len(different))
+    assert {tuple(row) for row in whole_NS.tolist()} <= different
+
+
+def test_a_sample_has_its_share_of_every_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(code_vectors_module, "MOST_ITEMS", 2000)
+    codes_NS = np.stack(np.meshgrid(*[np.arange(22, dtype=np.int16)] * 3), -1).reshape(-1, 3)
+    for code_N in sampled(codes_NS).T:
+        assert np.bincount(code_N, minlength=22).min() > 50  # of 91 on average

@@ -7,7 +7,9 @@ N items, S slots, R = K+1 codes of a slot (the absent one last), C = S·R, V wid
 
 from collections.abc import Iterable
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from tokenizer.base.embeddings import MODALITIES, TokenizerError
@@ -16,7 +18,29 @@ from tokenizer.base.tokenizer import Tokenizer
 MOST_ITEMS = 50_000  # more would not move the sums
 SWEEPS = 10
 RIDGE = 0.1  # items; keeps codes that few items have small
-SEED = 0
+FIRST, SECOND = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)  # of splitmix64
+
+
+def sampled(codes_NS: NDArray[np.int16]) -> NDArray[np.int16]:
+    """The different codes, or :data:`MOST_ITEMS` of them, chosen by a hash of each; ascending.
+
+    A sample of samples is that of all together, so it can be taken of parts, in any order.
+    """
+    codes_NS = np.unique(codes_NS, axis=0)
+    if len(codes_NS) <= MOST_ITEMS:
+        return codes_NS
+    kept_N = np.argsort(_hashed(codes_NS), kind="stable")[:MOST_ITEMS]
+    return codes_NS[np.sort(kept_N)]
+
+
+def _hashed(codes_NS: NDArray[np.int16]) -> NDArray[np.uint64]:
+    hash_N = np.zeros(len(codes_NS), np.uint64)
+    for code_N in codes_NS.T:
+        hash_N = hash_N * np.uint64(0x9E3779B97F4A7C15) + code_N.astype(np.uint64) + np.uint64(1)
+        hash_N = (hash_N ^ (hash_N >> np.uint64(30))) * FIRST
+        hash_N = (hash_N ^ (hash_N >> np.uint64(27))) * SECOND
+        hash_N ^= hash_N >> np.uint64(31)
+    return hash_N
 
 
 @torch.no_grad()
@@ -29,7 +53,7 @@ def code_vectors(model: Tokenizer, codes_NS: Tensor, modalities: Iterable[str] =
 
     Args:
         model: a trained tokenizer.
-        codes_NS: integer codes of the catalogue's items, in any order; of very many a sample is used.
+        codes_NS: integer codes of the catalogue's items, in any order; :func:`sampled`, if there are very many.
         modalities: whose embeddings the vectors stand for, side by side.
 
     Raises:
@@ -38,9 +62,6 @@ def code_vectors(model: Tokenizer, codes_NS: Tensor, modalities: Iterable[str] =
     modalities = list(modalities)
     if unknown := set(modalities) - set(model.known()):
         raise TokenizerError(f"there are no decoded vectors of {', '.join(unknown)}: the tokenizer was trained without")
-    if len(codes_NS) > MOST_ITEMS:
-        sample_N = torch.randperm(len(codes_NS), generator=torch.Generator().manual_seed(SEED))[:MOST_ITEMS]
-        codes_NS = codes_NS[sample_N]
     codes_NS = codes_NS.to(model.device, torch.int64)
     decoded = dict(zip(MODALITIES, model.decode(codes_NS), strict=True))
     left_NV = torch.cat([_standardised(decoded[m]) for m in modalities], dim=1)

@@ -43,13 +43,14 @@ def nested(tensors: dict[str, Tensor], group: str) -> dict[str, Tensor]:
 def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
     """Moments and step counts, named ``PARAMETER/KIND``."""
     state = optimiser.state_dict()["state"]
-    return {f"{index}/{kind}": value for index, kinds in state.items() for kind, value in kinds.items()}
+    return {f"{i}/{kind}": torch.as_tensor(value) for i, kinds in state.items() for kind, value in kinds.items()}
 
 
 def restore_optimiser(optimiser: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
     """The inverse of :func:`optimiser_tensors`; rates and decay stay the optimiser's own."""
-    state: dict[int, dict[str, Tensor]] = {}
+    state: dict[int, dict[str, Tensor | int]] = {}
     for name, tensor in tensors.items():
         index, kind = name.split("/")
-        state.setdefault(int(index), {})[kind] = tensor
+        counts = tensor.dtype == torch.int64  # steps, to SparseAdam a plain number, whose powers have more digits
+        state.setdefault(int(index), {})[kind] = int(tensor) if counts else tensor
     optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})

@@ -1,4 +1,7 @@
-"""The decoded vectors of a tokenizer's codes, fitted to the codes of all items in the lake, for rankers to read."""
+"""The decoded vectors of a tokenizer's codes, fitted to the codes of the lake's items, for rankers to read.
+
+N items, S slots, L levels of a modality.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,11 +15,14 @@ from torch import Tensor
 
 from pipeline.errors import JobError
 from pipeline.lake.storage import Lake
+from pipeline.on_ray.session import read_files
 from pipeline.on_ray.tokenize import load_tokenizer
-from schemas.semantic_id import PARTS
+from schemas.semantic_id import PARTS, Layout
 from schemas.tables import SEMANTIC_IDS
 from tokenizer.base.embeddings import TokenizerError
-from tokenizer.quality.code_vectors import code_vectors
+from tokenizer.quality.code_vectors import code_vectors, sampled
+
+BLOCK = 2**18  # rows of a sample taken at once
 
 
 @dataclass(frozen=True)
@@ -30,7 +36,7 @@ class Decoded:
 def decoded_vectors(lake: Lake, tokenizer: str, modalities: Sequence[str]) -> Decoded | None:
     """The vectors of a tokenizer's codes, all ``modalities`` side by side; None of no modality.
 
-    A function of the set of codes alone, whatever order the table has them in.
+    A function of the set of codes alone, whatever order and files the table has them in.
 
     Raises:
         ConfigError: the lake has no such tokenizer.
@@ -40,13 +46,33 @@ def decoded_vectors(lake: Lake, tokenizer: str, modalities: Sequence[str]) -> De
         return None
     try:
         model = load_tokenizer(lake, tokenizer).model
-        rows = lake.read(SEMANTIC_IDS, list(PARTS), where=pc.field("tokenizer") == tokenizer)
-        layout = model.layout
-        parts = [filled(rows[p], levels, layout.absent) for p, levels in zip(PARTS, layout.levels, strict=True)]
-        codes_NS = np.unique(np.concatenate(parts, axis=1), axis=0)
+        codes_NS = _some_codes(lake, tokenizer, model.layout)
         return Decoded(tokenizer, code_vectors(model, torch.from_numpy(codes_NS), modalities))
     except TokenizerError as error:
         raise JobError(f"ranker.decoded: {error}") from error
+
+
+def _some_codes(lake: Lake, tokenizer: str, layout: Layout) -> NDArray[np.int16]:
+    """``(N, S)``: the sample of all items' codes that vectors are fitted to.
+
+    Tasks of the cluster make a sample of each block of the table, and samples of samples come here: of one size
+    however many items there are.
+    """
+    found_NS = np.empty((0, layout.slots), np.int16)
+    files = lake.files(SEMANTIC_IDS, {"tokenizer": tokenizer}) if lake.exists(SEMANTIC_IDS) else []
+    if files:
+        rows = read_files(lake, [lake.path(f"{SEMANTIC_IDS.name}/{file}") for file in files], list(PARTS))
+        samples = rows.map_batches(_sample, batch_size=BLOCK, batch_format="pyarrow", fn_kwargs={"layout": layout})
+        for batch in samples.iter_batches(batch_size=None, batch_format="pyarrow"):
+            some_NS = pc.list_flatten(batch["codes"]).to_numpy().reshape(-1, layout.slots)
+            found_NS = sampled(np.concatenate([found_NS, some_NS]))
+    return found_NS
+
+
+def _sample(rows: pa.Table, layout: Layout) -> pa.Table:
+    parts = [filled(rows[p], levels, layout.absent) for p, levels in zip(PARTS, layout.levels, strict=True)]
+    codes_NS = sampled(np.concatenate(parts, axis=1))
+    return pa.table({"codes": pa.FixedSizeListArray.from_arrays(pa.array(codes_NS.ravel()), layout.slots)})
 
 
 def filled(part: pa.ChunkedArray, levels: int, absent: int) -> NDArray[np.int16]:

@@ -22,6 +22,7 @@ from pipeline.on_ray.training.code_vectors import decoded_vectors
 from pipeline.on_ray.training.ranker_workers import train
 from pipeline.on_ray.training.runs import Progress
 from pipeline.on_ray.training.scoring import SCORED_WINDOWS, fit_references, predict, tallied
+from pipeline.on_ray.training.tensorboard import tensorboard
 from pipeline.release.pointer import require_release
 from ranker.artefact import ArtefactError, TrainedRanker, load
 from ranker.baselines.references import Reference
@@ -47,7 +48,7 @@ def train_ranker(run: Run, progress: Progress | None = None) -> str:
     with run.phase("decode"):
         decoded = decoded_vectors(lake, release.tokenizer, config.ranker.decoded)
     checkpoints = f"checkpoints/{training_name(config.ranker, release.tokenizer, run.versions['read'][SEQUENCES.name])}"
-    with run.phase("train"):
+    with run.phase("train"), tensorboard(run, progress) as told:
         try:
             trained, history = train(
                 windows,
@@ -57,7 +58,7 @@ def train_ranker(run: Run, progress: Progress | None = None) -> str:
                 decoded=decoded,
                 lake=lake,
                 checkpoints=checkpoints,
-                progress=progress,
+                progress=told,
             )
         except WindowError as error:
             raise JobError(f"{SEQUENCES.name}: {error}") from error

@@ -33,6 +33,7 @@ from ranker.factors import ItemFactors
 from ranker.hmat.layers import FeedbackEmbedding
 from ranker.training import DivergedError, EpochFigures, Progress, Training, sum_over_workers
 from ranker.training_events import factors_of, training_events
+from ranker.vocabulary import item_counts, vocabulary
 from ranker.windows import (
     MODEL_COLUMNS,
     WindowBatch,
@@ -54,13 +55,21 @@ TELL_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
+class _Items:
+    """What training windows say of items before any step: who has a vector, and the factors of all."""
+
+    hash_I: torch.Tensor | None
+    factors: ItemFactors | None
+
+
+@dataclass(frozen=True)
 class _Job:
     """What a worker is told."""
 
     config: RankerConfig
     layout: Layout
     decoded: Decoded | None
-    factors: ItemFactors | None
+    items: ray.ObjectRef  # to _Items, of every item that training meets: not for the driver
     feedback: tuple[float, float] | None  # mean and deviation of graded feedback
     windows: int
     figures: Queue
@@ -110,12 +119,13 @@ def train(
     for name, count in windows.items():
         if count == 0:
             raise JobError(f"there is no window to {name}: the sequences table has too few rows of the train split")
-    factors = None
-    if config.collaborative is not None:
-        vectors_CV = decoded.vectors_CV if decoded else None
-        factors = ray.get(ray.remote(_fit_factors).remote(datasets["train"], config, vectors_CV))
+    vectors_CV = decoded.vectors_CV if decoded else None
+    items, rows = ray.remote(num_returns=2)(_items).remote(datasets["train"], config, vectors_CV)
+    known = ray.get(rows)  # raises here what every worker would raise
+    if config.item_id is not None and known == 0:
+        raise JobError(f"ranker.item_id: no item has {config.item_id.min_events} training events: lower min_events")
     figures = Queue(actor_options={"num_cpus": 0})
-    told = config, layout, decoded, factors, survey.feedback, windows["train"], figures
+    told = config, layout, decoded, items, survey.feedback, windows["train"], figures
     result = training_runs.run(
         _train_worker,
         _Job(*told, training_runs.CHECKPOINT_SECONDS),
@@ -134,11 +144,19 @@ def train(
     return TrainedRanker(config, layout, tokenizer, weights), Progress.of(reached).epochs
 
 
-def _fit_factors(dataset: ray.data.Dataset, config: RankerConfig, decoded_CV: torch.Tensor | None) -> ItemFactors:
-    """Factors of the items of the training windows, in one process of the cluster that holds all their events."""
-    assert config.collaborative is not None
-    blocks = dataset.iter_batches(batch_size=config.shuffle_windows, batch_format="pyarrow")
-    return factors_of(training_events(blocks), config.collaborative, decoded_CV, config.seed)
+def _items(
+    dataset: ray.data.Dataset, config: RankerConfig, decoded_CV: torch.Tensor | None
+) -> tuple[_Items, int | None]:
+    """Of the training windows, and how many items have vectors if any may; in one process of the cluster, which holds
+    the counts of all items and, to fit factors, all events."""
+    hash_I, factors = None, None
+    if config.item_id is not None:
+        counts = dataset.map_batches(item_counts, batch_size=config.shuffle_windows, batch_format="pyarrow")
+        hash_I = vocabulary(counts.iter_batches(batch_size=None, batch_format="pyarrow"), config.item_id)
+    if config.collaborative is not None:
+        blocks = dataset.iter_batches(batch_size=config.shuffle_windows, batch_format="pyarrow")
+        factors = factors_of(training_events(blocks), config.collaborative, decoded_CV, config.seed)
+    return _Items(hash_I, factors), None if hash_I is None else len(hash_I)
 
 
 def _train_worker(told: dict[str, Any]) -> str | None:
@@ -149,7 +167,9 @@ def _train_worker(told: dict[str, Any]) -> str | None:
     if device.type == "cpu":
         torch.set_num_threads(share_of_cores(context.get_local_world_size()))
     decoded_CV = job.decoded.vectors_CV if job.decoded else None
-    model = build(job.config, job.layout, decoded_CV, job.factors)
+    items: _Items = ray.get(job.items)
+    model = build(job.config, job.layout, decoded_CV, items.factors, items.hash_I)
+    del items
     if job.config.feedback and job.feedback:
         cast(FeedbackEmbedding, model.feedback).standardise(*job.feedback)
     training = Training(prepare_model(model), job.config, job.layout, job.windows, device)
@@ -185,8 +205,7 @@ def _leave(training: Training, rank: int) -> None:
         groups = {
             "model": training.weights(),
             "best": training.best,
-            "optimiser": optimiser_tensors(training.optimiser),
-        }
+        } | {name: optimiser_tensors(optimiser) for name, optimiser in training.optimisers.by_name.items()}
         tensors = {f"{group}/{name}": tensor for group, named in groups.items() for name, tensor in named.items()}
         state = pack(tensors, asdict(training.progress))
     leave_checkpoint(state, {"epoch": len(training.progress.epochs), "steps": training.progress.all_steps})
@@ -199,7 +218,8 @@ def _restore(training: Training, state: bytes | None) -> None:
     training.progress = Progress.of(reached)
     training.best = nested(tensors, "best")
     training.load_weights(nested(tensors, "model"))
-    restore_optimiser(training.optimiser, nested(tensors, "optimiser"))
+    for name, optimiser in training.optimisers.by_name.items():
+        restore_optimiser(optimiser, nested(tensors, name))
 
 
 def _so_far(training: Training) -> tuple[float, int, dict[str, float]]:
@@ -207,8 +227,14 @@ def _so_far(training: Training) -> tuple[float, int, dict[str, float]]:
     done = len(progress.epochs) + progress.windows / training.windows
     if progress.steps:
         return done, training.config.epochs, {"loss": progress.loss / max(1, progress.impressions)}
-    shown = {"loss": last[0].loss, "seconds": last[0].seconds}
-    return done, training.config.epochs, shown | ({"validation": last[0].validation} if last[0].validation else {})
+    (epoch,) = last
+    shown = {
+        "loss": epoch.loss,
+        "seconds": epoch.seconds,
+        "learning_rate": training.learning_rate,
+        "impressions_per_second": epoch.impressions / max(epoch.seconds, 1e-9),
+    }
+    return done, training.config.epochs, shown | ({"validation": epoch.validation} if epoch.validation else {})
 
 
 def _batches(job: _Job, rank: int, epoch: int) -> Iterator[WindowBatch]:

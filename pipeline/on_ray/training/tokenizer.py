@@ -16,6 +16,7 @@ from pipeline.lake.artefacts import store
 from pipeline.lake.plans import Plan
 from pipeline.lake.run import Run
 from pipeline.on_ray.training.runs import Progress
+from pipeline.on_ray.training.tensorboard import tensorboard
 from pipeline.on_ray.training.tokenizer_workers import train
 from pipeline.on_ray.training.vector_files import Vectors, splits
 from tokenizer.base import artefact
@@ -43,8 +44,8 @@ def train_tokenizer(run: Run, plan: Plan, progress: Progress | None = None) -> s
     _say_what_is_absent(embeddings)
     checkpoints = f"checkpoints/{training_name(config, vectors)}"
     try:
-        with run.phase("train"):
-            trained = train(config, vectors, checkpoints, progress)
+        with run.phase("train"), tensorboard(run, progress) as told:
+            trained = train(config, vectors, checkpoints, told)
         with run.phase("measure"):
             model = build(config, embeddings.text_ND.shape[1], embeddings.image_ND.shape[1])
             model.load_state_dict(trained.weights)

@@ -98,12 +98,13 @@ def _train_worker(told: dict[str, Any]) -> _Outcome:
     vectors = job.vectors.load()
     rows = splits(job.vectors.keys_N, watched=job.config.patience is not None)
     validation = vectors.select(rows.validation)
-    clock = saved = time.perf_counter()
+    clock = saved = ended = time.perf_counter()
 
     def on_epoch(training: Training) -> None:
-        nonlocal saved
+        nonlocal saved, ended
         if rank == 0:
-            job.figures.put((training.epoch, training.epochs, _figures(training)))
+            job.figures.put((training.epoch, training.epochs, _figures(training, time.perf_counter() - ended)))
+        ended = time.perf_counter()
         late = torch.tensor(int(rank == 0 and time.perf_counter() - saved >= job.checkpoint_seconds), device=device)
         if bool(total(late)) or training.finished:
             leave_checkpoint(training.state() if rank == 0 else None, {"epoch": training.epoch})
@@ -126,5 +127,7 @@ def _train_worker(told: dict[str, Any]) -> _Outcome:
     return _Outcome(weights=save(weights), device=device.type, seconds=time.perf_counter() - clock)
 
 
-def _figures(training: Training) -> dict[str, float]:
-    return {name: training.means[name] for name in ("unexplained", "validation") if name in training.means}
+def _figures(training: Training, seconds: float) -> dict[str, float]:
+    shown = {name: training.means[name] for name in ("unexplained", "validation") if name in training.means}
+    rate = training.optimiser.param_groups[0]["lr"]
+    return shown | {"learning_rate": rate, "items_per_second": len(training.chosen_N) / max(seconds, 1e-9)}

@@ -3,11 +3,16 @@
 import torch
 from torch import Tensor, nn
 
+from ranker.baselines.din import DIN
 from ranker.baselines.flat import FlatTransformer
+from ranker.baselines.hstu import HSTU
+from ranker.baselines.sasrec import SASRec
 from ranker.config import RankerConfig
 from ranker.factors import ItemFactors
 from ranker.hmat.model import HMAT
 from schemas.semantic_id import Layout
+
+BASELINES = {"flat": FlatTransformer, "sasrec": SASRec, "hstu": HSTU, "din": DIN}
 
 
 def build(
@@ -36,4 +41,4 @@ def build(
         torch.manual_seed(config.seed)
         if config.arch == "hmat":
             return HMAT(config, layout, decoded_CV, factors)
-        return FlatTransformer(config, layout, decoded_CV)
+        return BASELINES[config.arch](config, layout, decoded_CV)

@@ -103,9 +103,8 @@ class FlatTransformer(nn.Module):
         x_BLE, slots = self._stream(tokens_BNT, items_BN, self.feedback(labels_BN, graded_BN))
         items, head = items_BN.shape[1], self.config.dim // self.config.heads
         rotation_NF = plain_rotation(items + 1, head, self.config.rope_base, x_BLE.device)
-        rotation_LF = rotation_NF[places(items_BN[:1], None) if seen_BN is None else seen_BN].repeat_interleave(
-            slots, 1
-        )
+        place_BN = places(items_BN[:1], None) if seen_BN is None else seen_BN
+        rotation_LF = rotation_NF[place_BN].repeat_interleave(slots, 1)
         visible_BLL = None if seen_BN is None else _visible(seen_BN, slots)
         recompute = self.config.recompute * slots if self.training and self.config.recompute else None
         *inner, last = self.blocks

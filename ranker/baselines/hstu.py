@@ -91,5 +91,6 @@ class HSTU(WholeItems):
 def _visible(seen_BN: Tensor) -> Tensor:
     """Bool ``(B, L, L)``: a position sees both positions of the items before it, and its own item up to itself."""
     past_BLL = past_of(seen_BN).repeat_interleave(POSITIONS, 1).repeat_interleave(POSITIONS, 2)
-    own_SS = torch.ones(POSITIONS, POSITIONS, dtype=torch.bool, device=seen_BN.device).tril()
-    return past_BLL | torch.block_diag(*[own_SS] * seen_BN.shape[1]).bool()
+    position_L = torch.arange(past_BLL.shape[1], device=seen_BN.device)
+    own_LL = (position_L // POSITIONS == position_L[:, None] // POSITIONS) & (position_L <= position_L[:, None])
+    return past_BLL | own_LL

@@ -40,7 +40,7 @@ ITEM_ID = {"dropout": 0.1}
 DECODED: dict[str, Any] = {"codes": False, "decoded": ["text"]}
 BOTH: dict[str, Any] = DECODED | {"item_id": {}, "free_dropout": 0.03}
 VARIANTS: dict[str, dict[str, Any]] = {
-    "flat, codes": {"arch": "flat"},
+    "flat stream, codes": {"arch": "flat"},
     "codes": {},
     "IDs": {"codes": False, "item_id": ITEM_ID},
     "codes + IDs": {"item_id": ITEM_ID},
@@ -55,7 +55,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "details of the past": {},
 }
 DIFFERENCES = (
-    (ALL, "codes", "flat, codes"),
+    (ALL, "codes", "flat stream, codes"),
     (ALL, "codes", "without hierarchical RoPE"),
     (ALL, "codes", "history as mean of tokens"),
     (ALL, "codes", "details of the past"),
@@ -72,7 +72,7 @@ COLUMNS = ("auc", "gauc", "log_loss", "auc new", "gauc new", "gauc 1-10", "gauc 
 
 
 def one_stream(items: int, slots: int, head: int, base: float, device: torch.device) -> Tensor:
-    """Rotations (N, S, F) by the position among all tokens, as in the flat transformer."""
+    """Rotations (N, S, F) by the position among all tokens."""
     return plain_rotation(items * slots, head, base, device).unflatten(0, (items, slots))
 
 
@@ -104,7 +104,7 @@ INSTEAD: dict[str, dict[str, Any]] = {
 }
 ON = {
     ALL: [v for v in VARIANTS if not v.endswith(METHODS)],
-    NEW: [v for v in VARIANTS if v not in ("flat, codes", *INSTEAD)],
+    NEW: [v for v in VARIANTS if v not in ("flat stream, codes", *INSTEAD)],
 }
 Variant = Annotated[list[str] | None, typer.Option(help="Only these variants.")]
 Data = Annotated[list[str] | None, typer.Option(help=f"Only these: {ALL}, {NEW}.")]

@@ -1,4 +1,4 @@
-"""The HMAT with its memory of taste against what is cheap, on MovieLens-1M, all films and films new to it.
+"""The HMAT with its memory of taste, other networks and what is cheap, on MovieLens-1M, all films and films new to it.
 
 ``python -m benchmarks.taste FOLDER ENCODER`` trains and scores every variant; see :mod:`benchmarks.film_log` for what
 the folder holds. Frozen figures are of blocks of 20 test events of a user. Settings were chosen with ``--validation``,
@@ -54,6 +54,16 @@ HMAT: dict[str, Any] = {
     "learning_rate": 0.002,
     "epochs": 2,
 }
+NEURAL: dict[str, Any] = {
+    "max_items": 200,
+    "dim": 32,
+    "codes": False,
+    "item_id": {},
+    "decoded": ["text"],
+    "decoded_dropout": 0.5,
+    "free_dropout": 0.1,
+    "feedback": True,
+}
 VARIANTS: dict[str, dict[str, Any]] = {
     "like rate": {},
     "factorisation, 0/1": PLAIN | {"graded": 0.0},
@@ -61,6 +71,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "memory of taste alone": TASTE,
     "HMAT without it": HMAT | {"collaborative": None},
     "HMAT": HMAT,
+    "flat stream": NEURAL | {"arch": "flat"},
+    "SASRec": NEURAL | {"arch": "sasrec"},
+    "HSTU": NEURAL | {"arch": "hstu"},
+    "DIN": NEURAL | {"arch": "din"},
 }
 SHARE = 0.5  # of training windows, in which items know their history as it was when their block began
 OURS = "HMAT"

@@ -16,6 +16,9 @@ class Arch(StrEnum):
 
     hmat = "hmat"
     flat = "flat"
+    sasrec = "sasrec"
+    hstu = "hstu"
+    din = "din"
 
 
 def run_train_ranker(config: "Config", run_id: str | None = None) -> str:

@@ -4,12 +4,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from ranker.baselines.din import DIN
 from ranker.baselines.flat import FlatTransformer
+from ranker.baselines.hstu import HSTU
+from ranker.baselines.sasrec import SASRec
 from ranker.config import RankerConfig
 from ranker.factors import ItemFactors
 from ranker.hmat.model import HMAT
 from ranker.optimisers import sparse_tables
 from schemas.semantic_id import Layout
+
+BASELINES = {"flat": FlatTransformer, "sasrec": SASRec, "hstu": HSTU, "din": DIN}
 
 
 def build(
@@ -43,11 +48,10 @@ def build(
         raise ValueError("ranker.item_id and a vocabulary of items go together: one is given without the other")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        model: HMAT | FlatTransformer
         if config.arch == "hmat":
-            model = HMAT(config, layout, decoded_CV, factors)
+            model: nn.Module = HMAT(config, layout, decoded_CV, factors)
         else:
-            model = FlatTransformer(config, layout, decoded_CV)
+            model = BASELINES[config.arch](config, layout, decoded_CV)
     if hash_I is not None:
         model.items.know(hash_I)
     _keep_from_all_reduce(model)

@@ -47,7 +47,7 @@ class CollaborativeConfig(BaseModel):
 
 
 class RankerConfig(BaseModel):
-    """Size, positions and training of a ranker; ``arch`` chooses HMAT or the flat baseline of the same size.
+    """Size, positions and training of a ranker; ``arch`` chooses HMAT or a baseline.
 
     Raises:
         pydantic.ValidationError: a value out of bounds, an unknown key, or heads that do not divide ``dim``
@@ -57,7 +57,9 @@ class RankerConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    arch: Literal["hmat", "flat"] = Field(default="hmat", description="HMAT, or one flat stream under full attention")
+    arch: Literal["hmat", "flat", "sasrec", "hstu", "din"] = Field(
+        default="hmat", description="HMAT, or what it is compared with (ranker/baselines)"
+    )
     dim: int = Field(default=64, ge=4, le=4096, description="width of the residual stream")
     layers: int = Field(default=2, ge=1, le=64)
     heads: int = Field(default=2, ge=1, le=64)

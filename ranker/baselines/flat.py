@@ -1,20 +1,23 @@
-"""The flat baseline: an item's tokens and then its feedback, all items as one stream under full causal attention.
+"""The flat baseline: all tokens of all items as one causal stream.
 
-Same tables, sub-layers and head as the HMAT, plain rotary positions. What else is known of an item (its ID, decoded
-vectors) is one more token after its codes. The logit of an item is read at the last token before its feedback, which
-sees the item and the past but not the item's own feedback. Items of one time stand at one place of the stream and do
-not see each other.
+Same tables, sub-layers and head as the HMAT. An item is a prediction token and then its tokens: its codes, and one
+more if more is known of it (its ID, decoded vectors). The prediction token starts as the HMAT's anchor does, from a
+learned vector and all that is known of the item. It sees all details of the past and gives the logit. The item's own
+tokens come after it and carry the item's feedback, every one of them, so that later items see each detail with what
+was done about it, and no logit sees its own. Positions are rotated by item; which token of the item one is, a learned
+vector of the slot says. Items of one time stand at one place of the stream and do not see each other.
 
-Letters: B windows, N items, T semantic tokens, S stream positions of an item, L = N·S, Q positions that query (L, or N
-in the last layer), H heads, D head, E = H·D width.
+Letters: B windows, N items, T semantic tokens, S stream positions of an item (the prediction token is the first),
+L = N·S, Q positions that query (L, or N in the last layer), H heads, D head, E = H·D width.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ranker.baselines.whole_items import places
 from ranker.config import RankerConfig
-from ranker.hmat.items import ItemEmbedding
+from ranker.hmat.items import EMBEDDING_STD, ItemEmbedding
 from ranker.hmat.layers import ClickHead, FeedbackEmbedding, FeedForward
 from ranker.hmat.recompute import in_stretches
 from ranker.hmat.rotary import plain_rotation, rotate
@@ -79,6 +82,9 @@ class FlatTransformer(nn.Module):
         super().__init__()
         self.config = config
         self.items = ItemEmbedding(config, layout, decoded_CV)
+        slots = 1 + layout.slots * config.codes + (not self.items.tokens_alone)
+        self.slot_SE = nn.Parameter(torch.randn(slots, config.dim) * EMBEDDING_STD)
+        self.norm = nn.LayerNorm(config.dim)
         self.feedback = FeedbackEmbedding(config.dim, graded=config.feedback)
         self.blocks = nn.ModuleList(FlatBlock(config) for _ in range(config.layers))
         self.head = ClickHead(config.dim)
@@ -94,25 +100,28 @@ class FlatTransformer(nn.Module):
     ) -> Tensor:
         """Logits ``(B, N)``, arguments as of :meth:`ranker.hmat.model.HMAT.forward`. With ``seen_BN`` it attends under
         a mask, in memory quadratic in the tokens."""
-        x_BNTE, whole_BNE = self.items(tokens_BNT, items_BN)
-        whole = [] if self.items.tokens_alone else [whole_BNE.unsqueeze(2)]
-        x_BNSE = torch.cat([x_BNTE, *whole, self.feedback(labels_BN, graded_BN).unsqueeze(2)], 2)
-        items, slots = x_BNSE.shape[1:3]
-        x_BLE = x_BNSE.flatten(1, 2)
-        head = self.config.dim // self.config.heads
-        rotation_LF = plain_rotation(items * slots, head, self.config.rope_base, x_BLE.device)
-        visible_BLL = None
-        if seen_BN is not None:
-            slot_S = torch.arange(slots, device=x_BLE.device)
-            rotation_LF = rotation_LF[(seen_BN[..., None] * slots + slot_S).flatten(1)]
-            visible_BLL = _visible(seen_BN, slots)
+        x_BLE, slots = self._stream(tokens_BNT, items_BN, self.feedback(labels_BN, graded_BN))
+        items, head = items_BN.shape[1], self.config.dim // self.config.heads
+        rotation_NF = plain_rotation(items + 1, head, self.config.rope_base, x_BLE.device)
+        place_BN = places(items_BN[:1], None) if seen_BN is None else seen_BN
+        rotation_LF = rotation_NF[place_BN].repeat_interleave(slots, 1)
+        visible_BLL = None if seen_BN is None else _visible(seen_BN, slots)
         recompute = self.config.recompute * slots if self.training and self.config.recompute else None
         *inner, last = self.blocks
         for block in inner:
             x_BLE = block(x_BLE, rotation_LF, recompute=recompute, visible_BLL=visible_BLL)
-        before_feedback_N = torch.arange(items, device=x_BLE.device) * slots + slots - 2
-        read_BNE = last(x_BLE, rotation_LF, before_feedback_N, recompute, visible_BLL)  # nothing else is read
+        predicting_N = torch.arange(items, device=x_BLE.device) * slots
+        read_BNE = last(x_BLE, rotation_LF, predicting_N, recompute, visible_BLL)  # nothing else is read
         return self.head(read_BNE)[..., 0]
+
+    def _stream(self, tokens_BNT: Tensor, items_BN: Tensor, feedback_BNE: Tensor) -> tuple[Tensor, int]:
+        """``(B, L, E)`` and S: the tokens of all items in order, with their feedback but for the prediction tokens."""
+        x_BNTE, whole_BNE = self.items(tokens_BNT, items_BN)
+        whole = [] if self.items.tokens_alone else [whole_BNE.unsqueeze(2)]
+        known_BNTE = torch.cat([x_BNTE, *whole], 2)
+        x_BNSE = self.norm(torch.cat([known_BNTE.sum(2, keepdim=True), known_BNTE], 2) + self.slot_SE)
+        x_BNSE = torch.cat([x_BNSE[:, :, :1], x_BNSE[:, :, 1:] + feedback_BNE.unsqueeze(2)], 2)
+        return x_BNSE.flatten(1, 2), x_BNSE.shape[2]
 
 
 def _visible(seen_BN: Tensor, slots: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""What the HMAT and the flat baseline share: feedback, the feed-forward sub-layer, the click head.
+"""What the HMAT and the baselines share: feedback, the feed-forward sub-layer, the click head.
 
 Letters: B windows, N items, E width.
 """

@@ -16,7 +16,7 @@ from test_ranker_data import LAYOUT, TOKENIZER, taste_windows
 
 from jobs.tables import show_comparison, show_evaluation
 from pipeline.on_ray.training.scoring import WindowScorer, _missing
-from ranker.architectures import build
+from ranker.architectures import BASELINES, build
 from ranker.artefact import TrainedRanker
 from ranker.baselines.like_rate import LikeRate, fit_like_rate
 from ranker.bootstrap import weightings
@@ -27,6 +27,7 @@ from ranker.tally import FIGURES, Tally, calibration, tally
 from ranker.windows import collate, earlier, flat, padded
 from schemas.semantic_id import Layout
 
+ARCHS = ("hmat", *BASELINES)
 IMPRESSIONS = st.lists(
     st.tuples(st.integers(0, 4), st.integers(0, 1), st.sampled_from([0.1, 0.2, 0.5, 0.9])), min_size=1
 )
@@ -322,7 +323,7 @@ def simultaneous_windows(users: int) -> pa.Table:
     return pa.Table.from_pylist(rows, windows.schema)
 
 
-@pytest.mark.parametrize("arch", ["hmat", "flat"])
+@pytest.mark.parametrize("arch", ARCHS)
 def test_frozen_scores_are_those_after_a_shorter_history(arch: str) -> None:
     windows = simultaneous_windows(5)
     model = build(RankerConfig.model_validate({"arch": arch, "dim": 16, "heads": 2, "seed": 3}), LAYOUT).eval()
@@ -340,7 +341,7 @@ def test_frozen_scores_are_those_after_a_shorter_history(arch: str) -> None:
             torch.testing.assert_close(logits[window, item], alone, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("arch", ["hmat", "flat"])
+@pytest.mark.parametrize("arch", ARCHS)
 def test_nothing_of_an_events_own_time_or_later_moves_its_score(tmp_path: Path, arch: str) -> None:
     """Labels of the scored event, of simultaneous and of future events are flipped, and future items are others."""
     scorer, windows = scorer_of(tmp_path, arch), simultaneous_windows(12)

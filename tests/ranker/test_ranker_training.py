@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from sklearn.metrics import roc_auc_score
 from test_ranker_data import LAYOUT, TOKENIZER, taste_windows
 
-from ranker.architectures import build
+from ranker.architectures import BASELINES, build
 from ranker.artefact import ArtefactError, TrainedRanker, load
 from ranker.config import RankerConfig
 from ranker.training import DivergedError, Training, learning_rate
@@ -45,14 +45,18 @@ def test_training_finds_good_items_and_generous_users() -> None:
     assert roc_auc_score(batch.labels[late], blind) < 0.77
 
 
-def test_the_flat_baseline_learns_too() -> None:
-    config = RankerConfig(arch="flat", epochs=2, batch_items=200, **SMALL)
+@pytest.mark.parametrize("arch", BASELINES)
+def test_a_baseline_finds_them_too(arch: str) -> None:
+    config = RankerConfig.model_validate({"arch": arch, "epochs": 3, "batch_items": 200} | SMALL)
     ranker, losses = trained(config, taste_windows(300, seed=1))
     assert losses[-1] < losses[0]
     batch = collate(taste_windows(200, seed=2), LAYOUT)
+    late = batch.loss_mask & (torch.arange(batch.labels.shape[1]) >= 6)
+    model = ranker.model()
     with torch.inference_mode():
-        logits = ranker.model()(batch.tokens, batch.items, batch.labels)
-    assert roc_auc_score(batch.labels[batch.loss_mask], logits[batch.loss_mask]) > 0.65
+        knowing, blind = (model(batch.tokens, batch.items, past)[late] for past in (batch.labels, 0 * batch.labels))
+    assert roc_auc_score(batch.labels[late], knowing) > 0.8
+    assert roc_auc_score(batch.labels[late], blind) < 0.77
 
 
 def test_a_training_that_diverges_says_so() -> None:

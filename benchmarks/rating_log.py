@@ -46,13 +46,13 @@ class RatingLog:
     rating_P: Floats
     train_P: Mask
     test_P: Mask
+    counted_P: Mask  # of test events, those that figures are of
     start_P: Ints  # place of the user's first event
     earlier_P: Ints
     known_P: Ints
     block_P: Ints  # a number, of test events
     hash_N: Ints
     hidden_N: Mask
-    least_past: int = 0  # events of an earlier time that a test event needs to be counted
 
     @property
     def liked_P(self) -> Ints:
@@ -67,18 +67,23 @@ class RatingLog:
     @property
     def counted_R(self) -> Mask:
         """Which test events figures are of."""
-        return self.earlier_P[self.test_P] >= self.least_past
+        return self.counted_P[self.test_P]
 
 
 def load_log(folder: Path, hidden_class: int | None = None, validation: bool = False, rella: bool = False) -> RatingLog:
     """The log with the last tenth by time as test; ``hidden_class`` of seven (0 is that of the documentation) takes the
     training events of some items away; ``validation`` takes the last tenth of the training period as test, and the
-    test away. ``rella`` splits as ReLLa (Lin et al. 2024) does: the first 80 % by time are trained on, the next 10 %
-    are for validation and otherwise history alone, and a test event counts if five of the user's came before it."""
+    test away. ``rella`` splits as ReLLa (Lin et al. 2024) does: of the events with five of the user's before them the
+    first 80 % by time are trained on, the next 10 % are for validation and otherwise history alone, the last are the
+    test; others are in the history and the training period, but not counted."""
     raw_P4 = np.array((folder / "ratings.dat").read_bytes().replace(b"::", b" ").split(), np.float64).reshape(-1, 4)
     user_P, item_P, time_P = raw_P4[:, [0, 1, 3]].astype(np.int64).T
     item_N = np.array([int(next(iter(row.values()))) for row in _items(folder)], np.int64)
-    train_end, cut = np.sort(time_P)[(np.array([0.8 if rella else 0.9, 0.9]) * len(time_P)).astype(int)]
+    order = np.lexsort((item_P.astype("U8"), time_P, user_P))
+    user_P, item_P, time_P, rating_P = user_P[order], item_P[order], time_P[order], raw_P4[order, 2]
+    counted_P = np.arange(len(order)) - np.searchsorted(user_P, user_P) >= 5 * rella
+    shares = np.array([0.8 if rella else 0.9, 0.9]) * counted_P.sum()
+    train_end, cut = np.sort(time_P[counted_P])[shares.astype(int)]
     kept_P = np.ones(len(time_P), bool)
     if validation:
         kept_P = time_P < cut
@@ -86,32 +91,30 @@ def load_log(folder: Path, hidden_class: int | None = None, validation: bool = F
     hidden_N = (item_N * 2654435761 % 2**32) % 7 == (-1 if hidden_class is None else hidden_class)
     place_P = np.searchsorted(item_N, item_P)
     kept_P &= ~hidden_N[place_P] | (time_P >= cut)
-    order = np.lexsort((item_P.astype("U8"), time_P, user_P))
-    order = order[kept_P[order]]
-    user_P, time_P = np.unique(user_P[order], return_inverse=True)[1], time_P[order]
-    number_P, test_P = np.arange(len(order)), time_P >= cut
+    user_P, time_P = np.unique(user_P[kept_P], return_inverse=True)[1], time_P[kept_P]
+    number_P, test_P = np.arange(len(time_P)), time_P >= cut
     start_P = np.searchsorted(user_P, user_P)
     fresh_P = np.append(True, (np.diff(user_P) != 0) | (np.diff(time_P) != 0))
     earlier_P = np.maximum.accumulate(np.where(fresh_P, number_P, 0)) - start_P
     asked_R = np.flatnonzero(test_P)
     place_R = np.arange(len(asked_R)) - np.searchsorted(user_P[asked_R], user_P[asked_R])
     first_R = asked_R[np.arange(len(asked_R)) - place_R % BLOCK]
-    known_P, block_P = earlier_P.copy(), np.full(len(order), -1)
+    known_P, block_P = earlier_P.copy(), np.full(len(time_P), -1)
     known_P[asked_R], block_P[asked_R] = earlier_P[first_R], np.unique(first_R, return_inverse=True)[1]
     hash_N = np.array([item_hash(str(item)) for item in item_N], np.int64)
     return RatingLog(
         user_P,
-        place_P[order],
-        raw_P4[order, 2],
+        place_P[kept_P],
+        rating_P[kept_P],
         time_P < train_end,
         test_P,
+        counted_P[kept_P],
         start_P,
         earlier_P,
         known_P,
         block_P,
         hash_N,
         hidden_N,
-        5 * rella,
     )
 
 

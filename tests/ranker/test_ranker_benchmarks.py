@@ -44,10 +44,6 @@ def vectors() -> torch.Tensor:
     return torch.from_numpy(np.random.default_rng(1).normal(0, 1, (ITEMS, WIDTH)))
 
 
-def times_of(folder: Path) -> np.ndarray:
-    return np.array([int(line.split("::")[3]) for line in (folder / "ratings.dat").read_text().splitlines()])
-
-
 def test_last_tenth_is_the_test_and_four_stars_are_liked(folder: Path) -> None:
     log = load_log(folder)
     assert items_of(folder) == "wines"
@@ -57,14 +53,16 @@ def test_last_tenth_is_the_test_and_four_stars_are_liked(folder: Path) -> None:
     assert log.counted_R.all()
 
 
-def test_rella_trains_on_four_fifths_and_counts_events_with_five_before_them(folder: Path) -> None:
-    log, plain = load_log(folder, rella=True), load_log(folder)
-    assert log.train_P.sum() == (times_of(folder) < np.sort(times_of(folder))[int(0.8 * EVENTS)]).sum()
-    assert (log.test_P == plain.test_P).all()
-    assert (log.counted_R == (log.earlier_P[log.test_P] >= 5)).all()
+def test_rella_trains_on_four_fifths_of_events_with_five_before_them(folder: Path) -> None:
+    log = load_log(folder, rella=True)
+    past_P = np.arange(EVENTS) - log.start_P
+    assert (log.counted_P == (past_P >= 5)).all()
+    between_P = ~log.train_P & ~log.test_P
+    for share, some_P in ((0.8, log.train_P), (0.1, between_P), (0.1, log.test_P)):
+        assert (some_P & log.counted_P).sum() == pytest.approx(share * log.counted_P.sum(), abs=0.02 * EVENTS)
     validation = load_log(folder, validation=True, rella=True)
-    assert len(validation.user_P) == EVENTS - log.test_P.sum()
-    assert validation.test_P.sum() == EVENTS - log.test_P.sum() - log.train_P.sum()
+    assert (len(validation.user_P), validation.train_P.sum()) == (EVENTS - log.test_P.sum(), log.train_P.sum())
+    assert validation.test_P.sum() == between_P.sum()
     for test, wanted_P in ((False, log.train_P), (True, log.test_P)):
         windows_Q3 = cut_windows(log, 1000, test=test)
         place_BN, batch = batch_of(log, windows_Q3, test=test)
@@ -73,7 +71,7 @@ def test_rella_trains_on_four_fifths_and_counts_events_with_five_before_them(fol
 
 def test_uncounted_events_do_not_matter(folder: Path) -> None:
     log = load_log(folder)
-    log = replace(log, least_past=int(np.median(log.earlier_P[log.test_P])))
+    log = replace(log, counted_P=np.arange(EVENTS) % 2 == 0)
     score_R = torch.rand(int(log.test_P.sum()), generator=torch.Generator().manual_seed(0))
     other_R = torch.where(torch.from_numpy(log.counted_R), score_R, 1 - score_R)
     assert figures(log, score_R, score_R) == pytest.approx(figures(log, other_R, other_R), nan_ok=True)

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from benchmarks.item_rates import told_by_text
+from benchmarks.item_rates import RIDGE, told_by_text
 from benchmarks.rating_log import Floats, Ints, Mask, RatingLog
 from ranker.factors import principal_axes
 from ranker.windows import FOLDS
@@ -35,7 +35,7 @@ TREES: dict[str, Any] = {
     "lambda_l2": 10.0,
 }
 UNKNOWN = 0.1  # of training events, those described as of an item that nobody rated
-STRENGTH, PRIOR_EVENTS = 10.0, 20.0
+PRIOR_EVENTS = RIDGE["prior_events"]
 COMPONENTS, TOLD_COMPONENTS = 64, 16
 LATEST, SHARPNESS, FEW = 30, 8.0, 5.0
 ROWS = 4096  # whose latest events are compared at once
@@ -67,7 +67,7 @@ class Describer:
         self.mean_rating = float(log.rating_P[train_P].mean())
         self.count_GN = self._sums(np.ones(len(log.user_P)))
         self.likes_GN, self.ratings_GN = self._sums(log.liked_P), self._sums(log.rating_P - self.mean_rating)
-        self.told_N = told_by_text(log, vectors_NV, STRENGTH, PRIOR_EVENTS)
+        self.told_N = told_by_text(log, vectors_NV, **RIDGE)
         text_NV = vectors_NV.double().numpy()
         centre_V, axes_VC = principal_axes(text_NV, log.count_N, COMPONENTS)
         self.text_NC = (text_NV - centre_V) @ axes_VC

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from benchmarks.rating_log import Floats, RatingLog
 
-RIDGE: dict[str, Any] = {"strength": 10.0, "prior_events": 20.0}
+RIDGE: dict[str, Any] = {"strength": 3.0, "prior_events": 20.0}
 PRIOR_EVENTS = 10
 ITEM_FOLDS = 8
 

@@ -1,8 +1,9 @@
-"""The HMAT with its memory of taste, other networks and what is cheap, on MovieLens-1M, all films and films new to it.
+"""The HMAT with its memory of taste, other networks and what is cheap, on MovieLens-1M or X-Wines.
 
-``python -m benchmarks.taste FOLDER ENCODER`` trains and scores every variant; see :mod:`benchmarks.film_log` for what
+``python -m benchmarks.taste FOLDER ENCODER`` trains and scores every variant; see :mod:`benchmarks.rating_log` for what
 the folder holds. Frozen figures are of blocks of 20 test events of a user. Settings were chosen with ``--validation``,
-on the last tenth of the training period. Results gather in a file, so a benchmark that was cut off goes on.
+on the last tenth of the training period of MovieLens-1M; for wines none were. Results gather in a file, so a benchmark
+that was cut off goes on. The boosted trees need the extra ``benchmarks``.
 """
 
 from functools import partial
@@ -16,12 +17,16 @@ from rich.console import Console
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from benchmarks.film_log import (
+from benchmarks.boosted_trees import TREES, boosted_trees
+from benchmarks.item_rates import RIDGE, like_rates, rates_with_text
+from benchmarks.rating_log import (
     BLOCK,
-    FilmLog,
+    Floats,
+    RatingLog,
     batch_of,
     cut_windows,
     figures,
+    items_of,
     known_of,
     load_log,
     paired_intervals,
@@ -39,7 +44,12 @@ from ranker.training_events import TrainingEvents, factors_of
 from ranker.windows import FOLDS, bucket
 from schemas.semantic_id import Layout
 
-DATA = {"all films": None, "new films": 0, "new films, another class": 1}
+DATA: dict[str, dict[str, Any]] = {
+    "all {}": {},
+    "new {}": {"hidden_class": 0},
+    "new {}, another class": {"hidden_class": 1},
+    "{} in ReLLa's split": {"rella": True},
+}
 TASTE = {"content_strength": 2.0, "content_components": 32}
 HMAT: dict[str, Any] = {
     "max_items": 2000,
@@ -66,6 +76,8 @@ NEURAL: dict[str, Any] = {
 }
 VARIANTS: dict[str, dict[str, Any]] = {
     "like rate": {},
+    "like rate, ridge from text": RIDGE,
+    "boosted trees": TREES,
     "factorisation, 0/1": PLAIN | {"graded": 0.0},
     "factorisation": GRADED,
     "memory of taste alone": TASTE,
@@ -93,12 +105,13 @@ def main(
 ) -> None:
     """Every variant on all data; ``folder/scores`` keeps the scores of each."""
     text_vectors(folder, encoder)
-    chosen = [(d, v) for d in data or DATA for v in variant or VARIANTS]
+    kinds = _data(folder)
+    chosen = [(d, v) for d in data or kinds for v in variant or VARIANTS]
     trials = [Trial(d, v, s) for s in range(seeds) for d, v in chosen]
     file = RESULTS / ("taste_validation.jsonl" if validation else "taste.jsonl")
     results = run_trials(trials, partial(_measure, folder, encoder, validation), file, processes)
     console = Console(width=200)
-    for name, hidden_class in DATA.items():
+    for name, split in kinds.items():
         console.print(summary(results, name, VARIANTS, COLUMNS, range(seeds)))
         for other in VARIANTS:
             both = [s for s in range(seeds) if {Trial(name, v, s).key for v in (OURS, other)} <= results.keys()]
@@ -106,17 +119,25 @@ def main(
                 continue
             found = (f"{c} {paired(results, name, OURS, other, c, both)}" for c in COLUMNS[:3])
             console.print(f"{name}, {len(both)} seeds: {OURS} less {other}: {', '.join(found)}")
-            log = load_log(folder, hidden_class, validation)
+            log = load_log(folder, validation=validation, **split)
             scores = [_stored(folder, Trial(name, v, both[0]), validation) for v in (OURS, other)]
             console.print(f"  users drawn again, seed {both[0]}: {paired_intervals(log, *scores)}")
 
 
+def _data(folder: Path) -> dict[str, dict[str, Any]]:
+    return {name.format(items_of(folder)): split for name, split in DATA.items()}
+
+
 def _measure(folder: Path, encoder: Path, validation: bool, trial: Trial) -> Figures:
-    log = load_log(folder, DATA[trial.data], validation)
+    log = load_log(folder, validation=validation, **_data(folder)[trial.data])
     vectors_NV = text_vectors(folder, encoder)
     settings = VARIANTS[trial.variant]
     if trial.variant == "like rate":
-        scores = _like_rate(log)
+        scores = _by_item(log, like_rates(log))
+    elif settings is RIDGE:
+        scores = _by_item(log, rates_with_text(log, vectors_NV, **RIDGE))
+    elif settings is TREES:
+        scores = boosted_trees(log, vectors_NV, TREES, trial.seed)
     elif "max_items" in settings:
         scores = _trained(log, vectors_NV, RankerConfig.model_validate(settings | {"seed": trial.seed}))
     else:
@@ -141,16 +162,16 @@ def _stored(folder: Path, trial: Trial, validation: bool) -> tuple[Tensor, Tenso
     return stored["streamed"], stored["frozen"]
 
 
-def _events(log: FilmLog) -> TrainingEvents:
-    train_P = ~log.test_P
-    known_N = np.unique(log.film_P[train_P])
+def _events(log: RatingLog) -> TrainingEvents:
+    train_P = log.train_P
+    known_N = np.unique(log.item_P[train_P])
     known_N = known_N[np.argsort(log.hash_N[known_N])]
     place_N = np.zeros(len(log.hash_N), np.int64)
     place_N[known_N] = np.arange(len(known_N))
     user_P = log.user_P[train_P]
     return TrainingEvents(
         user_P,
-        place_N[log.film_P[train_P]],
+        place_N[log.item_P[train_P]],
         log.liked_P[train_P].astype(np.int8),
         log.rating_P[train_P].astype(np.float32),
         log.hash_N[known_N],
@@ -159,15 +180,12 @@ def _events(log: FilmLog) -> TrainingEvents:
     )
 
 
-def _like_rate(log: FilmLog) -> tuple[Tensor, Tensor]:
-    train_P = ~log.test_P
-    likes_N = np.bincount(log.film_P[train_P], log.liked_P[train_P], len(log.hash_N))
-    rate_N = (likes_N + 10 * log.liked_P[train_P].mean()) / (log.count_N + 10)
-    score_R = torch.from_numpy(rate_N[log.film_P[log.test_P]])
+def _by_item(log: RatingLog, rate_N: Floats) -> tuple[Tensor, Tensor]:
+    score_R = torch.from_numpy(rate_N[log.item_P[log.test_P]])
     return score_R, score_R.clone()
 
 
-def _scored(log: FilmLog, max_items: int, score: Any) -> tuple[Tensor, Tensor]:
+def _scored(log: RatingLog, max_items: int, score: Any) -> tuple[Tensor, Tensor]:
     """Streamed and frozen probabilities of the test events, of what ``score(batch, known_BN)`` gives of windows."""
     windows_Q3 = cut_windows(log, max_items, test=True)
     found = torch.zeros(2, len(log.user_P))
@@ -181,7 +199,7 @@ def _scored(log: FilmLog, max_items: int, score: Any) -> tuple[Tensor, Tensor]:
     return streamed_R.clone(), frozen_R.clone()
 
 
-def _by_taste(log: FilmLog, memory: CollaborativeMemory, vectors_NV: Tensor | None) -> tuple[Tensor, Tensor]:
+def _by_taste(log: RatingLog, memory: CollaborativeMemory, vectors_NV: Tensor | None) -> tuple[Tensor, Tensor]:
     content_NV = None if vectors_NV is None else torch.cat([vectors_NV, torch.zeros(1, vectors_NV.shape[1])])
 
     @torch.inference_mode()
@@ -195,10 +213,10 @@ def _by_taste(log: FilmLog, memory: CollaborativeMemory, vectors_NV: Tensor | No
     return _scored(log, 2000, score)
 
 
-def _trained(log: FilmLog, vectors_NV: Tensor, config: RankerConfig) -> tuple[Tensor, Tensor]:
+def _trained(log: RatingLog, vectors_NV: Tensor, config: RankerConfig) -> tuple[Tensor, Tensor]:
     events = _events(log)
     decoded_CV = torch.cat([vectors_NV, torch.zeros(1, vectors_NV.shape[1])])
-    layout = Layout(1, 0, 0, len(vectors_NV))  # a code a film: the vectors themselves, not decoded from codes
+    layout = Layout(1, 0, 0, len(vectors_NV))  # a code an item: the vectors themselves, not decoded from codes
     factors: ItemFactors | None = None
     if config.collaborative is not None:
         factors = factors_of(events, config.collaborative, decoded_CV, config.seed)

@@ -1,10 +1,12 @@
-"""MovieLens as plain arrays, without a lake: the log, what a text encoder says of the films, windows, and figures.
+"""Ratings as plain arrays, without a lake: the log, what a text encoder says of the items, windows, and figures.
 
-``FOLDER`` holds ``ratings.dat`` and ``items.csv``. Vectors are those of a text encoder in transformers' format: one of
-title and genres, one of title, genres and plot, and the built-in descriptor of title and genres, whose words name the
-year and the genres apart, side by side; they are kept as ``FOLDER/text.safetensors``.
+``FOLDER`` holds ``ratings.dat``, lines ``user::item::rating::time``, and ``items.csv``, sorted by its first column, an
+id, with ``title``, ``genres`` and ``text``. The name of the id says what items are: ``movieId`` is that of MovieLens,
+``wineId`` that of :mod:`benchmarks.wines`. Vectors are those of a text encoder in transformers' format: one of title
+and genres, one of title, genres and text, and the built-in descriptor of title and genres, whose words name the year
+and the genres apart, side by side; they are kept as ``FOLDER/text.safetensors``.
 
-Letters: P events, ordered by user, time and film; N films, V width of their vectors, R test events, Q windows.
+Letters: P events, ordered by user, time and item; N items, V width of their vectors, R test events, Q windows.
 """
 
 import csv
@@ -25,22 +27,26 @@ from ranker.windows import FOLDS, WindowBatch
 from schemas.semantic_id import item_hash
 
 Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
-LIKED = 3
+LIKED = 3.5  # of five stars: four and more are liked
+ITEMS = {"movieId": "films", "wineId": "wines"}
 BLOCK = 20  # test events of a user that are scored by the history as it was before the first of them
 TOKENS = 128
 
 
 @dataclass(frozen=True)
-class FilmLog:
-    """Events with their rating; whether they are of the test; how many of the user's are of an earlier time, and how
-    many were known when their block of the test began."""
+class RatingLog:
+    """Events with their rating; whether they are trained on or of the test; how many of the user's are of an earlier
+    time, and how many were known when their block of the test began."""
 
     user_P: Ints
-    film_P: Ints
-    rating_P: Ints
+    item_P: Ints
+    rating_P: Floats
+    train_P: Mask
     test_P: Mask
+    counted_P: Mask  # of test events, those that figures are of
     start_P: Ints  # place of the user's first event
     earlier_P: Ints
     known_P: Ints
@@ -55,50 +61,79 @@ class FilmLog:
 
     @property
     def count_N(self) -> Ints:
-        """Training events of every film."""
-        return np.bincount(self.film_P[~self.test_P], minlength=len(self.hash_N))
+        """Training events of every item."""
+        return np.bincount(self.item_P[self.train_P], minlength=len(self.hash_N))
+
+    @property
+    def counted_R(self) -> Mask:
+        """Which test events figures are of."""
+        return self.counted_P[self.test_P]
 
 
-def load_log(folder: Path, hidden_class: int | None = None, validation: bool = False) -> FilmLog:
+def load_log(folder: Path, hidden_class: int | None = None, validation: bool = False, rella: bool = False) -> RatingLog:
     """The log with the last tenth by time as test; ``hidden_class`` of seven (0 is that of the documentation) takes the
-    training events of some films away; ``validation`` takes the last tenth of the training period as test, and the
-    test away."""
-    raw = (folder / "ratings.dat").read_bytes().replace(b"::", b" ").split()
-    user_P, film_P, rating_P, time_P = np.array(raw, np.int64).reshape(-1, 4).T
-    film_N = np.array([int(row["movieId"]) for row in csv.DictReader((folder / "items.csv").open())], np.int64)
-    cut = np.sort(time_P)[int(0.9 * len(time_P))]
+    training events of some items away; ``validation`` takes the last tenth of the training period as test, and the
+    test away. ``rella`` splits as ReLLa (Lin et al. 2024) does: of the events with five of the user's before them the
+    first 80 % by time are trained on, the next 10 % are for validation and otherwise history alone, the last are the
+    test; others are in the history and the training period, but not counted."""
+    raw_P4 = np.array((folder / "ratings.dat").read_bytes().replace(b"::", b" ").split(), np.float64).reshape(-1, 4)
+    user_P, item_P, time_P = raw_P4[:, [0, 1, 3]].astype(np.int64).T
+    item_N = np.array([int(next(iter(row.values()))) for row in _items(folder)], np.int64)
+    order = np.lexsort((item_P.astype("U8"), time_P, user_P))
+    user_P, item_P, time_P, rating_P = user_P[order], item_P[order], time_P[order], raw_P4[order, 2]
+    counted_P = np.arange(len(order)) - np.searchsorted(user_P, user_P) >= 5 * rella
+    shares = np.array([0.8 if rella else 0.9, 0.9]) * counted_P.sum()
+    train_end, cut = np.sort(time_P[counted_P])[shares.astype(int)]
     kept_P = np.ones(len(time_P), bool)
     if validation:
         kept_P = time_P < cut
-        cut = np.sort(time_P[kept_P])[int(0.9 * kept_P.sum())]
-    hidden_N = (film_N * 2654435761 % 2**32) % 7 == (-1 if hidden_class is None else hidden_class)
-    place_P = np.searchsorted(film_N, film_P)
+        cut = train_end = train_end if rella else np.sort(time_P[kept_P])[int(0.9 * kept_P.sum())]
+    hidden_N = (item_N * 2654435761 % 2**32) % 7 == (-1 if hidden_class is None else hidden_class)
+    place_P = np.searchsorted(item_N, item_P)
     kept_P &= ~hidden_N[place_P] | (time_P >= cut)
-    order = np.lexsort((film_P.astype("U8"), time_P, user_P))
-    order = order[kept_P[order]]
-    user_P, time_P = np.unique(user_P[order], return_inverse=True)[1], time_P[order]
-    number_P, test_P = np.arange(len(order)), time_P >= cut
+    user_P, time_P = np.unique(user_P[kept_P], return_inverse=True)[1], time_P[kept_P]
+    number_P, test_P = np.arange(len(time_P)), time_P >= cut
     start_P = np.searchsorted(user_P, user_P)
     fresh_P = np.append(True, (np.diff(user_P) != 0) | (np.diff(time_P) != 0))
     earlier_P = np.maximum.accumulate(np.where(fresh_P, number_P, 0)) - start_P
     asked_R = np.flatnonzero(test_P)
     place_R = np.arange(len(asked_R)) - np.searchsorted(user_P[asked_R], user_P[asked_R])
     first_R = asked_R[np.arange(len(asked_R)) - place_R % BLOCK]
-    known_P, block_P = earlier_P.copy(), np.full(len(order), -1)
+    known_P, block_P = earlier_P.copy(), np.full(len(time_P), -1)
     known_P[asked_R], block_P[asked_R] = earlier_P[first_R], np.unique(first_R, return_inverse=True)[1]
-    hash_N = np.array([item_hash(str(film)) for film in film_N], np.int64)
-    return FilmLog(
-        user_P, place_P[order], rating_P[order], test_P, start_P, earlier_P, known_P, block_P, hash_N, hidden_N
+    hash_N = np.array([item_hash(str(item)) for item in item_N], np.int64)
+    return RatingLog(
+        user_P,
+        place_P[kept_P],
+        rating_P[kept_P],
+        time_P < train_end,
+        test_P,
+        counted_P[kept_P],
+        start_P,
+        earlier_P,
+        known_P,
+        block_P,
+        hash_N,
+        hidden_N,
     )
+
+
+def items_of(folder: Path) -> str:
+    """What the items are, in the plural."""
+    return ITEMS[next(iter(_items(folder)[0]))]
+
+
+def _items(folder: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader((folder / "items.csv").open()))
 
 
 def text_vectors(folder: Path, encoder: Path) -> Tensor:
     """``(N, V)`` float32."""
     file = folder / "text.safetensors"
     if not file.exists():
-        films = list(csv.DictReader((folder / "items.csv").open()))
-        short = [f"{film['title']}. {film['genres'].replace('|', ', ')}." for film in films]
-        full = [f"{text} {film['text'][:1200]}" for text, film in zip(short, films, strict=True)]
+        items = _items(folder)
+        short = [f"{item['title']}. {item['genres'].replace('|', ', ')}." for item in items]
+        full = [f"{text} {item['text'][:1200]}" for text, item in zip(short, items, strict=True)]
         encoded = [torch.from_numpy(TextDescriptor()(short)), _encoded(short, encoder), _encoded(full, encoder)]
         save_file({"text": torch.cat(encoded, 1)}, file)
     return load_file(file)["text"]
@@ -123,36 +158,36 @@ def _encoded(texts: list[str], encoder: Path) -> Tensor:
     return torch.stack([found[number] for number in range(len(texts))])
 
 
-def cut_windows(log: FilmLog, max_items: int, *, test: bool) -> Ints:
+def cut_windows(log: RatingLog, max_items: int, *, test: bool) -> Ints:
     """``(Q, 3)``: first event, end, and first event that counts, as :mod:`pipeline.on_spark.sequences` cuts them."""
     found, step = [], max(1, max_items // 2)
-    starts = np.unique(log.start_P)
+    starts, wanted_P = np.unique(log.start_P), log.test_P if test else log.train_P
     for start, end in zip(starts, np.append(starts[1:], len(log.user_P)), strict=True):
-        end = end if test else start + int((~log.test_P[start:end]).sum())
+        end = end if test else start + int(log.train_P[start:end].sum())
         for window in range(-(-max(end - start - max_items, 0) // step) + 1):
             first = start + window * step
             counts = first if window == 0 else first + max_items - step
             stop = min(first + max_items, end)
-            if (log.test_P[counts:stop] == test).any():
+            if wanted_P[counts:stop].any():
                 found.append((first, stop, counts))
     return np.array(found, np.int64)
 
 
-def batch_of(log: FilmLog, windows_Q3: Ints, *, test: bool) -> tuple[Ints, WindowBatch]:
-    """Places of the events (B, N), and the windows, whose only code is the number of the film."""
+def batch_of(log: RatingLog, windows_Q3: Ints, *, test: bool) -> tuple[Ints, WindowBatch]:
+    """Places of the events (B, N), and the windows, whose only code is the number of the item."""
     first_B1, stop_B1, counts_B1 = (column[:, None] for column in windows_Q3.T)
     within_N = np.arange((stop_B1 - first_B1).max())
     place_BN = np.minimum(first_B1 + within_N, stop_B1 - 1)
     real_BN = first_B1 + within_N < stop_B1
-    counted_BN = real_BN & (place_BN >= counts_B1) & (log.test_P[place_BN] == test)
+    counted_BN = real_BN & (place_BN >= counts_B1) & (log.test_P if test else log.train_P)[place_BN]
 
-    def padded(values_P: Ints, padding: int | Ints) -> Tensor:
+    def padded(values_P: Ints | Floats, padding: int | Ints) -> Tensor:
         return torch.from_numpy(np.where(real_BN, values_P[place_BN], padding))
 
     offset_B1 = log.start_P[first_B1] - first_B1  # of a place in the user's history to one in the window
     return place_BN, WindowBatch(
-        tokens=padded(log.film_P, len(log.hash_N))[..., None],
-        items=padded(log.hash_N[log.film_P], 0),
+        tokens=padded(log.item_P, len(log.hash_N))[..., None],
+        items=padded(log.hash_N[log.item_P], 0),
         labels=padded(log.liked_P, 0),
         loss_mask=torch.from_numpy(counted_BN),
         feedback=padded(log.rating_P, 0).float().masked_fill_(torch.from_numpy(~real_BN), torch.nan),
@@ -162,7 +197,7 @@ def batch_of(log: FilmLog, windows_Q3: Ints, *, test: bool) -> tuple[Ints, Windo
     )
 
 
-def known_of(log: FilmLog, windows_Q3: Ints, place_BN: Ints, batch: WindowBatch) -> Tensor:
+def known_of(log: RatingLog, windows_Q3: Ints, place_BN: Ints, batch: WindowBatch) -> Tensor:
     """``(B, N)``, how many items of its window a test event may know if scored as its block is."""
     first_B1 = windows_Q3[:, :1]
     known_BN = np.maximum(log.known_P[place_BN] + log.start_P[place_BN] - first_B1, 0)
@@ -170,12 +205,12 @@ def known_of(log: FilmLog, windows_Q3: Ints, place_BN: Ints, batch: WindowBatch)
     return torch.minimum(torch.from_numpy(known_BN), batch.seen)
 
 
-def figures(log: FilmLog, streamed_R: Tensor, frozen_R: Tensor) -> dict[str, float]:
+def figures(log: RatingLog, streamed_R: Tensor, frozen_R: Tensor) -> dict[str, float]:
     """Of probabilities of the test events in order: AUC and GAUC by user, streamed; GAUC by block of frozen scores; the
-    same of slices of films."""
+    same of slices of items."""
     asked_R = np.flatnonzero(log.test_P)
-    user_R, film_R, label_R = log.user_P[asked_R], log.film_P[asked_R], log.liked_P[asked_R]
-    count_R = log.count_N[film_R]
+    user_R, item_R, label_R = log.user_P[asked_R], log.item_P[asked_R], log.liked_P[asked_R]
+    count_R = log.count_N[item_R]
 
     def figure(scores_R: Tensor, group_R: Ints, mask_R: Mask) -> tuple[float, float]:
         numbers_R = np.unique(user_R[mask_R], return_inverse=True)[1]
@@ -184,34 +219,34 @@ def figures(log: FilmLog, streamed_R: Tensor, frozen_R: Tensor) -> dict[str, flo
         found = tally(numbers_R, groups_R, label_R[mask_R], scores, np.ones((numbers_R.max() + 1, 1))).figures()
         return float(found[0, 0]), float(found[1, 0])
 
-    every_R = np.ones(len(asked_R), bool)
-    found = dict(zip(("auc", "gauc"), figure(streamed_R, user_R, every_R), strict=True))
-    found["gauc frozen"] = figure(frozen_R, log.block_P[asked_R], every_R)[1]
+    found = dict(zip(("auc", "gauc"), figure(streamed_R, user_R, log.counted_R), strict=True))
+    found["gauc frozen"] = figure(frozen_R, log.block_P[asked_R], log.counted_R)[1]
     slices = {
         "1-10": (count_R > 0) & (count_R <= 10),
         "11-100": (count_R > 10) & (count_R <= 100),
         "101+": count_R > 100,
     }
     for name, mask_R in slices.items():
-        found[f"gauc {name}"] = figure(streamed_R, user_R, mask_R)[1]
+        if (mask_R & log.counted_R).any():
+            found[f"gauc {name}"] = figure(streamed_R, user_R, mask_R & log.counted_R)[1]
     if log.hidden_N.any():
-        mask_R = log.hidden_N[film_R]
+        mask_R = log.hidden_N[item_R] & log.counted_R
         found["auc new"], found["gauc new"] = figure(streamed_R, user_R, mask_R)
         found["gauc frozen new"] = figure(frozen_R, log.block_P[asked_R], mask_R)[1]
     return found
 
 
 def paired_intervals(
-    log: FilmLog, ours: tuple[Tensor, Tensor], theirs: tuple[Tensor, Tensor]
+    log: RatingLog, ours: tuple[Tensor, Tensor], theirs: tuple[Tensor, Tensor]
 ) -> dict[str, list[float]]:
     """Differences of AUC, GAUC and frozen GAUC, each with its 95 % interval under a bootstrap of users."""
-    asked_R = np.flatnonzero(log.test_P)
+    asked_R = np.flatnonzero(log.test_P)[log.counted_R]
     user_R = np.unique(log.user_P[asked_R], return_inverse=True)[1]
     times_UW = weightings([str(user) for user in range(user_R.max() + 1)])
     found: dict[str, list[float]] = {}
     for place, group_R, names in ((0, user_R, ("auc", "gauc")), (1, log.block_P[asked_R], ("", "gauc frozen"))):
         a, b = (
-            tally(user_R, group_R, log.liked_P[asked_R], pair[place].double().numpy(), times_UW)
+            tally(user_R, group_R, log.liked_P[asked_R], pair[place].double().numpy()[log.counted_R], times_UW)
             for pair in (ours, theirs)
         )
         difference_FW = a.figures() - b.figures()

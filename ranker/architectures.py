@@ -8,13 +8,19 @@ from ranker.baselines.din import DIN
 from ranker.baselines.flat import FlatTransformer
 from ranker.baselines.hstu import HSTU
 from ranker.baselines.sasrec import SASRec
+from ranker.baselines.whole_items import WholeItems
 from ranker.config import RankerConfig
 from ranker.factors import ItemFactors
 from ranker.hmat.model import HMAT
 from ranker.optimisers import sparse_tables
 from schemas.semantic_id import Layout
 
-BASELINES = {"flat": FlatTransformer, "sasrec": SASRec, "hstu": HSTU, "din": DIN}
+BASELINES: dict[str, type[FlatTransformer | WholeItems]] = {
+    "flat": FlatTransformer,
+    "sasrec": SASRec,
+    "hstu": HSTU,
+    "din": DIN,
+}
 
 
 def build(
@@ -49,7 +55,7 @@ def build(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         if config.arch == "hmat":
-            model: nn.Module = HMAT(config, layout, decoded_CV, factors)
+            model: HMAT | FlatTransformer | WholeItems = HMAT(config, layout, decoded_CV, factors)
         else:
             model = BASELINES[config.arch](config, layout, decoded_CV)
     if hash_I is not None:

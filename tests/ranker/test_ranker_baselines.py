@@ -16,6 +16,7 @@ from schemas.semantic_id import Layout
 
 LAYOUT = Layout(2, 1, 1, 6)
 HEADS, DIM = 2, 16
+KNOWN = 20  # hashes from 0 that training met, of twice as many
 CPU = torch.device("cpu")
 ARCHS = st.sampled_from(list(BASELINES))
 
@@ -24,7 +25,8 @@ def ranker(arch: str, seed: int = 0) -> Any:
     """In evaluation, with weights of which none is zero."""
     size = {"dim": DIM, "heads": HEADS, "layers": 2, "max_items": 12}
     known = {"feedback": True, "item_id": {}}
-    model = build(RankerConfig.model_validate({"arch": arch, "seed": seed} | size | known), LAYOUT).eval()
+    config = RankerConfig.model_validate({"arch": arch, "seed": seed} | size | known)
+    model = build(config, LAYOUT, hash_I=torch.arange(KNOWN)).eval()
     torch.manual_seed(seed)
     for parameter in model.parameters():
         nn.init.normal_(parameter, std=0.3)
@@ -35,7 +37,7 @@ def windows(batch: int, items: int, seed: int) -> tuple[Tensor, Tensor, Tensor, 
     """Codes, hashes, labels, graded feedback, and how many items each sees, any of those before."""
     rng = torch.Generator().manual_seed(seed)
     tokens = torch.randint(0, LAYOUT.absent + 1, (batch, items, LAYOUT.slots), generator=rng)
-    ids = torch.randint(0, 2**62, (batch, items), generator=rng)
+    ids = torch.randint(0, 2 * KNOWN, (batch, items), generator=rng)
     labels = torch.randint(0, 2, (batch, items), generator=rng)
     seen = (torch.rand(batch, items, generator=rng) * (torch.arange(items) + 1)).long()
     return tokens, ids, labels, torch.rand(batch, items, generator=rng), seen

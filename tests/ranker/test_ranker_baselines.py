@@ -157,4 +157,4 @@ def test_din_in_stretches_is_din_at_once(length: int) -> None:
     *window, seen = windows(2, length, length)
     stretched = model(*window, seen)
     model.config = model.config.model_copy(update={"recompute": 1000})
-    torch.testing.assert_close(model(*window, seen), stretched)
+    torch.testing.assert_close(model(*window, seen), stretched, atol=1e-4, rtol=1e-5)

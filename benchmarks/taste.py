@@ -84,7 +84,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "HMAT without it": HMAT | {"collaborative": None},
     "HMAT": HMAT,
     "flat stream": NEURAL | {"arch": "flat"},
-    "SASRec": NEURAL | {"arch": "sasrec"},
+    "SASRec": NEURAL | {"arch": "sasrec", "dropout": 0.2, "weight_decay": 0.1, "epochs": 4},
     "HSTU": NEURAL | {"arch": "hstu"},
     "DIN": NEURAL | {"arch": "din"},
 }

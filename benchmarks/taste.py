@@ -73,6 +73,9 @@ NEURAL: dict[str, Any] = {
     "decoded_dropout": 0.5,
     "free_dropout": 0.1,
     "feedback": True,
+    "dropout": 0.2,
+    "weight_decay": 0.1,
+    "epochs": 4,
 }
 VARIANTS: dict[str, dict[str, Any]] = {
     "like rate": {},
@@ -84,7 +87,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "HMAT without it": HMAT | {"collaborative": None},
     "HMAT": HMAT,
     "flat stream": NEURAL | {"arch": "flat"},
-    "SASRec": NEURAL | {"arch": "sasrec", "dropout": 0.2, "weight_decay": 0.1, "epochs": 4},
+    "SASRec": NEURAL | {"arch": "sasrec"},
     "HSTU": NEURAL | {"arch": "hstu"},
     "DIN": NEURAL | {"arch": "din"},
 }

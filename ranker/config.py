@@ -43,6 +43,12 @@ class CollaborativeConfig(BaseModel):
     half_life: float | None = Field(
         default=250.0, gt=0, description="items after which feedback counts half; none: all alike"
     )
+    unknown: float = Field(
+        default=0.1,
+        ge=0,
+        lt=1,
+        description="share of the items that training scores as if it had never met them, as it will new ones",
+    )
     passes: int = Field(default=8, ge=1, le=100, description="over users and items in turn")
 
 

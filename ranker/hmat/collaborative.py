@@ -29,6 +29,7 @@ from ranker.hmat.items import places_among
 STRETCH = 64
 FIRST_SLOPE = 5.0  # of the logit by the expected feedback: 4 is that of a probability of a half
 LOG_COUNTS = 4.0
+NOBODYS = -1  # hashes are not negative
 
 
 class CollaborativeMemory(nn.Module):
@@ -37,7 +38,7 @@ class CollaborativeMemory(nn.Module):
 
     def __init__(self, factors: ItemFactors, config: CollaborativeConfig, dim: int) -> None:
         super().__init__()
-        self.graded = config.graded
+        self.graded, self.unknown = config.graded, config.unknown
         self.fade = 1.0 if config.half_life is None else 0.5 ** (STRETCH / config.half_life)
         for name, tensor in factors.kept().items():
             self.register_buffer(name, tensor)
@@ -55,6 +56,15 @@ class CollaborativeMemory(nn.Module):
         self.usual_HG: Tensor
         self.slope = nn.Parameter(torch.tensor(FIRST_SLOPE))
         self.project = nn.Linear(2 * len(self.intercept_F) + 2, dim)
+
+    def asked(
+        self, items_BN: Tensor, content_BNV: Tensor | None, fold_B: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """What :meth:`rows` gives, of items that are to be scored: in training some are taken for new ones."""
+        if not self.training or not self.unknown:
+            return self.rows(items_BN, content_BNV, fold_B)
+        hidden_BN = torch.rand(items_BN.shape, device=items_BN.device) < self.unknown
+        return self.rows(items_BN.masked_fill(hidden_BN, NOBODYS), content_BNV, fold_B)
 
     def rows(self, items_BN: Tensor, content_BNV: Tensor | None, fold_B: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Rows ``(B, N, F)`` of int64 hashes and content vectors, and training events ``(B, N)`` of the items; with

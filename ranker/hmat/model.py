@@ -242,7 +242,7 @@ class HMAT(nn.Module):
         x_BNTE, whole_BNE = self.items(tokens_BNT, items_BN)
         offset_BN: Tensor | float = 0.0
         if self.collaborative is not None and states_BMG is not None:
-            rows_BNF, count_BN = self.collaborative.rows(items_BN, self.items.content(tokens_BNT), fold_B)
+            rows_BNF, count_BN = self.collaborative.asked(items_BN, self.items.content(tokens_BNT), fold_B)
             places_BN = torch.arange(items_BN.shape[1], device=items_BN.device).expand_as(items_BN)
             after_BN = places_BN if seen_BN is None else seen_BN
             offset_BN, taste_BNE = self.collaborative.read(rows_BNF, count_BN, states_BMG, after_BN)

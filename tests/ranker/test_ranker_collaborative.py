@@ -120,6 +120,19 @@ def test_remembering_and_scoring_is_the_full_pass(seed: int, ties: bool) -> None
         torch.testing.assert_close(again[:, :10], full_BN[:, :10])  # an item's own feedback is not in its logit
 
 
+def test_training_takes_some_items_for_new_ones() -> None:
+    windows = taste_windows(200, seed=0)
+    factors = with_factors(windows)[2]
+    memory = CollaborativeMemory(factors, SMALL.model_copy(update={"unknown": 0.25}), 16)
+    batch = collate(windows, LAYOUT)
+    assert (memory.rows(batch.items, None)[1][batch.loss_mask] > 0).all()
+    asked_BNF, count_BN = memory.asked(batch.items, None, None)
+    new_BN = count_BN == 0
+    assert abs(new_BN[batch.loss_mask].float().mean() - 0.25) < 0.02
+    assert torch.equal(asked_BNF[new_BN], factors.intercept_F.expand_as(asked_BNF[new_BN]))
+    torch.testing.assert_close(memory.eval().asked(batch.items, None), memory.rows(batch.items, None))
+
+
 def test_the_artefact_keeps_the_factors(tmp_path: Path) -> None:
     windows = taste_windows(10, seed=0)
     config, decoded_CV, factors = with_factors(windows)

@@ -92,14 +92,15 @@ def code_use(rows: DataFrame, layout: Layout) -> dict[str, dict[str, Any]]:
     """
     codes = rows.select(F.posexplode(filled_codes(layout, absent=-1)).alias("slot", "code")).where("code >= 0")
     uses = codes.groupBy("slot", "code").agg(F.count("*").alias("n"))
+    n_log_n = (F.col("n") * F.log("n")).cast("decimal(28, 9)")  # whose sum is the same in every order
     levels = uses.groupBy("slot").agg(
-        F.sum("n").alias("items"), F.sum(F.col("n") * F.log("n")).alias("n_log_n"), F.max("n").alias("most")
+        F.sum("n").alias("items"), F.sum(n_log_n).alias("n_log_n"), F.max("n").alias("most")
     )
     names, found = layout.slot_names(), {}
     for row in sorted(levels.collect(), key=lambda row: row["slot"]):
         items = row["items"]
         usable = min(layout.codebook_size, items)
-        entropy = math.log(items) - row["n_log_n"] / items
+        entropy = math.log(items) - float(row["n_log_n"]) / items
         found[names[row["slot"]]] = {
             "items": items,
             "perplexity": math.exp(entropy) / usable,

@@ -56,6 +56,18 @@ def frame(spark: SparkSession, rows: list[Row]) -> DataFrame:
     return spark.createDataFrame(values, spark_schema(RELEASED_IDS)).repartition(3)
 
 
+def test_figures_are_the_same_to_the_bit_in_any_order(spark: SparkSession) -> None:
+    layout = Layout(1, 0, 0, 500)
+    choose = random.Random(0)
+    rows = [row | {"shared": [int(choose.paretovariate(0.4)) % 500]} for row in random_rows(4, 1000)]
+    found = {
+        code_use(frame(spark, rows).repartition(parts, "item_id"), layout)["shared_0"]["perplexity"] for parts in (1, 5)
+    }
+    choose.shuffle(rows)
+    found |= {code_use(frame(spark, rows).repartition(parts), layout)["shared_0"]["perplexity"] for parts in (2, 7, 11)}
+    assert len(found) == 1
+
+
 @pytest.mark.parametrize(("seed", "items"), [(0, 1), (1, 7), (2, 60), (3, 200)])
 def test_figures_are_those_of_plain_counting(spark: SparkSession, seed: int, items: int) -> None:
     rows = random_rows(seed, items)

@@ -3,7 +3,7 @@
 ``python -m benchmarks.taste FOLDER ENCODER`` trains and scores every variant; see :mod:`benchmarks.rating_log` for what
 the folder holds. Frozen figures are of blocks of 20 test events of a user. Settings were chosen with ``--validation``,
 on the last tenth of the training period of MovieLens-1M; for wines none were. Results gather in a file, so a benchmark
-that was cut off goes on. The boosted trees need the extra ``benchmarks``.
+that was cut off goes on. The boosted trees need the extra ``dev``.
 """
 
 from functools import partial

@@ -143,7 +143,6 @@ def test_no_row_holds_what_it_is_to_foretell(folder: Path, place: int) -> None:
 
 
 def test_trees_find_what_rates_and_texts_tell(folder: Path) -> None:
-    pytest.importorskip("lightgbm")
     log = load_log(folder)
     settings_ = TREES | {"rounds": 60, "min_data_in_leaf": 20}
     scores = boosted_trees(log, vectors(), settings_, 0)

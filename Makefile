@@ -6,13 +6,16 @@ DEMO ?= demo
 PROCESSES ?= 2
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint format clean
+.PHONY: demo test slow lint format clean
 
 demo: $(VENV)/installed
 	$(BIN)/hisam demo $(DEMO)
 
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(PROCESSES) --dist loadfile -m "not slow and not gpu"
+
+slow: $(VENV)/installed-dev
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(PROCESSES) --dist loadfile -m "slow and not gpu"
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .

@@ -26,6 +26,7 @@ def extract_night(spark: SparkSession, config: Config) -> Run:
     return run
 
 
+@pytest.mark.slow
 def test_what_was_written_twice_counts_once(spark: SparkSession, tmp_path: Path) -> None:
     config = config_of(tmp_path, gates={"max_collision_rate": 1, "min_perplexity": 0, "max_group": 1000})
     lake, encoders = writable(config.lake), encoder_fingerprints(config.encoders)

@@ -17,6 +17,7 @@ from schemas.tables import SEQUENCES
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray")]
 
 
+@pytest.mark.slow
 def test_two_rankers_are_measured_on_the_same_events(tmp_path: Path) -> None:
     config = scored_shop(tmp_path)
     ours, theirs = stored(config, tmp_path / "a"), stored(config, tmp_path / "b", arch="flat", seed=1)

@@ -193,6 +193,7 @@ def test_graded_feedback_is_standardised_by_that_of_training(tmp_path: Path) -> 
         trained(tmp_path, windows, feedback=True)
 
 
+@pytest.mark.slow
 def test_factors_of_items_are_those_of_the_training_windows(tmp_path: Path) -> None:
     windows = taste_windows(60, seed=1)
     settings = {"factors": 2, "content_components": 0, "met_components": 2}

@@ -71,6 +71,7 @@ def jpeg(path: Path, colour: str = "red") -> bytes:
     return path.read_bytes()
 
 
+@pytest.mark.slow
 def test_two_nights_of_a_generated_catalogue(spark: SparkSession, shop: Path, shop_config: Config) -> None:
     first = run(spark, shop_config)
     assert (first["rows_in"], first["new"], first["quarantined"]) == (120, 119, 1)

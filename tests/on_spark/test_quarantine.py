@@ -63,6 +63,7 @@ def test_items_stand_in_quarantine_as_long_as_their_encoder_fails_on_them(spark:
     assert quarantined(spark, config) == {}
 
 
+@pytest.mark.slow
 def test_what_an_encoder_failed_on_outlasts_nights_until_the_item_changes(spark: SparkSession, tmp_path: Path) -> None:
     rows: list[dict[str, object]] = [{"id": i, "title": f"lamp {i}", "image": "none.jpg"} for i in ("a", "b")]
     config = catalogue(tmp_path / "shop", rows)

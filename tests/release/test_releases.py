@@ -24,14 +24,13 @@ pytestmark = pytest.mark.spark
 SID = "s{}-{}.t{}.i{}"
 
 
-def on_every_store(*marks: pytest.MarkDecorator) -> pytest.MarkDecorator:
-    """A test of the shop on embedded Delta, and with ``marks`` on native Delta and on S3."""
-    native, s3 = [pytest.mark.native_delta, *marks], [pytest.mark.spark_on_s3, *marks]
-    stores = ["embedded", pytest.param("native", marks=native), pytest.param("s3", marks=s3)]
-    return pytest.mark.parametrize("any_shop", stores, indirect=True)
-
-
-@pytest.fixture
+@pytest.fixture(
+    params=[
+        "embedded",
+        pytest.param("native", marks=[pytest.mark.native_delta, pytest.mark.slow]),
+        pytest.param("s3", marks=[pytest.mark.spark_on_s3, pytest.mark.slow]),
+    ]
+)
 def any_shop(request: pytest.FixtureRequest, spark: SparkSession, tmp_path: Path) -> ReleasedShop:
     """One whose first release is made."""
     store = request.getfixturevalue("s3") if request.param == "s3" else None
@@ -54,7 +53,6 @@ def next_night(shop: ReleasedShop) -> dict[str, str]:
     return {item: sid for item, sid in sids({**CODES, **codes}).items() if item != "i0"}
 
 
-@on_every_store()
 def test_readers_see_one_row_an_item_sorted_and_changes_lead_to_it(any_shop: ReleasedShop) -> None:
     shop = any_shop
     assert shop.ids() == sids(CODES)
@@ -107,7 +105,6 @@ def killed(patch: pytest.MonkeyPatch, module: Any, name: str, job: Callable[[], 
     patch.setattr(module, name, function)
 
 
-@on_every_store(pytest.mark.slow)
 @pytest.mark.parametrize("at", ["staged", "changes committed", "rows committed"])
 def test_a_publish_that_is_killed_is_done_whole_by_the_next(
     any_shop: ReleasedShop, at: str, monkeypatch: pytest.MonkeyPatch
@@ -151,6 +148,7 @@ def test_what_was_rolled_back_from_is_held_until_its_rows_change(open_shop: Rele
     assert "new" in shop.ids()
 
 
+@pytest.mark.slow
 def test_two_rollbacks_hold_both_and_another_tokenizer_too(open_shop: ReleasedShop) -> None:
     shop = open_shop
     next_night(shop)
@@ -170,6 +168,7 @@ def test_two_rollbacks_hold_both_and_another_tokenizer_too(open_shop: ReleasedSh
     assert [release.version for release in standing_releases(shop.lake)] == [1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at", ["changes committed", "rows committed", "release committed"])
 def test_a_rollback_that_is_killed_goes_back_once(
     open_shop: ReleasedShop, at: str, monkeypatch: pytest.MonkeyPatch

@@ -20,7 +20,6 @@ from torch import Tensor, nn
 from benchmarks.boosted_trees import TREES, boosted_trees
 from benchmarks.item_rates import RIDGE, like_rates, rates_with_text
 from benchmarks.rating_log import (
-    BLOCK,
     Floats,
     RatingLog,
     batch_of,
@@ -39,6 +38,7 @@ from ranker.config import RankerConfig
 from ranker.factors import ItemFactors
 from ranker.frozen import frozen_logits
 from ranker.hmat.collaborative import CollaborativeMemory, expected
+from ranker.requests import as_requests
 from ranker.training import Training
 from ranker.training_events import TrainingEvents, factors_of
 from ranker.windows import FOLDS, bucket
@@ -60,6 +60,7 @@ HMAT: dict[str, Any] = {
     "decoded_dropout": 0.5,
     "feedback": True,
     "collaborative": TASTE,
+    "request_share": 0.5,
     "batch_items": 800,
     "learning_rate": 0.002,
     "epochs": 2,
@@ -73,6 +74,7 @@ NEURAL: dict[str, Any] = {
     "decoded_dropout": 0.5,
     "free_dropout": 0.1,
     "feedback": True,
+    "request_share": 0.5,
     "dropout": 0.2,
     "weight_decay": 0.1,
     "epochs": 4,
@@ -91,7 +93,6 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "HSTU": NEURAL | {"arch": "hstu"},
     "DIN": NEURAL | {"arch": "din"},
 }
-SHARE = 0.5  # of training windows, in which items know their history as it was when their block began
 OURS = "HMAT"
 COLUMNS = ("auc", "gauc", "gauc frozen", "gauc 1-10", "gauc 11-100", "gauc 101+", "auc new", "gauc new", "seconds")
 Names = Annotated[list[str] | None, typer.Option()]
@@ -231,7 +232,9 @@ def _trained(log: RatingLog, vectors_NV: Tensor, config: RankerConfig) -> tuple[
     while not training.finished:
         rng = np.random.default_rng([config.seed, len(training.progress.epochs), 0])
         batches = bucket(windows_Q3[:, 1] - windows_Q3[:, 0], config.batch_items, rng)
-        training.run_epoch(_by_request(batch_of(log, windows_Q3[some], test=False)[1], rng) for some in batches)
+        training.run_epoch(
+            as_requests(batch_of(log, windows_Q3[some], test=False)[1], config.request_share, rng) for some in batches
+        )
     model.eval()
 
     @torch.inference_mode()
@@ -243,17 +246,6 @@ def _trained(log: RatingLog, vectors_NV: Tensor, config: RankerConfig) -> tuple[
 
 def _standardise(model: nn.Module, events: TrainingEvents) -> None:
     model.feedback.standardise(float(events.graded_P.mean()), float(events.graded_P.std()))  # type: ignore[union-attr, operator]
-
-
-def _by_request(batch: Any, rng: np.random.Generator) -> Any:
-    """Of a share of the windows, what items see is what there was when their block began, as when candidates of a
-    request are scored; where blocks begin is drawn."""
-    windows, items = batch.items.shape
-    phase_B1 = rng.integers(0, BLOCK, (windows, 1))
-    begin_BN = np.maximum((np.arange(items) + phase_B1) // BLOCK * BLOCK - phase_B1, 0)
-    begin_BN = np.where(rng.random((windows, 1)) < SHARE, begin_BN, items)
-    batch.seen.copy_(torch.minimum(batch.seen, torch.from_numpy(begin_BN)))
-    return batch
 
 
 if __name__ == "__main__":

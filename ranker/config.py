@@ -88,6 +88,13 @@ class RankerConfig(BaseModel):
     )
     rope_base: float = Field(default=10_000.0, gt=1, description="longest wavelength of the rotary positions / 2π")
 
+    request_share: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="share of the training windows whose items see the history as it was when a request of 20 began, "
+        "as candidates do; on CUDA such windows take attention's quadratic form",
+    )
     epochs: int = Field(default=3, ge=1, le=1000, description="passes over the training windows")
     batch_items: int = Field(default=1600, ge=1, description="items of one step, padding included, over all workers")
     shuffle_windows: int = Field(default=8192, ge=1, description="windows a worker holds to shuffle and sort by length")

@@ -39,6 +39,7 @@ SETTINGS = {
     "warmup_steps": 5,
     "epochs": 3,
     "batch_items": 200,
+    "request_share": 0.5,
     "shuffle_windows": 64,
     "workers": 2,
     "item_id": {"dropout": 0.1},

@@ -1,11 +1,15 @@
 """Windows as batches; the generated windows that the ranker's other tests train on."""
 
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ranker.requests import REQUEST, as_requests
 from ranker.windows import (
     WindowError,
     bucket,
@@ -131,3 +135,17 @@ def test_rows_that_do_not_fit_are_named() -> None:
     check_windows(training, LAYOUT, TOKENIZER, 40)
     with pytest.raises(WindowError, match="do not go with 0 item_ids"):
         check_windows(training, LAYOUT, TOKENIZER, 40, impressions=True)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 2**16), st.booleans())
+def test_items_of_a_request_see_what_came_before_it(seed: int, simultaneous: bool) -> None:
+    batch = collate(taste_windows(6, seed), LAYOUT)
+    place_BN = torch.arange(batch.items.shape[1]).expand_as(batch.items)
+    batch = replace(batch, seen=place_BN // 3 * 3 if simultaneous else None)
+    before_BN = place_BN if batch.seen is None else batch.seen
+    assert torch.equal(as_requests(batch, 0.0, np.random.default_rng(seed)).seen, before_BN)
+    seen_BN = as_requests(batch, 1.0, np.random.default_rng(seed)).seen
+    assert (seen_BN <= before_BN).all()
+    assert (before_BN - seen_BN < REQUEST).all()
+    assert simultaneous or all(len(row.unique()) <= 2 + len(row) // REQUEST for row in seen_BN)

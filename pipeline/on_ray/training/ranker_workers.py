@@ -31,6 +31,7 @@ from ranker.artefact import TrainedRanker
 from ranker.config import RankerConfig
 from ranker.factors import ItemFactors
 from ranker.hmat.layers import FeedbackEmbedding
+from ranker.requests import as_requests
 from ranker.training import DivergedError, EpochFigures, Progress, Training, sum_over_workers
 from ranker.training_events import factors_of, training_events
 from ranker.vocabulary import item_counts, vocabulary
@@ -241,7 +242,11 @@ def _batches(job: _Job, rank: int, epoch: int) -> Iterator[WindowBatch]:
     config = job.config
     rng = np.random.default_rng([config.seed, epoch, rank])
     budget = max(1, config.batch_items // config.workers)
-    return shuffled_batches(_blocks("train", config), job.layout, budget, rng)
+    batches = shuffled_batches(_blocks("train", config), job.layout, budget, rng)
+    if not config.request_share:
+        return batches
+    drawn = np.random.default_rng([config.seed, epoch, rank, 1])  # its own, so that the batches are those without
+    return (as_requests(batch, config.request_share, drawn) for batch in batches)
 
 
 def _watched(job: _Job) -> Iterator[WindowBatch]:

@@ -2,7 +2,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 DEMO ?= demo
-# Each process of the tests has a Spark and a Ray of its own: about 6 GiB.
+# Each process of the tests has a Spark and a Ray of its own: about 6 GiB. Files come in the order of their names, the
+# longest first; ordered by the number of tests, which is the default, they would come last.
 PROCESSES ?= 2
 BIN := $(VENV)/bin
 
@@ -12,10 +13,10 @@ demo: $(VENV)/installed
 	$(BIN)/hisam demo $(DEMO)
 
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(PROCESSES) --dist loadfile -m "not slow and not gpu"
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(PROCESSES) --dist loadfile --no-loadscope-reorder -m "not slow and not gpu"
 
 slow: $(VENV)/installed-dev
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(PROCESSES) --dist loadfile -m "slow and not gpu"
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(PROCESSES) --dist loadfile --no-loadscope-reorder -m "slow and not gpu"
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .

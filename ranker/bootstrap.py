@@ -13,13 +13,14 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from schemas.mixing import GOLDEN, scattered
+
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 REPLICATES = 400
 PERCENTILES = (2.5, 97.5)
 CDF = np.cumsum(np.exp(-1) / np.cumprod([1, *range(1, 15)]))  # of Poisson(1)
-GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
 def weightings(users: Sequence[str], replicates: int = REPLICATES) -> Floats:
@@ -34,13 +35,6 @@ def user_numbers(users: Sequence[str]) -> NDArray[np.uint64]:
     """``(U,)``, a hash of each id."""
     digests = b"".join(hashlib.blake2b(user.encode(), digest_size=8).digest() for user in users)
     return np.frombuffer(digests, np.uint64)
-
-
-def scattered(numbers: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Each number's bits mixed (the end of SplitMix64): neighbours have nothing in common."""
-    numbers = (numbers ^ (numbers >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    numbers = (numbers ^ (numbers >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return numbers ^ (numbers >> np.uint64(31))
 
 
 def interval(draws_B: Floats) -> list[float] | None:

@@ -20,8 +20,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from ranker.bootstrap import REPLICATES, Floats, Ints, scattered, user_numbers, weightings
+from ranker.bootstrap import REPLICATES, Floats, Ints, user_numbers, weightings
 from ranker.tally import FIGURES, Tally, calibration, grouped_aucs, tally
+from schemas.mixing import scattered
 
 COUNTS = {"0": (0, 0), "1-10": (1, 10), "11-100": (11, 100), "101+": (101, 2**62)}
 MISSING = ("none", "text", "image")

@@ -12,13 +12,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from schemas.mixing import GOLDEN, scattered
 from tokenizer.base.embeddings import MODALITIES, TokenizerError
 from tokenizer.base.tokenizer import Tokenizer
 
 MOST_ITEMS = 50_000  # more would not move the sums
 SWEEPS = 10
 RIDGE = 0.1  # items; keeps codes that few items have small
-FIRST, SECOND = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)  # of splitmix64
 
 
 def sampled(codes_NS: NDArray[np.int16]) -> NDArray[np.int16]:
@@ -36,10 +36,7 @@ def sampled(codes_NS: NDArray[np.int16]) -> NDArray[np.int16]:
 def _hashed(codes_NS: NDArray[np.int16]) -> NDArray[np.uint64]:
     hash_N = np.zeros(len(codes_NS), np.uint64)
     for code_N in codes_NS.T:
-        hash_N = hash_N * np.uint64(0x9E3779B97F4A7C15) + code_N.astype(np.uint64) + np.uint64(1)
-        hash_N = (hash_N ^ (hash_N >> np.uint64(30))) * FIRST
-        hash_N = (hash_N ^ (hash_N >> np.uint64(27))) * SECOND
-        hash_N ^= hash_N >> np.uint64(31)
+        hash_N = scattered(hash_N * GOLDEN + code_N.astype(np.uint64) + np.uint64(1))
     return hash_N
 
 

@@ -4,9 +4,8 @@ Training is data-parallel (Ray Train, DistributedDataParallel; gloo on CPU). The
 in one fixed order, so a run is a function of configuration, data and number of workers, whoever dies on the way.
 """
 
-import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, cast
@@ -25,25 +24,19 @@ from pipeline.lake.storage import Lake
 from pipeline.on_ray.session import share_of_cores
 from pipeline.on_ray.training import runs as training_runs
 from pipeline.on_ray.training.code_vectors import Decoded
+from pipeline.on_ray.training.ranker_survey import ItemsLearned, learned_of_items, survey_of
 from pipeline.on_ray.training.runs import last_checkpoint, leave_checkpoint, state_of
 from ranker.architectures import build
 from ranker.artefact import TrainedRanker
 from ranker.config import RankerConfig
-from ranker.factors import ItemFactors
 from ranker.hmat.layers import FeedbackEmbedding
 from ranker.requests import as_requests
 from ranker.training import DivergedError, EpochFigures, Progress, Training, sum_over_workers
-from ranker.training_events import factors_of, training_events
-from ranker.vocabulary import item_counts, vocabulary
 from ranker.windows import (
     MODEL_COLUMNS,
     WindowBatch,
-    WindowError,
     check_windows,
     counted_between,
-    flat,
-    graded_feedback,
-    period,
     shuffled_batches,
     sorted_batches,
     without_loss,
@@ -56,21 +49,13 @@ TELL_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
-class _Items:
-    """What training windows say of items before any step: who has a vector, and the factors of all."""
-
-    hash_I: torch.Tensor | None
-    factors: ItemFactors | None
-
-
-@dataclass(frozen=True)
 class _Job:
     """What a worker is told."""
 
     config: RankerConfig
     layout: Layout
     decoded: Decoded | None
-    items: ray.ObjectRef  # to _Items, of every item that training meets: not for the driver
+    items: ray.ObjectRef  # to ItemsLearned
     feedback: tuple[float, float] | None  # mean and deviation of graded feedback
     windows: int
     figures: Queue
@@ -106,13 +91,14 @@ def train(
     Raises:
         WindowError: the rows do not fit.
         JobError: ``decoded`` is of another tokenizer, ``config.feedback`` is set and there is none, there is no window
-            to train on or to watch, the training diverged, Ray lacks the GPUs, or workers died again and again.
+            to train on or to watch, no item has ``config.item_id.min_events``, the training diverged, Ray lacks the
+            GPUs, or workers died again and again.
     """
     if decoded and decoded.tokenizer != tokenizer:
         raise JobError(f"the decoded vectors are of tokenizer {decoded.tokenizer}, the windows of {tokenizer}")
     dataset = dataset.select_columns(MODEL_COLUMNS)
     fits = partial(check_windows, layout=layout, tokenizer=tokenizer, max_items=config.max_items)
-    survey = _survey(dataset, fits)
+    survey = survey_of(dataset, fits)
     if config.feedback and survey.feedback is None:
         raise JobError("ranker.feedback is set, but the sequences have none: set interactions.feedback, run sequences")
     datasets = _periods(dataset, survey.first, survey.last, watch=config.patience is not None)
@@ -120,11 +106,7 @@ def train(
     for name, count in windows.items():
         if count == 0:
             raise JobError(f"there is no window to {name}: the sequences table has too few rows of the train split")
-    vectors_CV = decoded.vectors_CV if decoded else None
-    items, rows = ray.remote(num_returns=2)(_items).remote(datasets["train"], config, vectors_CV)
-    known = ray.get(rows)  # raises here what every worker would raise
-    if config.item_id is not None and known == 0:
-        raise JobError(f"ranker.item_id: no item has {config.item_id.min_events} training events: lower min_events")
+    items = learned_of_items(datasets["train"], config, decoded.vectors_CV if decoded else None)
     figures = Queue(actor_options={"num_cpus": 0})
     told = config, layout, decoded, items, survey.feedback, windows["train"], figures
     result = training_runs.run(
@@ -145,21 +127,6 @@ def train(
     return TrainedRanker(config, layout, tokenizer, weights), Progress.of(reached).epochs
 
 
-def _items(
-    dataset: ray.data.Dataset, config: RankerConfig, decoded_CV: torch.Tensor | None
-) -> tuple[_Items, int | None]:
-    """Of the training windows, and how many items have vectors if any may; in one process of the cluster, which holds
-    the counts of all items and, to fit factors, all events."""
-    hash_I, factors = None, None
-    if config.item_id is not None:
-        counts = dataset.map_batches(item_counts, batch_size=config.shuffle_windows, batch_format="pyarrow")
-        hash_I = vocabulary(counts.iter_batches(batch_size=None, batch_format="pyarrow"), config.item_id)
-    if config.collaborative is not None:
-        blocks = dataset.iter_batches(batch_size=config.shuffle_windows, batch_format="pyarrow")
-        factors = factors_of(training_events(blocks), config.collaborative, decoded_CV, config.seed)
-    return _Items(hash_I, factors), None if hash_I is None else len(hash_I)
-
-
 def _train_worker(told: dict[str, Any]) -> str | None:
     """One worker's part, from the first pass or the run's last checkpoint to the end; says why there is no ranker."""
     job: _Job = ray.get(told["job"])
@@ -168,7 +135,7 @@ def _train_worker(told: dict[str, Any]) -> str | None:
     if device.type == "cpu":
         torch.set_num_threads(share_of_cores(context.get_local_world_size()))
     decoded_CV = job.decoded.vectors_CV if job.decoded else None
-    items: _Items = ray.get(job.items)
+    items: ItemsLearned = ray.get(job.items)
     model = build(job.config, job.layout, decoded_CV, items.factors, items.hash_I)
     del items
     if job.config.feedback and job.feedback:
@@ -259,49 +226,6 @@ def _blocks(name: str, config: RankerConfig) -> Iterator[pa.Table]:
         batch_size=config.shuffle_windows, batch_format="pyarrow", prefetch_batches=1
     )
     return blocks
-
-
-@dataclass(frozen=True)
-class _Survey:
-    """Of what the loss masks count: first and last time, milliseconds; mean and deviation of graded feedback."""
-
-    first: int
-    last: int
-    feedback: tuple[float, float] | None
-
-
-def _survey(dataset: ray.data.Dataset, fits: Callable[[pa.Table], None]) -> _Survey:
-    """One pass over all windows, of which a few numbers a block come here.
-
-    Raises:
-        WindowError: rows do not fit. Raised in the workers of Ray Data, its text would drown in theirs.
-    """
-    blocks = dataset.map_batches(_surveyed, batch_format="pyarrow", fn_kwargs={"fits": fits}).take_all()
-    for fault in (block["fault"] for block in blocks if block["fault"] is not None):
-        raise WindowError(fault)
-    ends = [(block["first"], block["last"]) for block in blocks if block["first"] is not None]
-    events, total, squares = (sum(block[name] for block in blocks) for name in ("events", "sum", "squares"))
-    feedback = (total / events, math.sqrt(max(squares / events - (total / events) ** 2, 0.0))) if events else None
-    return _Survey(min((e[0] for e in ends), default=0), max((e[1] for e in ends), default=0), feedback)
-
-
-def _surveyed(windows: pa.Table, fits: Callable[[pa.Table], None]) -> pa.Table:
-    first, last, fault, graded = None, None, None, np.empty(0)
-    try:
-        fits(windows)
-        first, last = period(windows)
-        counted = graded_feedback(windows)[flat(windows["loss_mask"]).astype(bool)].astype(np.float64)
-        graded = counted[~np.isnan(counted)]
-    except WindowError as error:
-        fault = str(error)
-    whole = {"first": first, "last": last, "events": len(graded)}
-    sums = {"sum": float(graded.sum()), "squares": float((graded**2).sum())}
-    numbers = {name: pa.array([value], pa.int64()) for name, value in whole.items()}
-    return pa.table(
-        numbers
-        | {name: pa.array([value], pa.float64()) for name, value in sums.items()}
-        | {"fault": pa.array([fault], pa.string())}
-    )
 
 
 def _periods(dataset: ray.data.Dataset, first: int, last: int, *, watch: bool) -> dict[str, ray.data.Dataset]:

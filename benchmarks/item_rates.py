@@ -13,23 +13,23 @@ import numpy as np
 from torch import Tensor
 
 from benchmarks.rating_log import Floats, RatingLog
+from ranker.baselines.like_rate import ITEM_EVENTS, LEAST
 
 RIDGE: dict[str, Any] = {"strength": 3.0, "prior_events": 20.0}
-PRIOR_EVENTS = 10
 ITEM_FOLDS = 8
 
 
 def like_rates(log: RatingLog) -> Floats:
     """``(N,)``: ten events of the mean rate added to those of the item."""
     likes_N, mean = _likes(log)
-    return (likes_N + PRIOR_EVENTS * mean) / (log.count_N + PRIOR_EVENTS)
+    return (likes_N + ITEM_EVENTS * mean) / (log.count_N + ITEM_EVENTS)
 
 
 def rates_with_text(log: RatingLog, vectors_NV: Tensor, strength: float, prior_events: float) -> Floats:
     """``(N,)``: ``prior_events`` of the rate that the text tells added to those of the item."""
     likes_N, _ = _likes(log)
     told_N = told_by_text(log, vectors_NV, strength, prior_events, folds=1)
-    return ((likes_N + prior_events * told_N) / (log.count_N + prior_events)).clip(0.005, 0.995)
+    return ((likes_N + prior_events * told_N) / (log.count_N + prior_events)).clip(LEAST, 1 - LEAST)
 
 
 def told_by_text(

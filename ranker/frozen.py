@@ -6,6 +6,7 @@ Letters: B windows, N items.
 import torch
 from torch import Tensor, nn
 
+from ranker.hmat.layers import places
 from ranker.hmat.model import HMAT
 from ranker.windows import WindowBatch
 
@@ -20,7 +21,6 @@ def frozen_logits(model: nn.Module, batch: WindowBatch, known_BN: Tensor) -> Ten
     if isinstance(model, HMAT):
         return model.score(model.remember(*batch.inputs), batch.tokens, batch.items, known_BN)
     items = batch.tokens.shape[1]
-    seen_BN = batch.seen if batch.seen is not None else torch.arange(items, device=known_BN.device).expand_as(known_BN)
     twice = (torch.cat([x, x], 1) for x in (batch.tokens, batch.items, batch.labels, batch.feedback))
-    logits: Tensor = model(*twice, torch.cat([seen_BN, known_BN], 1))
+    logits: Tensor = model(*twice, torch.cat([places(batch.items, batch.seen), known_BN], 1))
     return logits[:, items:]

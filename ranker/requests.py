@@ -11,6 +11,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from ranker.hmat.layers import places
 from ranker.windows import WindowBatch
 
 REQUEST = 20  # items
@@ -23,5 +24,4 @@ def as_requests(batch: WindowBatch, share: float, rng: np.random.Generator) -> W
     phase_B1 = rng.integers(0, REQUEST, (windows, 1))
     begin_BN = np.maximum((np.arange(items) + phase_B1) // REQUEST * REQUEST - phase_B1, 0)
     begin_BN = np.where(rng.random((windows, 1)) < share, begin_BN, items)
-    seen_BN = torch.arange(items).expand(windows, -1) if batch.seen is None else batch.seen
-    return replace(batch, seen=torch.minimum(seen_BN, torch.from_numpy(begin_BN)))
+    return replace(batch, seen=torch.minimum(places(batch.items, batch.seen), torch.from_numpy(begin_BN)))

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ranker.baselines.whole_items import WholeItems, past_of, places
+from ranker.baselines.visibility import past_of
+from ranker.baselines.whole_items import WholeItems
 from ranker.config import RankerConfig
 from ranker.hmat.recompute import in_stretches
 from schemas.semantic_id import Layout
@@ -64,23 +65,14 @@ class DIN(WholeItems):
             nn.Linear(config.dim, 1),
         )
 
-    def forward(
-        self,
-        tokens_BNT: Tensor,
-        items_BN: Tensor,
-        labels_BN: Tensor,
-        graded_BN: Tensor | None = None,
-        seen_BN: Tensor | None = None,
-        fold_B: Tensor | None = None,
-    ) -> Tensor:
-        """Logits ``(B, N)``, arguments as of :meth:`ranker.hmat.model.HMAT.forward`."""
-        candidate_BNE, event_BNE = self.embed(tokens_BNT, items_BN, labels_BN, graded_BN)
-        past_BNN = past_of(places(items_BN, seen_BN))
+    def rank(self, candidate_BNE: Tensor, event_BNE: Tensor, seen_BN: Tensor) -> Tensor:
+        """See :meth:`ranker.baselines.whole_items.WholeItems.rank`."""
+        past_BNN = past_of(seen_BN)
 
         def users(start: int, stop: int) -> Tensor:
             weight_BCN = self.activation(candidate_BNE[:, start:stop], event_BNE)
             return weight_BCN.masked_fill(~past_BNN[:, start:stop], 0.0) @ event_BNE
 
-        user_BNE = in_stretches(users, items_BN.shape[1], self.config.recompute or STRETCH)
+        user_BNE = in_stretches(users, seen_BN.shape[1], self.config.recompute or STRETCH)
         logits_BN1: Tensor = self.head(torch.cat([candidate_BNE, user_BNE, candidate_BNE * user_BNE], -1))
         return logits_BN1[..., 0]

@@ -11,31 +11,23 @@ Letters: B windows, N items, T semantic tokens, S stream positions of an item (t
 L = N·S, Q positions that query (L, or N in the last layer), H heads, D head, E = H·D width.
 """
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ranker.baselines.whole_items import places
+from ranker.baselines.visibility import visible_positions
 from ranker.config import RankerConfig
 from ranker.hmat.items import EMBEDDING_STD, ItemEmbedding
-from ranker.hmat.layers import ClickHead, FeedbackEmbedding, FeedForward
-from ranker.hmat.recompute import in_stretches
+from ranker.hmat.layers import AttentionBlock, ClickHead, FeedbackEmbedding, places
+from ranker.hmat.recompute import computed, in_stretches
 from ranker.hmat.rotary import plain_rotation, rotate
 from schemas.semantic_id import Layout
 
 
-class FlatBlock(nn.Module):
-    """Causal self-attention and feed-forward, each normalised before and added to the residual stream."""
-
-    def __init__(self, config: RankerConfig) -> None:
-        super().__init__()
-        self.heads = config.heads
-        self.norm = nn.LayerNorm(config.dim)
-        self.query = nn.Linear(config.dim, config.dim, bias=False)
-        self.key_value = nn.Linear(config.dim, 2 * config.dim, bias=False)
-        self.out = nn.Linear(config.dim, config.dim, bias=False)
-        self.feed_forward = FeedForward(config.dim)
-        self.dropout = nn.Dropout(config.dropout)
+class FlatBlock(AttentionBlock):
+    """Causal self-attention and feed-forward."""
 
     def forward(
         self,
@@ -48,10 +40,8 @@ class FlatBlock(nn.Module):
         """``(B, Q, E)``: the stream, or its positions ``read_Q`` alone, updated. Where it is to be computed again, the
         feed-forward sub-layer is in stretches of ``recompute`` positions, attention always whole. A position sees what
         bool ``visible_BLL`` shows, else all before it."""
-        length = x_BLE.shape[1]
-        x_BQE = in_stretches(
-            lambda *_: self._attend(x_BLE, rotation_LF, read_Q, visible_BLL), length, recompute and length
-        )
+        attend = partial(self._attend, x_BLE, rotation_LF, read_Q, visible_BLL)
+        x_BQE = computed(attend, again=recompute is not None)
 
         def feed_forward(start: int, stop: int) -> Tensor:
             return x_BQE[:, start:stop] + self.dropout(self.feed_forward(x_BQE[:, start:stop]))
@@ -60,19 +50,16 @@ class FlatBlock(nn.Module):
 
     def _attend(self, x_BLE: Tensor, rotation_LF: Tensor, read_Q: Tensor | None, visible_BLL: Tensor | None) -> Tensor:
         normed_BLE = self.norm(x_BLE)
-        k_BLHD, v_BLHD = (self._heads(x) for x in self.key_value(normed_BLE).chunk(2, -1))
+        k_BLHD, v_BLHD = (self.by_head(x) for x in self.key_value(normed_BLE).chunk(2, -1))
         visible, rotation_QF = None if visible_BLL is None else visible_BLL[:, None], rotation_LF
         if read_Q is not None:
             causal_QL = torch.arange(x_BLE.shape[1], device=read_Q.device) <= read_Q[:, None]
             visible = causal_QL if visible is None else visible[:, :, read_Q]
             x_BLE, normed_BLE, rotation_QF = x_BLE[:, read_Q], normed_BLE[:, read_Q], rotation_LF[..., read_Q, :]
-        q_BQHD = rotate(self._heads(self.query(normed_BLE)), rotation_QF)
+        q_BQHD = rotate(self.by_head(self.query(normed_BLE)), rotation_QF)
         q_BHQD, k_BHLD, v_BHLD = (x.transpose(1, 2) for x in (q_BQHD, rotate(k_BLHD, rotation_LF), v_BLHD))
         read_BHQD = F.scaled_dot_product_attention(q_BHQD, k_BHLD, v_BHLD, attn_mask=visible, is_causal=visible is None)
         return x_BLE + self.dropout(self.out(read_BHQD.transpose(1, 2).flatten(2)))
-
-    def _heads(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.heads, -1))
 
 
 class FlatTransformer(nn.Module):
@@ -105,7 +92,7 @@ class FlatTransformer(nn.Module):
         rotation_NF = plain_rotation(items + 1, head, self.config.rope_base, x_BLE.device)
         place_BN = places(items_BN[:1], None) if seen_BN is None else seen_BN
         rotation_LF = rotation_NF[place_BN].repeat_interleave(slots, 1)
-        visible_BLL = None if seen_BN is None else _visible(seen_BN, slots)
+        visible_BLL = None if seen_BN is None else visible_positions(seen_BN, slots)
         recompute = self.config.recompute * slots if self.training and self.config.recompute else None
         *inner, last = self.blocks
         for block in inner:
@@ -122,12 +109,3 @@ class FlatTransformer(nn.Module):
         x_BNSE = self.norm(torch.cat([known_BNTE.sum(2, keepdim=True), known_BNTE], 2) + self.slot_SE)
         x_BNSE = torch.cat([x_BNSE[:, :, :1], x_BNSE[:, :, 1:] + feedback_BNE.unsqueeze(2)], 2)
         return x_BNSE.flatten(1, 2), x_BNSE.shape[2]
-
-
-def _visible(seen_BN: Tensor, slots: int) -> Tensor:
-    """Bool ``(B, L, L)``: a position sees the first ``seen`` items, and its own item up to itself."""
-    position_L = torch.arange(seen_BN.shape[1] * slots, device=seen_BN.device)
-    item_L = position_L // slots
-    earlier_BLL = item_L < seen_BN.repeat_interleave(slots, 1)[..., None]
-    own_LL = (item_L == item_L[:, None]) & (position_L <= position_L[:, None])
-    return earlier_BLL | own_LL

@@ -12,14 +12,17 @@ The paper's constant divisor of the sum is left to the norm. Its bias of times i
 Letters: B windows, N items, S = 2 positions of an item, L = N·S, H heads, D head, E = H·D width.
 """
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ranker.baselines.whole_items import WholeItems, past_of, places
+from ranker.baselines.visibility import visible_positions
+from ranker.baselines.whole_items import WholeItems
 from ranker.config import RankerConfig
 from ranker.hmat.layers import ClickHead
-from ranker.hmat.recompute import in_stretches
+from ranker.hmat.recompute import computed
 from schemas.semantic_id import Layout
 
 POSITIONS = 2  # of an item: as a candidate, and as an event
@@ -63,34 +66,12 @@ class HSTU(WholeItems):
         self.blocks = nn.ModuleList(HSTUBlock(config) for _ in range(config.layers))
         self.head = ClickHead(config.dim)
 
-    def forward(
-        self,
-        tokens_BNT: Tensor,
-        items_BN: Tensor,
-        labels_BN: Tensor,
-        graded_BN: Tensor | None = None,
-        seen_BN: Tensor | None = None,
-        fold_B: Tensor | None = None,
-    ) -> Tensor:
-        """Logits ``(B, N)``, arguments as of :meth:`ranker.hmat.model.HMAT.forward`."""
-        x_BLE = torch.stack(self.embed(tokens_BNT, items_BN, labels_BN, graded_BN), 2).flatten(1, 2)
-        seen_BN = places(items_BN, seen_BN)
+    def rank(self, candidate_BNE: Tensor, event_BNE: Tensor, seen_BN: Tensor) -> Tensor:
+        """See :meth:`ranker.baselines.whole_items.WholeItems.rank`."""
+        x_BLE = torch.stack([candidate_BNE, event_BNE], 2).flatten(1, 2)
         distance_BNN = (seen_BN[:, :, None] - seen_BN[:, None, :]).clamp(min=0)  # what lies ahead is not seen
-        visible_BLL = _visible(seen_BN)
-        length = x_BLE.shape[1]
+        visible_BLL = visible_positions(seen_BN, POSITIONS)
         for block in self.blocks:
-
-            def whole(*_: int, block: nn.Module = block, x_BLE: Tensor = x_BLE) -> Tensor:
-                updated_BLE: Tensor = block(x_BLE, distance_BNN, visible_BLL)
-                return updated_BLE
-
-            x_BLE = in_stretches(whole, length, length if self.training and self.config.recompute else None)
-        return self.head(x_BLE[:, ::POSITIONS])[..., 0]
-
-
-def _visible(seen_BN: Tensor) -> Tensor:
-    """Bool ``(B, L, L)``: a position sees both positions of the items before it, and its own item up to itself."""
-    past_BLL = past_of(seen_BN).repeat_interleave(POSITIONS, 1).repeat_interleave(POSITIONS, 2)
-    position_L = torch.arange(past_BLL.shape[1], device=seen_BN.device)
-    own_LL = (position_L // POSITIONS == position_L[:, None] // POSITIONS) & (position_L <= position_L[:, None])
-    return past_BLL | own_LL
+            x_BLE = computed(partial(block, x_BLE, distance_BNN, visible_BLL), again=self.again)
+        logits_BN1: Tensor = self.head(x_BLE[:, ::POSITIONS])
+        return logits_BN1[..., 0]

@@ -8,41 +8,32 @@ in one more block, since the last of several events of one time knows nothing of
 Letters: B windows, N items, M = N + 1 places of the history (its start is the first), H heads, D head, E = H·D width.
 """
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ranker.baselines.whole_items import WholeItems, past_of, places
+from ranker.baselines.visibility import past_of
+from ranker.baselines.whole_items import WholeItems
 from ranker.config import RankerConfig
 from ranker.hmat.items import EMBEDDING_STD
-from ranker.hmat.layers import ClickHead, FeedForward
-from ranker.hmat.recompute import in_stretches
+from ranker.hmat.layers import AttentionBlock, ClickHead
+from ranker.hmat.recompute import computed
 from schemas.semantic_id import Layout
 
 
-class SASRecBlock(nn.Module):
-    """Attention and feed-forward, each normalised before and added to what asks."""
-
-    def __init__(self, config: RankerConfig) -> None:
-        super().__init__()
-        self.heads = config.heads
-        self.norm = nn.LayerNorm(config.dim)
-        self.query = nn.Linear(config.dim, config.dim, bias=False)
-        self.key_value = nn.Linear(config.dim, 2 * config.dim, bias=False)
-        self.out = nn.Linear(config.dim, config.dim, bias=False)
-        self.feed_forward = FeedForward(config.dim)
-        self.dropout = nn.Dropout(config.dropout)
+class SASRecBlock(AttentionBlock):
+    """Attention and feed-forward, each added to what asks."""
 
     def forward(self, asking_BNE: Tensor, states_BME: Tensor, visible_BNM: Tensor) -> Tensor:
         """``(B, N, E)``: ``asking_BNE`` after it has read the states that it sees."""
-        q_BHND = self._heads(self.query(self.norm(asking_BNE)))
-        k_BHMD, v_BHMD = (self._heads(x) for x in self.key_value(self.norm(states_BME)).chunk(2, -1))
+        q_BNHD = self.by_head(self.query(self.norm(asking_BNE)))
+        k_BMHD, v_BMHD = (self.by_head(x) for x in self.key_value(self.norm(states_BME)).chunk(2, -1))
+        q_BHND, k_BHMD, v_BHMD = (x.transpose(1, 2) for x in (q_BNHD, k_BMHD, v_BMHD))
         read_BHND = F.scaled_dot_product_attention(q_BHND, k_BHMD, v_BHMD, attn_mask=visible_BNM[:, None])
         x_BNE = asking_BNE + self.dropout(self.out(read_BHND.transpose(1, 2).flatten(2)))
         return x_BNE + self.dropout(self.feed_forward(x_BNE))
-
-    def _heads(self, x_BNE: Tensor) -> Tensor:
-        return x_BNE.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
 
 class SASRec(WholeItems):
@@ -57,18 +48,8 @@ class SASRec(WholeItems):
         self.read = SASRecBlock(config)
         self.head = ClickHead(config.dim)
 
-    def forward(
-        self,
-        tokens_BNT: Tensor,
-        items_BN: Tensor,
-        labels_BN: Tensor,
-        graded_BN: Tensor | None = None,
-        seen_BN: Tensor | None = None,
-        fold_B: Tensor | None = None,
-    ) -> Tensor:
-        """Logits ``(B, N)``, arguments as of :meth:`ranker.hmat.model.HMAT.forward`."""
-        candidate_BNE, event_BNE = self.embed(tokens_BNT, items_BN, labels_BN, graded_BN)
-        seen_BN = places(items_BN, seen_BN)
+    def rank(self, candidate_BNE: Tensor, event_BNE: Tensor, seen_BN: Tensor) -> Tensor:
+        """See :meth:`ranker.baselines.whole_items.WholeItems.rank`."""
         place_BNE = self.place(seen_BN)
         start_B1E = self.start_E.expand(len(event_BNE), 1, -1)
         x_BME = torch.cat([start_B1E, event_BNE + place_BNE], 1)
@@ -76,11 +57,7 @@ class SASRec(WholeItems):
         own_MM = torch.eye(x_BME.shape[1], dtype=torch.bool, device=x_BME.device)
         history_BMM = F.pad(visible_BNM, (0, 0, 1, 0)) | own_MM
         for block in self.blocks:
-            x_BME = self._whole(block, x_BME, x_BME, history_BMM)
-        return self.head(self._whole(self.read, candidate_BNE + place_BNE, x_BME, visible_BNM))[..., 0]
-
-    def _whole(self, block: nn.Module, asking_BNE: Tensor, states_BME: Tensor, visible_BNM: Tensor) -> Tensor:
-        """A block, if training is to keep nothing of it, to be computed again."""
-        length = asking_BNE.shape[1]
-        recompute = length if self.training and self.config.recompute else None
-        return in_stretches(lambda *_: block(asking_BNE, states_BME, visible_BNM), length, recompute)
+            x_BME = computed(partial(block, x_BME, x_BME, history_BMM), again=self.again)
+        read = partial(self.read, candidate_BNE + place_BNE, x_BME, visible_BNM)
+        logits_BN1: Tensor = self.head(computed(read, again=self.again))
+        return logits_BN1[..., 0]

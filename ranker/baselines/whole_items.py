@@ -8,12 +8,13 @@ from torch import Tensor, nn
 
 from ranker.config import RankerConfig
 from ranker.hmat.items import EMBEDDING_STD, ItemEmbedding
-from ranker.hmat.layers import FeedbackEmbedding
+from ranker.hmat.layers import FeedbackEmbedding, places
 from schemas.semantic_id import Layout
 
 
 class WholeItems(nn.Module):
-    """A ranker's first part: all that is known of an item summed up and normalised, with its feedback and without."""
+    """Click logits of a batch of windows, by what :meth:`rank` makes of items that are each one vector: all that is
+    known of an item summed up and normalised, with its feedback and without."""
 
     def __init__(self, config: RankerConfig, layout: Layout, decoded_CV: Tensor | None = None) -> None:
         super().__init__()
@@ -31,12 +32,24 @@ class WholeItems(nn.Module):
         candidate_BNE = self.item_norm(self.item_E + x_BNTE.sum(2) + whole_BNE)
         return candidate_BNE, candidate_BNE + self.feedback(labels_BN, graded_BN)
 
+    def forward(
+        self,
+        tokens_BNT: Tensor,
+        items_BN: Tensor,
+        labels_BN: Tensor,
+        graded_BN: Tensor | None = None,
+        seen_BN: Tensor | None = None,
+        fold_B: Tensor | None = None,
+    ) -> Tensor:
+        """Logits ``(B, N)``, arguments as of :meth:`ranker.hmat.model.HMAT.forward`."""
+        candidate_BNE, event_BNE = self.embed(tokens_BNT, items_BN, labels_BN, graded_BN)
+        return self.rank(candidate_BNE, event_BNE, places(items_BN, seen_BN))
 
-def places(items_BN: Tensor, seen_BN: Tensor | None) -> Tensor:
-    """Int64 ``(B, N)``: after how many items each stands; without ``seen_BN`` after all that come before it."""
-    return torch.arange(items_BN.shape[1], device=items_BN.device).expand_as(items_BN) if seen_BN is None else seen_BN
+    def rank(self, candidate_BNE: Tensor, event_BNE: Tensor, seen_BN: Tensor) -> Tensor:
+        """Logits ``(B, N)`` of the candidates, each by no more than the first ``seen_BN`` events."""
+        raise NotImplementedError
 
-
-def past_of(seen_BN: Tensor) -> Tensor:
-    """Bool ``(B, N, N)``: item i sees item j if that is one of the first ``seen_BN[:, i]``."""
-    return torch.arange(seen_BN.shape[1], device=seen_BN.device) < seen_BN[..., None]
+    @property
+    def again(self) -> bool:
+        """Whether training is to keep nothing of a layer, but compute it again backwards."""
+        return self.training and self.config.recompute is not None

@@ -1,13 +1,20 @@
-"""What the HMAT and the baselines share: feedback, the feed-forward sub-layer, the click head.
+"""What the HMAT and the baselines share: places of items, feedback, parts of blocks, the click head.
 
-Letters: B windows, N items, E width.
+Letters: B windows, N items, H heads, D head, E = H·D width.
 """
 
 import torch
 from torch import Tensor, nn
 
+from ranker.config import RankerConfig
+
 FEEDBACK_STD = 1.0
 LARGEST = 4.0  # standard deviations of graded feedback; what lies beyond counts as this
+
+
+def places(items_BN: Tensor, seen_BN: Tensor | None) -> Tensor:
+    """Int64 ``(B, N)``: after how many items each stands; without ``seen_BN`` after all that come before it."""
+    return torch.arange(items_BN.shape[1], device=items_BN.device).expand_as(items_BN) if seen_BN is None else seen_BN
 
 
 class FeedbackEmbedding(nn.Embedding):
@@ -48,6 +55,24 @@ class FeedForward(nn.Sequential):
 
     def __init__(self, dim: int) -> None:
         super().__init__(nn.LayerNorm(dim), nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim))
+
+
+class AttentionBlock(nn.Module):
+    """The parts of attention and feed-forward, each normalised before and added to the residual stream."""
+
+    def __init__(self, config: RankerConfig) -> None:
+        super().__init__()
+        self.heads = config.heads
+        self.norm = nn.LayerNorm(config.dim)
+        self.query = nn.Linear(config.dim, config.dim, bias=False)
+        self.key_value = nn.Linear(config.dim, 2 * config.dim, bias=False)
+        self.out = nn.Linear(config.dim, config.dim, bias=False)
+        self.feed_forward = FeedForward(config.dim)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def by_head(self, x: Tensor) -> Tensor:
+        """``(…, E)`` → ``(…, H, D)``."""
+        return x.unflatten(-1, (self.heads, -1))
 
 
 class ClickHead(nn.Sequential):

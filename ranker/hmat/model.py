@@ -21,7 +21,7 @@ from ranker.hmat.attention import dense_attention, with_null
 from ranker.hmat.collaborative import CollaborativeMemory
 from ranker.hmat.flash import memory_anchor_attention
 from ranker.hmat.items import EMBEDDING_STD, ItemEmbedding
-from ranker.hmat.layers import ClickHead, FeedbackEmbedding, FeedForward
+from ranker.hmat.layers import ClickHead, FeedbackEmbedding, FeedForward, places
 from ranker.hmat.recompute import in_stretches
 from ranker.hmat.rotary import hierarchical_rotation, rotate
 from schemas.semantic_id import Layout
@@ -243,8 +243,7 @@ class HMAT(nn.Module):
         offset_BN: Tensor | float = 0.0
         if self.collaborative is not None and states_BMG is not None:
             rows_BNF, count_BN = self.collaborative.asked(items_BN, self.items.content(tokens_BNT), fold_B)
-            places_BN = torch.arange(items_BN.shape[1], device=items_BN.device).expand_as(items_BN)
-            after_BN = places_BN if seen_BN is None else seen_BN
+            after_BN = places(items_BN, seen_BN)
             offset_BN, taste_BNE = self.collaborative.read(rows_BNF, count_BN, states_BMG, after_BN)
             whole_BNE = whole_BNE + taste_BNE
         anchor_BN1E = (self.anchor_E + x_BNTE.sum(2) + whole_BNE).unsqueeze(2)

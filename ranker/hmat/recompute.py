@@ -11,6 +11,12 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 
+def computed(compute: Callable[[], Tensor], *, again: bool) -> Tensor:
+    """What ``compute`` gives, of which nothing is kept if it is to be computed ``again`` in the backward pass."""
+    found: Tensor = checkpoint(compute, use_reentrant=False) if again else compute()
+    return found
+
+
 def in_stretches(compute: Callable[[int, int], Tensor], length: int, step: int | None) -> Tensor:
     """``(B, length, …)`` of what ``compute(start, stop)`` gives, ``step`` positions at once; without a step all at
     once, and kept."""

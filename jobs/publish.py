@@ -19,11 +19,10 @@ def run_publish(
     from pipeline.on_spark.publish import publish
     from pipeline.on_spark.session import spark_session
 
-    with (
-        Run("publish", config, run_id=run_id, tokenizer=tokenizer, force=force) as run,
-        spark_session(config.spark, "hisam publish") as spark,
-    ):
-        moved = publish(spark, run, tokenizer or newest(run.lake, "tokenizers"), force=force)
+    with Run("publish", config, run_id=run_id, tokenizer=tokenizer, force=force) as run:
+        chosen = tokenizer or newest(run.lake, "tokenizers")  # said before Spark starts, if there is none
+        with spark_session(config.spark, "hisam publish") as spark:
+            moved = publish(spark, run, chosen, force=force)
     tell(run)
     if moved:
         typer.echo(f"  released tokenizer {run.metrics['tokenizer']} as release {run.metrics['release']}")

@@ -16,7 +16,7 @@ def test_commands_end_with_the_right_exit_status(tmp_path: Path, shop: Path) -> 
         ("jobs.publish", ["-c", config], 1, "run train-tokenizer first\n"),
         ("jobs.publish", ["-c", config, "--set", "gates.nope=1"], 2, "gates.nope: unknown key"),
         ("jobs.train_ranker", ["-c", config, "--arch", "deep"], 2, "'deep' is not one of"),
-        ("jobs.status", ["-c", config], 0, ""),
+        ("jobs.vacuum", ["-c", config], 0, ""),
     ):
         done = hisam(module, *arguments)
         assert done.returncode == code, done.stderr

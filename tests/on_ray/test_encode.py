@@ -139,6 +139,7 @@ def test_an_encoder_that_fails_on_anything_stops_the_job_and_records_nothing(mon
         encoder(batch("a", "b"))
 
 
+@pytest.mark.slow
 def test_a_plan_is_done_elsewhere_once_and_refused_when_it_is_old(spark: SparkSession, tmp_path: Path) -> None:
     config = config_of(tmp_path, encoders={"commit_rows": 100})
     lake = writable(config.lake)

@@ -230,6 +230,7 @@ def test_tallies_of_many_blocks_are_those_of_one_table(tmp_path: Path, monkeypat
     assert set(figures["references"]) >= {"like rate", "like rate + user"}
 
 
+@pytest.mark.slow
 def test_two_workers_train_and_score(tmp_path: Path) -> None:
     windows = taste_windows(301, seed=1)
     ranker, history = trained(tmp_path, windows)

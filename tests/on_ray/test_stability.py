@@ -98,7 +98,7 @@ def test_order_and_files_change_nothing(spark: SparkSession, at_once: Ids, tmp_p
 @pytest.mark.spark
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray")
-@pytest.mark.parametrize("nights", [3, pytest.param(30, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("nights", [2, pytest.param(30, marks=pytest.mark.slow)])
 def test_nights_add_up_to_one_full_run(spark: SparkSession, at_once: Ids, tmp_path: Path, nights: int) -> None:
     config, tokenizer = shop(tmp_path)
     seen: set[str] = set()

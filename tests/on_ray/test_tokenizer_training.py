@@ -146,6 +146,7 @@ def test_two_workers_end_with_one_tokenizer(undisturbed: tuple[str, Path]) -> No
     assert trained.metrics["held_out"]["reconstruction"]["text"] > 0.4
 
 
+@pytest.mark.slow
 def test_a_dead_worker_changes_nothing_nor_do_files(
     undisturbed: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -29,11 +29,19 @@ NOW = datetime(2026, 2, 3, 4, 5, 6, 789_000, tzinfo=UTC)
 LONG = "\u00e9" * 63 + "\U0001f600" * 100
 
 
+FORMS = [
+    "embedded",
+    pytest.param("native", marks=pytest.mark.native_delta),
+    pytest.param("s3", marks=pytest.mark.spark_on_s3),
+]
+in_every_form = pytest.mark.parametrize("form", FORMS, indirect=True)  # in the default suite, where others are slow
+
+
 @pytest.fixture(
     params=[
         "embedded",
-        pytest.param("native", marks=pytest.mark.native_delta),
-        pytest.param("s3", marks=pytest.mark.spark_on_s3),
+        pytest.param("native", marks=[pytest.mark.native_delta, pytest.mark.slow]),
+        pytest.param("s3", marks=[pytest.mark.spark_on_s3, pytest.mark.slow]),
     ]
 )
 def form(request: pytest.FixtureRequest) -> str:
@@ -86,6 +94,7 @@ def files_of(lake: Lake, table: Table) -> set[str]:
     return {info.path for info in found if info.type == fs.FileType.File}
 
 
+@in_every_form
 def test_rows_come_back_with_the_declared_types(spark: SparkSession, lake: Lake, tables: SparkDelta) -> None:
     tables.append(ITEMS, items(spark, "a", LONG))
     tables.append(ITEMS, items(spark, "c", image=None))
@@ -143,6 +152,7 @@ def test_nothing_to_append_makes_no_commit(spark: SparkSession, lake: Lake, tabl
     assert lake.rows(ITEMS) == 1
 
 
+@in_every_form
 def test_overwriting_one_partition_leaves_the_others(spark: SparkSession, lake: Lake, tables: SparkDelta) -> None:
     tables.append(SEQUENCES, windows(spark, "0012", "train", "u1", "u2"))  # a name that looks like a number
     tables.append(SEQUENCES, windows(spark, "0034", "train", "u1"))
@@ -182,6 +192,7 @@ def test_an_older_version_stays_readable(spark: SparkSession, lake: Lake, tables
     assert lake.whole(ITEMS, version - 1)
 
 
+@in_every_form
 def test_staged_rows_are_seen_by_their_writer_alone(spark: SparkSession, lake: Lake, tables: SparkDelta) -> None:
     tables.append(ITEMS, items(spark, "a"))
     staged = tables.stage(ITEMS, items(spark, "b", "c"))
@@ -246,6 +257,7 @@ def test_keys_are_deleted_from_the_files_that_hold_them(spark: SparkSession, lak
     assert set(lake.files(ITEMS)) >= kept
 
 
+@in_every_form
 def test_keys_are_deleted_in_every_partition(spark: SparkSession, lake: Lake, tables: SparkDelta) -> None:
     for encoder in ("one", "two"):
         rows = [(encoder, sha, [0.5], None) for sha in ("x", "y")]
@@ -258,6 +270,7 @@ def test_keys_are_deleted_in_every_partition(spark: SparkSession, lake: Lake, ta
     assert read_back(lake, VECTORS).num_rows == 0
 
 
+@in_every_form
 def test_an_overtaken_run_writes_nothing(spark: SparkSession, lake: Lake, tables: SparkDelta) -> None:
     tables.append(ITEMS, items(spark, "a"))
     tables.append(ITEMS, items(spark, "b"))

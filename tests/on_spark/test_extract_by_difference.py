@@ -121,6 +121,7 @@ def test_another_size_prepares_every_picture_anew(spark: SparkSession, tmp_path:
     assert (run(spark, smaller)["skipped"], seen()) == (3, [])
 
 
+@pytest.mark.slow
 def test_by_bytes_every_picture_is_compared(spark: SparkSession, tmp_path: Path, seen: Seen) -> None:
     folder = tmp_path / "bytes"
     config = lamps(folder, image={"column": "image", "root": ".", "changed": "bytes"})
@@ -341,6 +342,7 @@ def test_what_a_night_that_failed_could_not_say_the_next_one_says(
     assert (run(spark, config)["skipped"], seen()) == (3, [])
 
 
+@pytest.mark.slow
 def test_one_changed_row_is_the_work_of_one_task(spark: SparkSession, tmp_path: Path, seen: Seen) -> None:
     rows: list[Row] = [{"id": str(i), "title": f"lamp {i}", "image": None} for i in range(300)]
     run(spark, catalogue(tmp_path / "tasks", rows))

@@ -111,6 +111,7 @@ def refused(spark: SparkSession, config: Config, kind: type[JobError], why: str)
     assert (Lake(config.lake).version(ITEMS), len(current(config))) == before
 
 
+@pytest.mark.slow
 def test_nights_whose_files_change_their_form(spark: SparkSession, tmp_path: Path) -> None:
     folder = tmp_path / "nights"
     config = catalogue(folder, [], source={"path": "items", "format": "parquet"}, image=None)

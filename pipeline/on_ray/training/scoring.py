@@ -74,18 +74,18 @@ def predict(
 
 
 def fit_references(training: ray.data.Dataset) -> dict[str, Reference]:
-    """Every rule of :data:`ranker.baselines.references.REFERENCES`, fitted on training windows, in one process of the
-    cluster each, which streams them."""
-    fit = ray.remote(num_cpus=0)(_fit)  # the cores are for what it reads with
-    fitted = {name: fit.remote(training, name) for name in REFERENCES}
-    return dict(zip(fitted, ray.get(list(fitted.values())), strict=True))
+    """Every rule of :data:`ranker.baselines.references.REFERENCES`, fitted on training windows in one process of the
+    cluster, which streams them."""
+    fit = ray.remote(num_cpus=0)(_fitted)  # the cores are for what it reads with
+    fitted: dict[str, Reference] = ray.get(fit.remote(training))
+    return fitted
 
 
-def _fit(training: ray.data.Dataset, name: str) -> Reference:
+def _fitted(training: ray.data.Dataset) -> dict[str, Reference]:
     def windows() -> Iterator[pa.Table]:
         yield from training.iter_batches(batch_size=SCORED_WINDOWS, batch_format="pyarrow")
 
-    return REFERENCES[name](windows)
+    return {name: fit(windows) for name, fit in REFERENCES.items()}
 
 
 def tallied(scored: ray.data.Dataset, windows: int, references: Mapping[str, Reference]) -> Tallies:

@@ -42,7 +42,8 @@ class Memory:
 
     def to(self, device: torch.device) -> "Memory":
         """The memories on ``device``."""
-        return Memory([(keys.to(device), values.to(device)) for keys, values in self.layers])
+        states = None if self.states is None else self.states.to(device)
+        return Memory([(keys.to(device), values.to(device)) for keys, values in self.layers], states)
 
     @property
     def nbytes(self) -> int:
@@ -241,7 +242,9 @@ class HMAT(nn.Module):
         """Slots of every item, ``(B, N, S, E)``, the anchor last, and offsets of their logits ``(B, N)``."""
         x_BNTE, whole_BNE = self.items(tokens_BNT, items_BN)
         offset_BN: Tensor | float = 0.0
-        if self.collaborative is not None and states_BMG is not None:
+        if self.collaborative is not None:
+            if states_BMG is None:
+                raise ValueError("the memory holds no users' vectors, which this ranker's memory of taste needs")
             rows_BNF, count_BN = self.collaborative.asked(items_BN, self.items.content(tokens_BNT), fold_B)
             after_BN = places(items_BN, seen_BN)
             offset_BN, taste_BNE = self.collaborative.read(rows_BNF, count_BN, states_BMG, after_BN)

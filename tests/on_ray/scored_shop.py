@@ -16,6 +16,7 @@ from pipeline.lake.storage import Lake
 from ranker.architectures import build
 from ranker.artefact import TrainedRanker
 from ranker.config import RankerConfig
+from ranker.training_events import factors_of, training_events
 from schemas.semantic_id import item_hash
 from schemas.tables import RELEASED_IDS, RELEASES, SEQUENCES
 
@@ -52,7 +53,12 @@ def stored(config: Config, folder: Path, **settings: object) -> str:
     """A ranker of random weights in the lake, and in ``folder/ranker``; its fingerprint."""
     ranker = RankerConfig.model_validate(SETTINGS | settings)
     hash_I = torch.tensor(sorted(map(item_hash, ITEMS[:-3]))) if ranker.item_id else None  # some are new
-    model = build(ranker, LAYOUT, hash_I=hash_I)
+    decoded_CV, factors = None, None
+    if ranker.collaborative is not None:
+        rows = LAYOUT.slots * (LAYOUT.codebook_size + 1)
+        decoded_CV = torch.randn(rows, 4, generator=torch.Generator().manual_seed(0))
+        factors = factors_of(training_events([taste_windows(30, seed=1)]), ranker.collaborative, decoded_CV)
+    model = build(ranker, LAYOUT, decoded_CV, factors, hash_I)
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     trained = TrainedRanker(ranker, LAYOUT, TOKENIZER, model.state_dict())

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -32,12 +33,17 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
     return scored_shop(tmp_path_factory.mktemp("shop"))
 
 
-@pytest.mark.parametrize("memories", [pytest.param(False, marks=pytest.mark.slow), True])
+TASTE = {"collaborative": {"factors": 3, "content_components": 2, "met_components": 2}, "decoded": ["text"]}
+
+
+@pytest.mark.parametrize(
+    ("memories", "settings"), [pytest.param(False, {}, marks=pytest.mark.slow), (True, TASTE)], ids=["plain", "taste"]
+)
 def test_the_best_of_every_user_are_those_of_the_model(
-    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, memories: bool
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, memories: bool, settings: dict[str, Any]
 ) -> None:
     monkeypatch.setattr(job, "PAIRS", 100)  # several stretches of candidates
-    ranker, to = stored(config, tmp_path), tmp_path / "to"
+    ranker, to = stored(config, tmp_path, **settings), tmp_path / "to"
     users = [*(f"u{n}" for n in range(28)), "u3", "stranger"]
     with Run("score", config, writes=False) as run:
         score(run, ranker, users, [*ITEMS[::-1], "gone", "i1"], to, 5, memories)
@@ -69,7 +75,8 @@ def test_the_best_of_every_user_are_those_of_the_model(
         items = kept["items"].to_pylist()
         layers, both, heads, _, head = described["shape"]
         for blob, n in zip(kept["memory"].to_pylist(), items, strict=True):
-            assert np.frombuffer(blob, described["dtype"]).size == layers * both * heads * (n + 1) * head
+            taste = model.collaborative.precision_F.numel() - 1
+            assert np.frombuffer(blob, described["dtype"]).size == layers * both * heads * (n + 1) * head + taste
         memory, place = unpack(kept["memory"].to_pylist(), items, model.config)
         with torch.inference_mode():
             shape = len(items), len(ITEMS)

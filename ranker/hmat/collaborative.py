@@ -15,8 +15,11 @@ errors, e = C⁻¹ (r − X P c), and with the columns w of P Xᵀ C⁻ᵀ
 
     A_n⁻¹ c_n = P c + Σ_{j<n} w_j e_j,   A_n⁻¹ = P − Σ_{j<n} w_j w_jᵀ
 
+A regression over all that came before is slow to see a mood. Beside θ_n the network is told how the latest items were
+received beyond what θ expected of them: averages of r_j − x_j · θ_j that fade within a few items.
+
 Letters: B windows, N items, M = N + 1 states, L items of a stretch, V width of a content vector, F numbers of a row
-(the bias first), G = F − 1, Z width of the vectors of items met, E width of the ranker.
+(the bias first), G = F − 1, R averages, Z width of the vectors of items met, E width of the ranker.
 """
 
 import torch
@@ -30,6 +33,8 @@ STRETCH = 64
 FIRST_SLOPE = 5.0  # of the logit by the expected feedback: 4 is that of a probability of a half
 LOG_COUNTS = 4.0
 NOBODYS = -1  # hashes are not negative
+RECENT = 4.0, 16.0  # items after which an item counts half in an average of the latest
+FEW_RECENT = 2.0  # items of no surprise that each average begins with
 
 
 class CollaborativeMemory(nn.Module):
@@ -55,7 +60,7 @@ class CollaborativeMemory(nn.Module):
         self.met_IZ: Tensor
         self.usual_HG: Tensor
         self.slope = nn.Parameter(torch.tensor(FIRST_SLOPE))
-        self.project = nn.Linear(2 * len(self.intercept_F) + 2, dim)
+        self.project = nn.Linear(2 * len(self.intercept_F) + 2 + len(RECENT), dim)
 
     def asked(
         self, items_BN: Tensor, content_BNV: Tensor | None, fold_B: Tensor | None = None
@@ -118,24 +123,46 @@ class CollaborativeMemory(nn.Module):
             weighed_B1G = self.fade * (weighed_B1G + (x_BLG * above_BL1).sum(1, keepdim=True))
         return torch.cat(states, 1).to(rows_BNF.dtype)
 
+    def recent(self, rows_BNF: Tensor, feedback_BN: Tensor, states_BMG: Tensor) -> Tensor:
+        """``(B, M, R)``: after 0 to N items, by how much the latest were received better than their state foretold."""
+        surprise_BN = feedback_BN - expected(rows_BNF, states_BMG[:, :-1])
+        return torch.stack([fading_mean(surprise_BN, half_life) for half_life in RECENT], -1)
+
     def _usual(self, items_BN: Tensor) -> Tensor:
         """``(B, M, G)`` float64: the mean of the prior after 0 to N items."""
         met_BMZ = nn.functional.pad(self.met_IZ[places_among(self.hash_I, items_BN)].double().cumsum(1), (0, 0, 1, 0))
         number_M1 = torch.arange(met_BMZ.shape[1], dtype=torch.float64, device=items_BN.device)[:, None]
         return history_features(met_BMZ, number_M1) @ self.usual_HG.double()
 
-    def read(self, rows_BNF: Tensor, count_BN: Tensor, states_BMG: Tensor, seen_BN: Tensor) -> tuple[Tensor, Tensor]:
+    def read(self, rows_BNF: Tensor, count_BN: Tensor, known_BMX: Tensor, seen_BN: Tensor) -> tuple[Tensor, Tensor]:
         """Offsets of the logits ``(B, N)`` and inputs of the anchors ``(B, N, E)`` of items, each after so many of the
-        remembered ones."""
-        state_BNG = states_BMG.gather(1, seen_BN[..., None].expand(-1, -1, states_BMG.shape[2]))
+        remembered ones; ``known_BMX`` are :meth:`states` and :meth:`recent`, side by side."""
+        known_BNX = known_BMX.gather(1, seen_BN[..., None].expand(-1, -1, known_BMX.shape[2]))
+        state_BNG, recent_BNR = known_BNX.split([rows_BNF.shape[2] - 1, len(RECENT)], -1)
         above_BN1 = (expected(rows_BNF, state_BNG) - self.intercept_F[0]).unsqueeze(-1)
         parts = (
             FIRST_SLOPE * above_BN1,
             torch.log1p(torch.stack([count_BN, seen_BN], -1)) / LOG_COUNTS,
             (rows_BNF - self.intercept_F) / self.scale_F.clamp(min=1e-6),
             state_BNG * self.precision_F[1:].sqrt(),
+            FIRST_SLOPE * recent_BNR,
         )
         return self.slope * above_BN1.squeeze(-1), self.project(torch.cat(parts, -1))
+
+
+def fading_mean(x_BN: Tensor, half_life: float) -> Tensor:
+    """``(B, M)``: means of the first 0 to N numbers, each counting ``2 ** (-1 / half_life)`` of the one after it, and
+    of :data:`FEW_RECENT` zeros. Time and memory are linear in N."""
+    fade, (windows, items) = 0.5 ** (1 / half_life), x_BN.shape
+    place_L = torch.arange(STRETCH, dtype=x_BN.dtype, device=x_BN.device)
+    weight_LL = (fade ** (place_L[:, None] - place_L).clamp(min=0)).tril()
+    sums = [x_BN.new_zeros(windows, 1)]
+    for first in range(0, items, STRETCH):
+        x_BL = x_BN[:, first : first + STRETCH]
+        here = slice(x_BL.shape[1])
+        sums.append(x_BL @ weight_LL[here, here].T + sums[-1][:, -1:] * fade ** (place_L[here] + 1))
+    number_M = torch.arange(items + 1, dtype=x_BN.dtype, device=x_BN.device)
+    return torch.cat(sums, 1) / ((1 - fade**number_M) / (1 - fade) + FEW_RECENT)
 
 
 def expected(rows_BNF: Tensor, state_BNG: Tensor) -> Tensor:

@@ -29,11 +29,11 @@ from schemas.semantic_id import Layout
 
 @dataclass(frozen=True)
 class Memory:
-    """What is kept of histories of N items: keys and values of every layer, (B, H, M, D) each, and users' vectors
-    (B, M, G) if there is a collaborative memory."""
+    """What is kept of histories of N items: keys and values of every layer, (B, H, M, D) each, and what the memory of
+    taste, if there is one, knows of the users, (B, M, X)."""
 
     layers: list[tuple[Tensor, Tensor]]
-    states: Tensor | None = None
+    taste: Tensor | None = None
 
     @property
     def items(self) -> int:
@@ -42,14 +42,14 @@ class Memory:
 
     def to(self, device: torch.device) -> "Memory":
         """The memories on ``device``."""
-        states = None if self.states is None else self.states.to(device)
-        return Memory([(keys.to(device), values.to(device)) for keys, values in self.layers], states)
+        taste = None if self.taste is None else self.taste.to(device)
+        return Memory([(keys.to(device), values.to(device)) for keys, values in self.layers], taste)
 
     @property
     def nbytes(self) -> int:
         """Bytes of all B memories."""
-        states = 0 if self.states is None else self.states.nbytes
-        return states + sum(tensor.nbytes for layer in self.layers for tensor in layer)
+        taste = 0 if self.taste is None else self.taste.nbytes
+        return taste + sum(tensor.nbytes for layer in self.layers for tensor in layer)
 
 
 class MemoryAnchorAttention(nn.Module):
@@ -185,8 +185,8 @@ class HMAT(nn.Module):
                 in the history it stands: items of one time share a place. Without, item i stands after i others.
             fold_B: int64, in training the users' folds, whose own feedback is not in the items' factors then.
         """
-        states_BMG = self._states(tokens_BNT, items_BN, labels_BN, graded_BN, fold_B)
-        x_BNSE, offset_BN = self.embed(tokens_BNT, items_BN, states_BMG, seen_BN, fold_B)
+        known_BMX = self._known(tokens_BNT, items_BN, labels_BN, graded_BN, fold_B)
+        x_BNSE, offset_BN = self.embed(tokens_BNT, items_BN, known_BMX, seen_BN, fold_B)
         feedback_BNE = self.feedback(labels_BN, graded_BN)
         rotation_NSF = self._rotation(x_BNSE.shape[1], x_BNSE.shape[2], seen_BN)
         *inner, last = self.layers
@@ -206,8 +206,8 @@ class HMAT(nn.Module):
         seen_BN: Tensor | None = None,
     ) -> Memory:
         """All that scoring needs of histories, each of N items that come before the candidates."""
-        states_BMG = self._states(tokens_BNT, items_BN, labels_BN, graded_BN)
-        x_BNSE, _ = self.embed(tokens_BNT, items_BN, states_BMG, seen_BN)
+        known_BMX = self._known(tokens_BNT, items_BN, labels_BN, graded_BN)
+        x_BNSE, _ = self.embed(tokens_BNT, items_BN, known_BMX, seen_BN)
         feedback_BNE = self.feedback(labels_BN, graded_BN)
         rotation_NSF = self._rotation(x_BNSE.shape[1], x_BNSE.shape[2], seen_BN)
         layers = []
@@ -215,13 +215,13 @@ class HMAT(nn.Module):
             layers.append(block.remember(condensed(x_BNSE), feedback_BNE, rotation_NSF[..., -1, :]))
             if len(layers) < len(self.layers):
                 x_BNSE = self._layer(block, x_BNSE, layers[-1], rotation_NSF, seen_BN, anchor_alone=False)
-        return Memory(layers, states_BMG)
+        return Memory(layers, known_BMX)
 
     def score(self, memory: Memory, tokens_BCT: Tensor, items_BC: Tensor, seen_BC: Tensor | None = None) -> Tensor:
         """Logits ``(B, C)`` of candidates, each as the item after the first ``seen_BC`` remembered ones (int64), or
         after all of them: what :meth:`forward` gives."""
         after_BC = torch.full_like(items_BC, memory.items) if seen_BC is None else seen_BC
-        x_BCSE, offset_BC = self.embed(tokens_BCT, items_BC, memory.states, after_BC)
+        x_BCSE, offset_BC = self.embed(tokens_BCT, items_BC, memory.taste, after_BC)
         rotation_NSF = self._rotation(memory.items + 1, x_BCSE.shape[2])
         rotation_CSF = rotation_NSF[-1:] if seen_BC is None else rotation_NSF[seen_BC]
         *inner, last = zip(self.layers, memory.layers, strict=True)
@@ -235,7 +235,7 @@ class HMAT(nn.Module):
         self,
         tokens_BNT: Tensor,
         items_BN: Tensor,
-        states_BMG: Tensor | None = None,
+        known_BMX: Tensor | None = None,
         seen_BN: Tensor | None = None,
         fold_B: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | float]:
@@ -243,16 +243,16 @@ class HMAT(nn.Module):
         x_BNTE, whole_BNE = self.items(tokens_BNT, items_BN)
         offset_BN: Tensor | float = 0.0
         if self.collaborative is not None:
-            if states_BMG is None:
-                raise ValueError("the memory holds no users' vectors, which this ranker's memory of taste needs")
+            if known_BMX is None:
+                raise ValueError("the memory lacks the users' taste, which this ranker reads")
             rows_BNF, count_BN = self.collaborative.asked(items_BN, self.items.content(tokens_BNT), fold_B)
             after_BN = places(items_BN, seen_BN)
-            offset_BN, taste_BNE = self.collaborative.read(rows_BNF, count_BN, states_BMG, after_BN)
+            offset_BN, taste_BNE = self.collaborative.read(rows_BNF, count_BN, known_BMX, after_BN)
             whole_BNE = whole_BNE + taste_BNE
         anchor_BN1E = (self.anchor_E + x_BNTE.sum(2) + whole_BNE).unsqueeze(2)
         return torch.cat([x_BNTE, anchor_BN1E], 2), offset_BN
 
-    def _states(
+    def _known(
         self,
         tokens_BNT: Tensor,
         items_BN: Tensor,
@@ -260,11 +260,13 @@ class HMAT(nn.Module):
         graded_BN: Tensor | None,
         fold_B: Tensor | None = None,
     ) -> Tensor | None:
-        """Users' vectors ``(B, M, G)`` after 0 to N items, if there is a collaborative memory."""
+        """What the memory of taste, if there is one, knows of the users after 0 to N items, ``(B, M, X)``."""
         if self.collaborative is None:
             return None
         rows_BNF, _ = self.collaborative.rows(items_BN, self.items.content(tokens_BNT), fold_B)
-        return self.collaborative.states(rows_BNF, self.collaborative.feedback(labels_BN, graded_BN), items_BN)
+        feedback_BN = self.collaborative.feedback(labels_BN, graded_BN)
+        states_BMG = self.collaborative.states(rows_BNF, feedback_BN, items_BN)
+        return torch.cat([states_BMG, self.collaborative.recent(rows_BNF, feedback_BN, states_BMG)], -1)
 
     def _layer(
         self,

@@ -20,6 +20,7 @@ from pipeline.lake.storage import Lake
 from pipeline.on_ray import score as job
 from pipeline.on_ray.score import score
 from ranker.artefact import load
+from ranker.hmat.collaborative import RECENT
 from ranker.hmat.memory_rows import unpack
 from ranker.hmat.model import HMAT
 from ranker.windows import collate
@@ -75,7 +76,7 @@ def test_the_best_of_every_user_are_those_of_the_model(
         items = kept["items"].to_pylist()
         layers, both, heads, _, head = described["shape"]
         for blob, n in zip(kept["memory"].to_pylist(), items, strict=True):
-            taste = model.collaborative.precision_F.numel() - 1
+            taste = model.collaborative.precision_F.numel() - 1 + len(RECENT)
             assert np.frombuffer(blob, described["dtype"]).size == layers * both * heads * (n + 1) * head + taste
         memory, place = unpack(kept["memory"].to_pylist(), items, model.config)
         with torch.inference_mode():

@@ -16,7 +16,7 @@ from ranker.artefact import TrainedRanker, load
 from ranker.baselines.factorisation import fit_factorisation
 from ranker.config import CollaborativeConfig, RankerConfig
 from ranker.factors import Events, ItemFactors, fit_factors, history_features
-from ranker.hmat.collaborative import STRETCH, CollaborativeMemory, expected
+from ranker.hmat.collaborative import FEW_RECENT, STRETCH, CollaborativeMemory, expected, fading_mean
 from ranker.training_events import factors_of, training_events
 from ranker.windows import FOLDS, collate, earlier
 from schemas.semantic_id import Layout
@@ -59,6 +59,16 @@ def test_states_are_the_ridge_regressions_over_what_came_before(half_life: float
         right = weighed @ above_BN[:, :after, None] + precision_G[:, None] * usual_BG1
         wanted = torch.linalg.solve(torch.diag(precision_G) + weighed @ x_BNG[:, :after], right)[..., 0]
         torch.testing.assert_close(states_BMG[:, after].double(), wanted, atol=1e-5, rtol=1e-4)
+
+
+def test_the_latest_surprises_fade_within_a_few_items() -> None:
+    torch.manual_seed(0)
+    x_BN = torch.randn(2, 130, dtype=torch.float64)  # three stretches
+    found_BM = fading_mean(x_BN, 4.0)
+    for after in (0, 1, 63, 64, 65, 129, 130):
+        weight_N = 0.5 ** (torch.arange(after, 0, -1, dtype=torch.float64).sub(1) / 4)
+        wanted_B = (x_BN[:, :after] * weight_N).sum(1) / (weight_N.sum() + FEW_RECENT)
+        torch.testing.assert_close(found_BM[:, after], wanted_B)
 
 
 def test_factors_find_taste_and_speak_of_items_nobody_knows() -> None:

@@ -50,7 +50,7 @@ DATA: dict[str, dict[str, Any]] = {
     "new {}, another class": {"hidden_class": 1},
     "{} in ReLLa's split": {"rella": True},
 }
-TASTE = {"content_strength": 2.0, "content_components": 32}
+TASTE = {"content_strength": 2.0, "content_components": 32, "unknown": 0.2}
 HMAT: dict[str, Any] = {
     "max_items": 2000,
     "dim": 32,
@@ -63,7 +63,7 @@ HMAT: dict[str, Any] = {
     "request_share": 0.5,
     "batch_items": 800,
     "learning_rate": 0.002,
-    "epochs": 2,
+    "epochs": 4,
 }
 NEURAL: dict[str, Any] = {
     "max_items": 200,

@@ -8,6 +8,10 @@ from pipeline.errors import AGAIN, JobError
 
 ENGINES = {"ray": "Ray", "pyspark": "Spark", "py4j": "Spark", "deltalake": "Delta"}
 FULL = ("No space left on device", "Disk quota exceeded", "File too large")
+LASTING = {  # of Spark's errors those that come from what it was given: another run ends as this one did
+    *("AnalysisException", "ParseException", "IllegalArgumentException", "SparkRuntimeException"),
+    *("ArithmeticException", "DateTimeException", "NumberFormatException", "ArrayIndexOutOfBoundsException"),
+}
 LONGEST = 300
 
 
@@ -25,7 +29,7 @@ def one_line(error: BaseException) -> str | None:
         if engine == "Spark" and _java_is_gone(cause):
             return f"Spark: its Java process died, killed or out of memory (spark.conf: spark.driver.memory); {AGAIN}"
         if engine and not _carries_another(cause):
-            return f"{engine}: {_first_line(cause)}; {AGAIN}"
+            return f"{engine}: {_first_line(cause)}" + ("" if type(cause).__name__ in LASTING else f"; {AGAIN}")
     for cause in causes:
         if isinstance(cause, (OSError, MemoryError)):
             return f"{_first_line(cause)}; {AGAIN}"

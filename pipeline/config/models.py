@@ -3,12 +3,16 @@
 Relative paths are relative to the configuration file. The file itself is read by :mod:`pipeline.config.file`.
 """
 
-from typing import Annotated, Any, Literal
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
+from pipeline.config.places import check_place
 from ranker.config import RankerConfig
 from tokenizer.base.config import TokenizerConfig
+
+Place = Annotated[str, AfterValidator(check_place)]
 
 
 class Section(BaseModel):
@@ -28,7 +32,7 @@ def _refuse_secrets(options: dict[str, Any]) -> dict[str, Any]:
 class Source(Section):
     """A table that Spark reads: catalogue or interactions."""
 
-    path: str
+    path: Place
     format: Literal["csv", "json", "parquet", "delta"]
     options: dict[str, str | int | float | bool] = {}
     columns: list[str] | None = Field(None, min_length=1, description="names for a file that carries none, in order")
@@ -65,7 +69,10 @@ class Catalog(Section):
 
 
 class Time(Section):
-    """The column that says when: seconds or milliseconds since 1970, or a timestamp."""
+    """The column that says when: seconds or milliseconds since 1970, or a timestamp.
+
+    Of a column of dates or timestamps the type counts, whatever the unit.
+    """
 
     column: str
     unit: Literal["s", "ms", "timestamp"] = "s"
@@ -83,6 +90,7 @@ class Interactions(Section):
         None, description="a numeric Spark SQL expression, graded feedback beside the label: a rating, ln(1 + dwell)"
     )
     request: str | None = Field(None, description="the column that names the request which an impression was part of")
+    max_user_events: int = Field(10_000, ge=1, le=1_000_000, description="of a user; the newest are kept")
 
 
 class Encoder(Section):
@@ -105,10 +113,33 @@ class Encoders(Section):
     commit_rows: int = Field(100_000, ge=100, le=100_000_000, description="rows a commit; a killed job redoes one")
 
 
+def _no_number(value: Any) -> Any:
+    if isinstance(value, (int, float)) or str(value).isdigit():
+        raise ValueError("must be a date, such as 2025-06-01, or a date and time")
+    return value
+
+
 class Split(Section):
-    """Train and test, by one global point in time."""
+    """Train and test, by one global point in time: the newest fraction of the events, or those from a time on."""
 
     test_fraction: float = Field(0.1, gt=0, lt=1)
+    at: Annotated[datetime, BeforeValidator(_no_number)] | None = Field(
+        None, description="in place of test_fraction: date or timestamp, in UTC unless it names a zone"
+    )
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Self:
+        if self.at is not None and "test_fraction" in self.model_fields_set:
+            raise ValueError("give test_fraction or at, not both")
+        return self
+
+    @property
+    def at_ms(self) -> int | None:
+        """``at`` in milliseconds since 1970."""
+        if self.at is None:
+            return None
+        at = self.at if self.at.tzinfo else self.at.replace(tzinfo=UTC)
+        return int(at.timestamp() * 1000)
 
 
 class Evaluation(Section):
@@ -173,16 +204,10 @@ class Gates(Section):
     max_degraded_fraction: float = Field(0.5, ge=0, le=1, description="rows that may go on without a faulty modality")
 
 
-def _not_empty(value: str) -> str:
-    if not value.strip():
-        raise ValueError("must not be empty")
-    return value
-
-
 class Config(Section):
     """Everything that one configuration file says."""
 
-    lake: Annotated[str, AfterValidator(_not_empty)]
+    lake: Place
     storage_options: dict[str, str] = {}
     catalog: Catalog
     interactions: Interactions | None = None

@@ -14,6 +14,7 @@ import pyarrow.dataset as ds
 from deltalake import DeltaTable
 from pyarrow import fs
 
+from pipeline.config.places import check_place
 from pipeline.errors import ConfigError, JobError
 from schemas.tables import RELEASED_IDS, TABLES, Table
 
@@ -37,11 +38,15 @@ class Lake:
     :meth:`open` is for readers, :meth:`create` for jobs.
 
     Raises:
-        ConfigError: the path has characters that engines take for patterns.
+        ConfigError: the path has characters that engines take for patterns, or is a URI of no store.
     """
 
     def __init__(self, uri: str, storage_options: Mapping[str, str] | None = None) -> None:
         self.storage_options = dict(storage_options or {})
+        try:
+            check_place(uri)
+        except ValueError as error:
+            raise ConfigError(f"lake: {uri}: {error}") from error
         if "://" not in uri:
             unusable = sorted(set(uri) & set(UNUSABLE_IN_PATHS))
             if unusable:

@@ -4,6 +4,7 @@ Rows that are those of the current items end in the JVM, and no picture of their
 others. Rows stay on the executors throughout; the driver sees counts.
 """
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -27,7 +28,10 @@ from pipeline.on_spark.prepare import KNOWN, PREPARED, Prepare
 from pipeline.on_spark.quarantine import update_quarantine
 from pipeline.on_spark.raw_items import BY_LISTING, raw_items
 from pipeline.on_spark.sources import read_source, readable_files
+from schemas.reasons import Reason
 from schemas.tables import ITEMS, QUARANTINE
+
+logger = logging.getLogger(__name__)
 
 BROADCAST_ROWS = 100_000  # pending rows that every task may hold the keys of
 TASK_BYTES = 32 * 2**20  # of texts and pictures as the source has them
@@ -46,14 +50,20 @@ def extract(spark: SparkSession, run: Run, *, verify_pictures: bool = False) -> 
     Raises:
         ConfigError: the source or a column that the configuration names is not there.
         GateRefused: a truncated source or a broken image root would do more harm than the gates allow.
-        JobError: the source cannot be read, or changes meanwhile.
+        JobError: the source cannot be read, changes meanwhile, or holds no row that could become an item.
     """
     config, lake = run.config, run.lake
     tables = spark_delta(spark, lake, config.spark)
     run.read(ITEMS)
     with _staging(lake, run) as uri, kept_on_disk() as keep:
         with run.phase("compare"), readable_files("catalog.source"):
-            source = read_source(spark, config.catalog.source, "catalog.source", catalogue=True)
+            source = read_source(
+                spark,
+                config.catalog.source,
+                "catalog.source",
+                ids=[config.catalog.id],
+                storage_options=config.storage_options,
+            )
             raw = raw_items(source, config.catalog, spark)
             current = current_items(tables.read(ITEMS), *KNOWN, "run_id")
             before = Before(current, tables.read(QUARANTINE), RunRecords(lake).finished("extract"))
@@ -66,6 +76,7 @@ def extract(spark: SparkSession, run: Run, *, verify_pictures: bool = False) -> 
                 staged = spark.read.schema(staged.schema).parquet(uri)
             verdicts = keep(resolve_duplicates(staged))
             count(run, found, verdicts)
+            refuse_faults_alone(run, staged, first=not lake.exists(ITEMS))
             refuse_harm(run, current.count() if run.counts["deleted"] else 0)
         with run.phase("write"):
             if run.counts["rows_out"] or run.counts["deleted"] or not lake.exists(ITEMS):
@@ -167,6 +178,28 @@ def count(run: Run, found: Totals, verdicts: DataFrame) -> None:
     deleted = found.gone if run.config.catalog.full_snapshot else 0
     run.count(**counts, rows_in=found.rows, deleted=deleted)
     run.count(skipped=unchanged, degraded=found.standing)
+
+
+def refuse_faults_alone(run: Run, staged: DataFrame, *, first: bool) -> None:
+    """Stop before anything is written where no row of a catalogue, or of the ``first`` night, could become an item.
+
+    Raises:
+        JobError: with the reason that most rows have, and what one of them holds.
+    """
+    rows, catalog = run.counts["rows_in"], run.config.catalog
+    if not rows:
+        logger.warning("extract: %s is empty: it has no row", catalog.source.path)
+    if not rows or run.counts["quarantined"] < rows or not (first or catalog.full_snapshot):
+        return
+    faults = staged.select(F.explode("faults").alias("fault")).groupBy("fault.reason")
+    shown = faults.agg(F.count("*").alias("rows"), F.min("fault.detail").alias("detail"))
+    main = shown.orderBy(F.desc("rows"), "reason").first()
+    assert main is not None  # a row that is rejected has a fault
+    reason = next(reason for reason in Reason if reason == main["reason"])
+    raise JobError(
+        f"catalog.source: none of the {rows:,} rows of {catalog.source.path} can become an item, {main['rows']:,} for "
+        f"{reason}: {main['detail']}. {reason.remedy} Nothing was written"
+    )
 
 
 def refuse_harm(run: Run, current: int) -> None:

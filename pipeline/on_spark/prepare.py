@@ -150,7 +150,7 @@ def _item_id(raw: str | None, bad_row: str | None, faults: list[dict[str, str]])
     A bad id is listed under one that no good row can have, so that faults are never laid to another item.
     """
     if bad_row is not None:
-        faults.append(_fault(Reason.BAD_ROW, f"the line cannot be read into columns: {bad_row}"))
+        faults.append(_fault(Reason.BAD_ROW, f"the line cannot be read into columns{_hint(bad_row)}: {bad_row}"))
     if raw is None or not raw.strip():
         if bad_row is None:
             faults.append(_fault(Reason.NULL_ID, "the row has no item id"))
@@ -162,6 +162,11 @@ def _item_id(raw: str | None, bad_row: str | None, faults: list[dict[str, str]])
         faults.append(_fault(Reason.BAD_ID, f"an item id has at most {MAX_ID_BYTES} bytes: {raw}"))
         return raw[:MAX_ID_BYTES] + "…", True
     return raw, bad_row is not None
+
+
+def _hint(bad_row: str) -> str:
+    """MySQL and Hive write a quote as a backslash and a quote, which CSV does not know."""
+    return ' (where a quote is written \\", set escape: "\\\\" in its options)' if '\\"' in bad_row else ""
 
 
 def _fault(reason: Reason, detail: str) -> dict[str, str]:

@@ -1,7 +1,6 @@
 """The raw catalogue as rows that can be compared with the items and prepared to become some."""
 
 import json
-import logging
 from pathlib import Path
 
 from pyspark.sql import Column, DataFrame, SparkSession
@@ -11,11 +10,9 @@ from pyspark.sql.types import ArrayType, BinaryType
 from pipeline.config.models import Catalog, ImageSource
 from pipeline.errors import ConfigError
 from pipeline.lake.storage import spark_uri
+from pipeline.on_spark.columns import BAD_ROW, key_column, named, require_columns, text_column, type_of
 from pipeline.on_spark.prepare import MAX_DETAIL, MAX_ID_BYTES, MAX_PATH, PREPROCESSING, is_local
-from pipeline.on_spark.sources import BAD_ROW, key_column, require_columns, text_column
 from pipeline.on_spark.texts import Template
-
-logger = logging.getLogger(__name__)
 
 BY_LISTING = ("stat", "bytes")  # values of catalog.image.changed that are no column of the source
 HASH_DIGITS = 32
@@ -44,7 +41,6 @@ def raw_items(source: DataFrame, catalog: Catalog, spark: SparkSession) -> DataF
     if not template and catalog.image is None:
         raise ConfigError("catalog: text or image must be given")
     if not source.columns:
-        logger.warning("extract: %s is empty: it has neither rows nor columns", catalog.source.path)
         source = spark.createDataFrame([], ", ".join(f"`{column}` string" for column in dict.fromkeys(wanted.values())))
     require_columns(source, wanted)
     # Values are cut here to what the workers would cut them to, so that a batch of huge ones still fits in memory.
@@ -76,10 +72,10 @@ def _row_hash(catalog: Catalog, values: list[Column]) -> Column:
 
 def _picture_columns(source: DataFrame, image: ImageSource) -> tuple[dict[str, Column], list[Column]]:
     """The columns of a picture by name, and what of them goes into the hash of the row."""
-    picture, kind = F.col(f"`{image.column}`"), source.schema[image.column].dataType
+    picture, kind = named(source, image.column), type_of(source, image.column)
     columns, hashed = _no_picture(), []
     if image.changed not in BY_LISTING:
-        columns["picture_stat"] = F.make_valid_utf8(F.col(f"`{image.changed}`").cast("string"))
+        columns["picture_stat"] = F.make_valid_utf8(named(source, image.changed).cast("string"))
         hashed = [columns["picture_stat"]]
     if isinstance(kind, BinaryType):
         columns["image"] = F.when(F.octet_length(picture) <= image.max_bytes, picture)
@@ -128,7 +124,7 @@ def _check_root(catalog: Catalog) -> None:
 
 
 def _text_column(source: DataFrame, name: str) -> Column:
-    column, kind = F.col(f"`{name}`"), source.schema[name].dataType
+    column, kind = named(source, name), type_of(source, name)
     if isinstance(kind, ArrayType):
         return F.make_valid_utf8(F.concat_ws(", ", column.cast("array<string>")))
     return text_column(column, kind)

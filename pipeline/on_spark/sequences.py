@@ -7,7 +7,6 @@ test windows reach back into them for history.
 An item that has left the catalogue keeps its last ID under the released tokenizer.
 """
 
-import logging
 from collections.abc import Callable
 from typing import Literal
 
@@ -16,18 +15,19 @@ from pyspark.sql import functions as F
 from pyspark.sql.window import Window
 
 from pipeline.config.models import Config
-from pipeline.errors import ConfigError, JobError
+from pipeline.errors import ConfigError
 from pipeline.lake.artefacts import tokenizer_layout
 from pipeline.lake.run import Run
 from pipeline.lake.storage import Lake
 from pipeline.on_spark.delta import SparkDelta, spark_delta
+from pipeline.on_spark.event_checks import check_events, check_joined
 from pipeline.on_spark.expressions import filled_codes
-from pipeline.on_spark.interactions import EVENT, check_events, explained, read_events, without_repeats
+from pipeline.on_spark.interactions import EVENT, explained, read_events, with_ages, without_repeats
+from pipeline.on_spark.sources import readable_files
+from pipeline.on_spark.split import split_time, with_split
 from pipeline.release.pointer import Release, require_release
 from schemas.semantic_id import Layout
 from schemas.tables import RELEASED_IDS, SEMANTIC_IDS, SEQUENCES
-
-logger = logging.getLogger(__name__)
 
 Rule = Literal["column", "time", "blocks"]
 
@@ -43,7 +43,7 @@ def sequences(spark: SparkSession, run: Run) -> None:
 
     Raises:
         ConfigError: there is no interactions section, or a column or expression of it is wrong.
-        JobError: nothing is released, or no event could be joined.
+        JobError: nothing is released, or the log is not one to learn from.
     """
     config, lake = run.config, run.lake
     if config.interactions is None:
@@ -53,22 +53,21 @@ def sequences(spark: SparkSession, run: Run) -> None:
     tables = spark_delta(spark, lake, config.spark)
     run.metrics |= {"tokenizer": release.tokenizer, "requests": request_rule(config)}
     run.read(RELEASED_IDS, release.released_ids_version)
-    with run.phase("join"), explained(config.interactions):
-        events = read_events(spark, config.interactions)
+    with run.phase("join"), explained(config.interactions), readable_files("interactions.source"):
+        events = read_events(spark, config.interactions, config.storage_options)
         check_events(run, events, config.interactions)
         single = without_repeats(events.dropna(subset=EVENT)).cache()
         ids = item_tokens(all_ids(tables, lake, release), layout)
-        joined = single.join(ids, on="item_id", how="inner").cache()
-        _count(run, single, joined)
-        cut = joined.agg(F.percentile("time", 1 - config.split.test_fraction)).first()
-        if cut is None or cut[0] is None:
-            raise JobError("no interaction is with an item that has released IDs: are these the same item ids?")
-        dated = with_requests(with_split(joined, float(cut[0])), request_rule(config), config.evaluation.block)
+        aged = with_ages(single.join(ids, on="item_id", how="inner")).cache()
+        check_joined(run, single, aged, ids, config.interactions)
+        joined = aged.where(F.col("age") <= config.interactions.max_user_events).drop("age")
+        dated = with_split(joined, split_time(joined, config.split))
+        dated = with_requests(dated, request_rule(config), config.evaluation.block)
     with run.phase("window"):
         windows = build_windows(dated, config.ranker.max_items, graded=config.interactions.feedback is not None)
         rows = windows.withColumn("tokenizer", F.lit(release.tokenizer))
         tables.overwrite(SEQUENCES, rows, where={"tokenizer": release.tokenizer})
-        joined.unpersist()
+        aged.unpersist()
         single.unpersist()
     run.wrote(SEQUENCES)
     _measure(run, tables.read(SEQUENCES, where={"tokenizer": release.tokenizer}))
@@ -89,16 +88,6 @@ def all_ids(tables: SparkDelta, lake: Lake, release: Release) -> DataFrame:
 def item_tokens(released: DataFrame, layout: Layout) -> DataFrame:
     """``item_id``, ``item_hash``, ``gone`` and ``tokens`` (every slot, absent ones filled) of :func:`all_ids`."""
     return released.select("item_id", "item_hash", "gone", filled_codes(layout, layout.absent).alias("tokens"))
-
-
-def with_split(events: DataFrame, cut: float) -> DataFrame:
-    """Events with ``is_test`` (at or after ``cut``), and ``train_count`` and ``train_clicks`` of their item."""
-    dated = events.withColumn("is_test", F.col("time") >= cut)
-    clicks = F.sum("label").cast("int").alias("train_clicks")
-    counts = (
-        dated.where(~F.col("is_test")).groupBy("item_id").agg(F.count("*").cast("int").alias("train_count"), clicks)
-    )
-    return dated.join(counts, on="item_id", how="left").fillna(0, subset=["train_count", "train_clicks"])
 
 
 def request_rule(config: Config) -> Rule:
@@ -179,18 +168,6 @@ def _windows_of(
         F.lit(split).alias("split"),
     )
     return rows.where(F.array_contains("loss_mask", True))
-
-
-def _count(run: Run, single: DataFrame, joined: DataFrame) -> None:
-    """Events, what was said again, and those of items that are gone or never had IDs."""
-    said = F.sum("rows").alias("said"), F.count("*").alias("events"), F.count_if("differ").alias("differ")
-    (found,) = single.agg(*said).collect()
-    (kept,) = joined.agg(F.count("*").alias("events"), F.count_if("gone").alias("gone"), F.avg("label")).collect()
-    repeats = (found["said"] or 0) - found["events"]
-    run.count(repeated=repeats - found["differ"], contradicted=found["differ"])
-    run.count(without_ids=found["events"] - kept["events"], of_gone_items=kept["gone"], events=kept["events"])
-    if kept["avg(label)"] in (0.0, 1.0):
-        logger.warning("sequences: interactions.label is %d of every event: nothing can be learned", kept["avg(label)"])
 
 
 def _measure(run: Run, windows: DataFrame) -> None:

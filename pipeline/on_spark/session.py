@@ -14,6 +14,7 @@ from pyspark.sql import SparkSession
 from pipeline.config.models import SparkSettings
 from pipeline.errors import JobError
 from pipeline.on_spark.java import find_java
+from pipeline.on_spark.nanoseconds import NANOS_AS_LONG
 
 LOG_SETTINGS = Path(__file__).with_name("log4j2.properties")
 
@@ -48,6 +49,9 @@ def start_session(settings: SparkSettings, app: str) -> SparkSession:
     conf: dict[str, str | int | float | bool] = {
         "spark.sql.session.timeZone": "UTC",
         "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
+        NANOS_AS_LONG: "true",
+        "spark.sql.sources.partitionColumnTypeInference.enabled": "false",  # user=00042 is no number
+        "spark.sql.legacy.javaCharsets": "true",  # encodings that Java knows: windows-1252, GBK, Shift_JIS
         "spark.sql.files.maxRecordsPerFile": 20_000,  # a file is the least that a later job reads
         "spark.sql.execution.arrow.maxRecordsPerBatch": 256,  # rows carry pictures
         "spark.sql.execution.arrow.maxBytesPerBatch": 64 * 2**20,

@@ -42,7 +42,11 @@ class Template:
 
     def __init__(self, template: str) -> None:
         self._pairs: list[tuple[str, str | None]] = []
-        for literal, field, spec, conversion in Formatter().parse(template):
+        try:
+            parsed = list(Formatter().parse(template))
+        except ValueError as error:
+            raise ValueError(f"{template!r}: {error}; a brace of the text itself is written twice") from error
+        for literal, field, spec, conversion in parsed:
             if field is not None and (not field or spec or conversion):
                 raise ValueError(f"{template!r}: a field is a column's name in braces, such as {{title}}")
             self._pairs.append((literal, field))

@@ -5,6 +5,7 @@ import yaml
 
 from pipeline.config.file import config_hash, load_config
 from pipeline.errors import ConfigError
+from pipeline.lake.storage import Lake
 
 GOOD = {"lake": "./lake", "catalog": {"source": {"path": "items.csv", "format": "csv"}, "id": "id", "text": "{title}"}}
 
@@ -46,6 +47,36 @@ def test_every_fault_is_told_with_its_path_and_what_is_allowed(tmp_path: Path) -
     assert "split.test_fraction" in said
     assert "allowed: > 0 and < 1" in said
     assert "gate: unknown key; did you mean gates?" in said
+
+
+@pytest.mark.parametrize(
+    ("place", "said"),
+    [
+        ("", "must not be empty"),
+        ("https://shop/items.csv", "web addresses are not read"),
+        ("S3://bucket/x", "write s3: in small letters"),
+        ("s3:/bucket/x", "two slashes follow the scheme: s3://"),
+        ("file:/x", "two slashes follow the scheme: file://"),
+    ],
+)
+def test_places_that_are_none_are_refused_under_their_keys(tmp_path: Path, place: str, said: str) -> None:
+    source = {"path": place, "format": "csv"}
+    log = {"source": source, "user": "u", "item": "i", "time": {"column": "t"}, "label": "true"}
+    told = faults(tmp_path, {"lake": place, "catalog": {"source": source, "id": "id"}, "interactions": log})
+    for key in ("lake", "catalog.source.path", "interactions.source.path"):
+        assert f"{key}: {said}" in told
+    with pytest.raises(ConfigError, match="lake: "):
+        Lake(place)
+
+
+def test_the_split_is_a_fraction_or_a_time(tmp_path: Path) -> None:
+    for at, moment in (("2025-06-01", 1_748_736_000_000), ("2025-06-01T02:00:00+02:00", 1_748_736_000_000)):
+        assert load_config(write(tmp_path, GOOD), [f"split.at={at}"]).split.at_ms == moment
+    assert load_config(write(tmp_path, GOOD)).split.at_ms is None
+    assert "split: give test_fraction or at, not both" in faults(
+        tmp_path, GOOD | {"split": {"test_fraction": 0.2, "at": "2025-06-01"}}
+    )
+    assert "split.at: must be a date" in faults(tmp_path, GOOD, ["split.at=20250601"])
 
 
 def test_a_missing_section_is_named(tmp_path: Path) -> None:

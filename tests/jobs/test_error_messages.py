@@ -4,6 +4,7 @@ import errno
 
 import pytest
 from py4j.protocol import Py4JNetworkError
+from pyspark.errors import SparkRuntimeException
 from ray.exceptions import ActorDiedError, RayTaskError
 
 from jobs.entry import start
@@ -43,6 +44,11 @@ def test_failures_from_outside_are_told_in_one_line(error: BaseException, said: 
     assert told.startswith(said)
     assert "\n" not in told
     assert isinstance(error, JobError) or "JobError" in type(error).__name__ or told.endswith(AGAIN)
+
+
+def test_what_would_fail_again_is_not_to_be_run_again() -> None:
+    told = one_line(SparkRuntimeException("[CAST_INVALID_INPUT] 'maybe' is no BOOLEAN"))
+    assert told == "Spark: SparkRuntimeException: [CAST_INVALID_INPUT] 'maybe' is no BOOLEAN"
 
 
 @pytest.mark.parametrize("error", [KeyError("item_id"), of_a_task(ValueError("a bug in a batch"))])

@@ -32,8 +32,6 @@ def test_every_source_gives_the_same_items(spark: SparkSession, tmp_path: Path, 
         pa.parquet.write_table(table, folder / "items")
     else:
         write_deltalake(str(folder / "items"), table)
-    if kind == "delta" and "io.delta" not in spark.conf.get("spark.sql.extensions", ""):
-        pytest.skip("a Delta source is read by delta-spark")
     run(spark, config)
     assert {i: content(row) for i, row in current(config).items()} == {
         i: content(row) for i, row in current(reference).items()

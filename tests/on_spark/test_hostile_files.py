@@ -31,7 +31,7 @@ def read(spark: SparkSession, path: Path, kind: str, **source: Any) -> list[tupl
     """``(item_id, text, reason)`` of every row, prepared in this process."""
     options = {"header": True} if kind == "csv" and "columns" not in source else {}
     catalog = Catalog(source=Source(path=str(path), format=kind, options=options, **source), id="id", text="{title}")
-    frame = raw_items(read_source(spark, catalog.source, "catalog.source", catalogue=True), catalog, spark)
+    frame = raw_items(read_source(spark, catalog.source, "catalog.source", ids=[catalog.id]), catalog, spark)
     rows = [row.asDict(recursive=True) | dict.fromkeys(KNOWN) for row in frame.collect()]
     prepare = Prepare(catalog)
     batch = pa.RecordBatch.from_pylist(rows, schema=pa.schema([*BATCH])) if rows else None

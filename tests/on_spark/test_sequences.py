@@ -5,15 +5,16 @@ from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from handmade import config_of
 from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
 
-from pipeline.config.models import Interactions
+from pipeline.config.models import Interactions, Split
 from pipeline.errors import ConfigError, JobError
-from pipeline.lake.run import Run
-from pipeline.on_spark.interactions import check_events, explained, read_events, without_repeats
-from pipeline.on_spark.sequences import Rule, build_windows, item_tokens, with_requests, with_split
+from pipeline.on_spark.interactions import explained, read_events, with_ages, without_repeats
+from pipeline.on_spark.sequences import Rule, build_windows, item_tokens, with_requests
+from pipeline.on_spark.split import split_time, with_split
 from schemas.semantic_id import Layout, item_hash
 from schemas.tables import RELEASED_IDS
 
@@ -174,16 +175,21 @@ def test_every_slot_of_a_released_item_has_a_token(spark: SparkSession) -> None:
 
 
 def test_rows_that_do_not_say_everything_are_null_where_they_do_not(spark: SparkSession, tmp_path: Path) -> None:
-    settings = interactions(tmp_path, "u,i,10,3.5\n,i,11,5\nu,,12,5\nu,i,soon,5\nu,i,13,\nu,i,1.5,2\n")
-    rows = [tuple(row)[:4] for row in read_events(spark, settings).toLocalIterator()]
-    assert rows == [
-        ("u", "i", 10_000, 1),
-        (None, "i", 11_000, 1),
-        ("u", None, 12_000, 1),
+    times = ["1700000010", "1700000011", "1700000012", "soon", "1700000013", "1700000001.5", "-1", "1700000014,5,more"]
+    ends = ["u,i,{},3.5", ",i,{},5", "u,,{},5", "u,i,{},5", "u,i,{},", "u,i,{},2", "u,i,{},2", "u,i,{}"]
+    text = "".join(end.format(time) + "\n" for end, time in zip(ends, times, strict=True))
+    rows = [tuple(row) for row in read_events(spark, interactions(tmp_path, text)).toLocalIterator()]
+    assert [row[:4] for row in rows] == [
+        ("u", "i", 1_700_000_010_000, 1),
+        (None, "i", 1_700_000_011_000, 1),
+        ("u", None, 1_700_000_012_000, 1),
         ("u", "i", None, 1),
-        ("u", "i", 13_000, None),
-        ("u", "i", 1_500, 0),
+        ("u", "i", 1_700_000_013_000, None),
+        ("u", "i", 1_700_000_001_500, 0),
+        ("u", "i", None, 0),
+        (None, None, None, None),
     ]
+    assert [row[-1] for row in rows] == [False] * 7 + [True]
 
 
 @pytest.mark.parametrize(
@@ -212,23 +218,47 @@ def test_graded_feedback_and_requests_are_read(spark: SparkSession, tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    ("rows", "unit", "fault"),
+    ("settings", "fault"),
     [
-        ("u,i,1735700751000,5\n", "s", r"times lie about the year 56,97\d; is it the right unit"),
-        ("u,i,1735700751,5\n", "ms", "times lie about the year 1,970; is it the right unit"),
-        ("u,i,31.12.2025 13:00,5\n", "timestamp", "interactions.time: column 'at' .*no value could be read as a time"),
+        ({"label": "rating > 3"}, r"interactions.label: 'rating > 3' fails on a row: .*4\.5.*try_cast"),
+        ({"label": "rating"}, r"interactions.label: 'rating' fails on a row: .*4\.5.*clicked = 'yes'"),
+        ({"label": "user = 'u'", "feedback": "1 / (rating - 4.5)"}, "interactions.feedback: .* fails on a row: .*DIVI"),
     ],
 )
-def test_times_of_another_unit_are_refused(
-    spark: SparkSession, tmp_path: Path, rows: str, unit: str, fault: str
+def test_a_value_that_an_expression_cannot_take_is_explained(
+    spark: SparkSession, tmp_path: Path, settings: dict[str, object], fault: str
 ) -> None:
-    settings = interactions(tmp_path, rows, time={"column": "at", "unit": unit})
-    run = Run("sequences", config_of(tmp_path))
-    with pytest.raises(JobError, match=fault):
-        check_events(run, read_events(spark, settings), settings)
+    log = interactions(tmp_path, "u,i,1,4.5\n", **settings)
+    with pytest.raises(JobError, match=fault) as told, explained(log):
+        read_events(spark, log).agg(F.max("label"), F.max("feedback")).collect()
+    assert "run it again" not in str(told.value)
 
 
-def test_a_value_that_the_label_cannot_take_is_explained(spark: SparkSession, tmp_path: Path) -> None:
-    settings = interactions(tmp_path, "u,i,1,4.5\n", label="rating > 3")
-    with pytest.raises(JobError, match=r"'rating > 3' fails on a row: .*try_cast"), explained(settings):
-        read_events(spark, settings).where("label = 1").count()
+@pytest.mark.parametrize("seed", range(3))
+def test_the_point_of_the_split_is_that_of_a_sorted_list(spark: SparkSession, seed: int) -> None:
+    rng = random.Random(seed)
+    first = 1_600_000_000_000
+    times = [first + rng.choice([1, 1000, 86_400_000]) * rng.randint(0, 9) for _ in range(rng.choice([1, 2, 11, 97]))]
+    frame = spark.createDataFrame([(time,) for time in times], "time bigint")
+    for fraction in (0.1, 0.5, 0.97):
+        cut = split_time(frame, Split(test_fraction=fraction))
+        interpolated = np.percentile(times, 100 * (1 - fraction))
+        assert cut in times
+        assert [time >= cut for time in times] == [time >= interpolated for time in times]
+
+
+def test_the_split_may_be_a_date(spark: SparkSession) -> None:
+    frame = spark.createDataFrame([(1_748_735_999_999,), (1_748_736_000_000,)], "time bigint")
+    assert split_time(frame, Split.model_validate({"at": "2025-06-01"})) == 1_748_736_000_000
+    for at, said in (("2025-05-31", "after .* none to train on"), ("2025-06-01T00:00:01", "before .* none to test")):
+        with pytest.raises(JobError, match=f"split.at: every event is {said}"):
+            split_time(frame, Split.model_validate({"at": at}))
+
+
+def test_the_newest_events_of_a_user_come_first(spark: SparkSession) -> None:
+    events = histories(6)
+    random.Random(1).shuffle(events)
+    ages = {(r.user_id, r.time, r.item_id): r.age for r in with_ages(frame_of(spark, events)).toLocalIterator()}
+    for user in {event[0] for event in events}:
+        own = sorted(((e[1], e[2]) for e in events if e[0] == user), reverse=True)
+        assert [ages[(user, *key)] for key in own] == list(range(1, len(own) + 1))

@@ -8,7 +8,7 @@ import pytest
 from pyspark.sql import SparkSession
 from released_shop import CODES, SHOP, A, ReleasedShop
 
-from pipeline.config.models import Config, Interactions
+from pipeline.config.models import Config, Interactions, Split
 from pipeline.errors import JobError
 from pipeline.lake.run import Run
 from pipeline.on_spark.sequences import sequences
@@ -79,17 +79,61 @@ def test_what_the_log_says_again_is_dropped_and_counted(
     assert run.counts["events"] == len(once) == len(SHOP) * 3
 
 
-def test_a_label_of_one_class_is_told(
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"label": "click = 'yes'"}, r"interactions.label: .* is 0 of all 10 events, so there is no positive event"),
+        ({"label": "click >= 0"}, r"interactions.label: .* is 1 of all 10 events, so there is no negative event"),
+        ({"time": {"column": "at", "unit": "ms"}}, r"interactions.time: .* times lie in year 1,970 .*is the unit s\?"),
+        ({"item": "user"}, r"same item ids\? the log has 'u', the catalogue has 'i0', 'i1', 'i10'$"),
+    ],
+)
+def test_a_log_to_learn_nothing_from_stops_the_job_before_it_writes(
+    spark: SparkSession, shop: ReleasedShop, tmp_path: Path, settings: dict[str, Any], said: str
+) -> None:
+    config = log_of(shop, tmp_path, [("u", f"i{n}", n, n % 2) for n in range(10)], **settings)
+    with pytest.raises(JobError, match=said):
+        run_of(spark, config)
+    assert not shop.lake.exists(SEQUENCES)
+
+
+def test_the_newest_events_of_a_user_are_kept_and_the_rest_counted(
     spark: SparkSession, shop: ReleasedShop, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    run_of(spark, log_of(shop, tmp_path, [("u", f"i{n}", n, 0) for n in range(10)]))
-    assert "interactions.label is 0 of every event" in caplog.text
+    rows = [("bot", f"i{n % 20}", n, n % 2) for n in range(50)] + [("u", f"i{n}", n, 1) for n in range(5)]
+    rows += [("u", f"x{n}", n, 1) for n in range(60)]
+    rows += [("u", "i1", -SECOND - 1, 1)]
+    config = log_of(shop, tmp_path, rows, max_user_events=20)
+    config = config.model_copy(update={"split": Split.model_validate({"at": "2025-01-01T00:00:45Z"})})
+    run = run_of(spark, config)
+    assert (run.counts["events"], run.counts["over_user_limit"], run.counts["without_ids"]) == (25, 30, 60)
+    assert (run.counts["bad_time"], run.counts["incomplete"], run.counts["bad_rows"]) == (1, 0, 0)
+    parts = (
+        "repeated",
+        "contradicted",
+        "without_ids",
+        "over_user_limit",
+        "events",
+        "bad_time",
+        "incomplete",
+        "bad_rows",
+    )
+    assert run.counts["rows_in"] == len(rows) == sum(run.counts[name] for name in parts)
+    (test,) = (row for row in windows_of(shop).to_pylist() if row["split"] == "test")
+    assert [(time // 1000 - SECOND, own) for time, own in zip(test["times"], test["loss_mask"], strict=True)] == [
+        (n, n >= 45) for n in range(30, 50)
+    ]
+    assert "55 of 115 events are of items that have released IDs; of the others the log has 'x0', 'x1', 'x10'" in (
+        caplog.text
+    )
+    assert "times lie in year 1,969 (1 of 116 values, such as '-1')" in caplog.text
 
 
-def test_seconds_taken_for_milliseconds_stop_the_job(spark: SparkSession, shop: ReleasedShop, tmp_path: Path) -> None:
-    config = log_of(shop, tmp_path, [("u", "i1", 0, 1)], time={"column": "at", "unit": "ms"})
-    with pytest.raises(JobError, match="times lie about the year 1,970; is it the right unit"):
-        run_of(spark, config)
+@pytest.mark.slow
+def test_a_bot_of_300_000_events(spark: SparkSession, shop: ReleasedShop, tmp_path: Path) -> None:
+    rows = [("bot", f"i{n % 20}", n, n % 2) for n in range(300_000)] + [("u", f"i{n}", n, n % 2) for n in range(20)]
+    run = run_of(spark, log_of(shop, tmp_path, rows))
+    assert (run.counts["events"], run.counts["over_user_limit"]) == (10_020, 290_000)
 
 
 def windows_of(shop: ReleasedShop) -> pa.Table:

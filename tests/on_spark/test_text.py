@@ -26,6 +26,8 @@ def test_templates_name_columns_and_nothing_more() -> None:
     for wrong in ("{a", "{}", "{a:>10}", "{a!r}"):
         with pytest.raises(ValueError, match=r"brace|field|\{|'}'"):
             Template(wrong)
+    with pytest.raises(ValueError, match="a brace of the text itself is written twice"):
+        Template("{a} {")
 
 
 @pytest.mark.parametrize(

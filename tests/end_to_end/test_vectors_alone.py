@@ -45,6 +45,7 @@ def catalogue(folder: Path, **sections: object) -> Config:
     return config_of(folder, tokenizer=TOKENIZER | {"min_steps": 40}, gates=GATES, **given)
 
 
+@pytest.mark.slow
 def test_a_catalogue_of_vectors_alone_gets_its_ids(spark: SparkSession, ray: None, tmp_path: Path) -> None:
     config = catalogue(tmp_path)
     runs = run_night(spark, config)

@@ -4,6 +4,7 @@ import typer
 
 from jobs import (
     backfill,
+    check,
     compact,
     demo,
     encode,
@@ -11,6 +12,7 @@ from jobs import (
     explain,
     export,
     extract,
+    init,
     nightly,
     publish,
     purge,
@@ -34,6 +36,8 @@ app = typer.Typer(
 )
 COMMANDS = {
     "demo": demo,
+    "init": init,
+    "check": check,
     "extract": extract,
     "encode": encode,
     "train-tokenizer": train_tokenizer,

@@ -22,12 +22,13 @@ def run_encode(
     from pipeline.errors import JobError
     from pipeline.on_ray.encoders.fingerprint import encoder_fingerprints
 
-    encoders = encoder_fingerprints(config.encoders)
+    configured = encoder_fingerprints(config.encoders)
+    encoders = {modality: configured[modality] for modality in config.encoders.models}  # the others have no work here
 
     def make_plan(spark: "SparkSession", run: "Run") -> "Plan":
         from pipeline.on_spark.plans import plan_encoding
 
-        if retry_failed:
+        if retry_failed and encoders:
             from pipeline.lake.vectors import forget_failures
 
             forget_failures(run.lake, encoders)
@@ -35,7 +36,7 @@ def run_encode(
 
     arguments = {"retry_failed": retry_failed}
     with planned_run("encode", config, make_plan, run_id=run_id, halves=halves, **arguments) as (run, plan):
-        run.metrics["encoders"] = encoders
+        run.metrics["encoders"] = configured
         if plan is not None:
             from pipeline.on_ray.encode import encode
 

@@ -1,4 +1,4 @@
-"""extract → encode → tokenize → publish: one command, safe to run again."""
+"""extract → encode → tokenize → publish: one command, safe to run again. The first night trains a tokenizer, too."""
 
 from typing import TYPE_CHECKING
 
@@ -9,6 +9,7 @@ from jobs.entry import DEFAULT_CONFIG, ConfigFile, Overrides, Tokenizer, read_co
 from jobs.extract import run_extract
 from jobs.publish import run_publish
 from jobs.tokenize import check_encoders, run_tokenize
+from jobs.train_tokenizer import run_train_tokenizer
 
 if TYPE_CHECKING:
     from pipeline.config.models import Config
@@ -18,9 +19,9 @@ def run_nightly(config: "Config", tokenizer: str | None = None) -> None:
     """All four jobs under one run id, one hold of the lake's lock and one Spark session; Ray starts if there is work.
 
     The tokenizer is the released one, or the newest while none is released; one that cannot be used is refused before
-    any work.
+    any work. Where the lake has none at all, one is trained.
     """
-    from pipeline.lake.artefacts import newest
+    from pipeline.lake.artefacts import fingerprints
     from pipeline.lake.run import Run
     from pipeline.on_ray.encoders.fingerprint import encoder_fingerprints
     from pipeline.on_spark.session import spark_session
@@ -28,11 +29,14 @@ def run_nightly(config: "Config", tokenizer: str | None = None) -> None:
 
     with Run("nightly", config, tokenizer=tokenizer) as night:
         release = released(night.lake)
-        tokenizer = tokenizer or (release.tokenizer if release else newest(night.lake, "tokenizers"))
-        check_encoders(night, tokenizer, encoder_fingerprints(config.encoders))
+        trained = [release.tokenizer] if release else fingerprints(night.lake, "tokenizers")
+        tokenizer = tokenizer or (trained[-1] if trained else None)
+        if tokenizer:
+            check_encoders(night, tokenizer, encoder_fingerprints(config.encoders))
         with spark_session(config.spark, "hisam nightly"):
             run_extract(config, night.run_id)
             run_encode(config, night.run_id)
+            tokenizer = tokenizer or run_train_tokenizer(config, night.run_id)
             run_tokenize(config, tokenizer, night.run_id)
             run_publish(config, tokenizer, run_id=night.run_id)
 
@@ -42,7 +46,7 @@ def command(
     overrides: Overrides = None,
     tokenizer: Tokenizer = None,
 ) -> None:
-    """Bring the released IDs up to date with the catalogue: extract, encode, tokenize, publish."""
+    """Bring the released IDs up to date: extract, encode, tokenize, publish; the first night trains a tokenizer."""
     run_nightly(read_config(config, overrides), tokenizer)
 
 

@@ -58,6 +58,11 @@ class Reason(StrEnum):
         "The bytes are no picture of a known format, or a damaged one.",
         "Deliver JPEG, PNG, GIF, WebP, AVIF, BMP or TIFF.",
     )
+    BAD_VECTOR = (
+        "bad_vector",
+        "A number of the vector is missing or not finite, all are zero, or there are more or fewer than its encoder's.",
+        "Mend the vector, or give its encoder another version in the configuration.",
+    )
     ENCODER_FAILED = (
         "encoder_failed",
         "The encoder gave no usable vector of text or picture: it raised, or the numbers are not finite, or all zero.",

@@ -5,10 +5,10 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Tag, ValidationError
 
 from pipeline.config.models import Config
 from pipeline.errors import ConfigError
@@ -49,15 +49,16 @@ def config_hash(config: Config) -> str:
 def describe(error: ValidationError, model: type[BaseModel]) -> Iterator[str]:
     """One line a fault: its path, what is wrong, and what would be allowed."""
     for fault in error.errors():
-        path = ".".join(map(str, fault["loc"]))
-        if fault["type"] == "extra_forbidden":
-            known = list(_model_at(model, fault["loc"][:-1]).model_fields)
-            near = difflib.get_close_matches(str(fault["loc"][-1]), known, n=1)
+        keys, section = _place(model, fault["loc"])
+        path = ".".join(keys)
+        if section is not None and fault["type"] == "extra_forbidden":
+            known = list(section.model_fields)
+            near = difflib.get_close_matches(keys[-1], known, n=1)
             hint = f"did you mean {near[0]}?" if near else f"known keys: {', '.join(known)}"
             yield f"{path}: unknown key; {hint}"
         else:
-            allowed = _range(model, fault["loc"])
-            secret = fault["loc"][-1] in ("storage_options", "conf")  # may hold what must not be in a log
+            allowed = _range(section, keys[-1])
+            secret = keys[-1] in ("storage_options", "conf")  # may hold what must not be in a log
             given = "" if fault["type"] == "missing" or secret else f" (given: {fault['input']!r}{allowed})"
             yield f"{path}: {fault['msg'].removeprefix('Value error, ')}{given}"
 
@@ -79,18 +80,38 @@ def _override(raw: dict[str, Any], override: str) -> None:
         section[last] = text
 
 
-def _model_at(model: type[BaseModel], path: Sequence[int | str]) -> type[BaseModel]:
-    for name in path:
-        annotation = model.model_fields[str(name)].annotation
-        choices = [annotation, *getattr(annotation, "__args__", ())]
-        model = next(choice for choice in choices if isinstance(choice, type) and issubclass(choice, BaseModel))
-    return model
+def _place(model: type[BaseModel], loc: Sequence[int | str]) -> tuple[list[str], type[BaseModel] | None]:
+    """The keys that lead to a fault, as a file spells them, and the section that the last of them stands in.
+
+    Where a section may be of several kinds, pydantic names the kind among the keys. Inside a plain list or dictionary
+    there is no section.
+    """
+    keys: list[str] = []
+    section: type[BaseModel] | None = None
+    kinds = {model.__name__: model}
+    for step in map(str, loc):
+        if len(kinds) > 1 and step in kinds:
+            kinds = {step: kinds[step]}
+            continue
+        keys.append(step)
+        section = next(iter(kinds.values()), None)
+        field = section.model_fields.get(step) if section else None
+        kinds = _sections(field.annotation) if field else {}
+    return keys, section
 
 
-def _range(model: type[BaseModel], path: Sequence[int | str]) -> str:
-    try:
-        field = _model_at(model, path[:-1]).model_fields[str(path[-1])]
-    except (KeyError, StopIteration):  # inside a plain list or dictionary: no range is declared there
+def _sections(annotation: Any) -> dict[str, type[BaseModel]]:
+    """The sections that a field may hold, by what pydantic calls them: a tag that they have, or their name."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return {annotation.__name__: annotation}
+    tags = [note.tag for note in get_args(annotation) if isinstance(note, Tag)]
+    found = {name: model for inner in get_args(annotation) for name, model in _sections(inner).items()}
+    return dict(zip(tags, found.values(), strict=True)) if tags else found
+
+
+def _range(section: type[BaseModel] | None, key: str) -> str:
+    field = section.model_fields.get(key) if section else None
+    if field is None:
         return ""
     signs = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
     bounds = [
@@ -130,8 +151,7 @@ def _absolute(config: Config, base: Path) -> Config:
 def _local_models(config: Config, base: Path) -> Any:
     """A model that is a folder beside the configuration file becomes its absolute path."""
     found = {}
-    for name in ("text", "image"):
-        encoder = getattr(config.encoders, name)
+    for name, encoder in config.encoders.models.items():
         folder = base / Path(encoder.model).expanduser()
         if encoder.model != "builtin" and folder.is_dir():
             found[name] = encoder.model_copy(update={"model": str(folder.resolve())})

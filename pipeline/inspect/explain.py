@@ -18,6 +18,7 @@ from pipeline.lake.artefacts import fingerprints
 from pipeline.lake.storage import Lake
 from pipeline.on_ray.encoders.fingerprint import encoder_fingerprints
 from pipeline.on_spark.delta import spark_delta
+from pipeline.on_spark.expressions import VECTOR_SHA
 from pipeline.release.pointer import Release, released
 from schemas.semantic_id import MODALITIES
 from schemas.tables import ITEMS, QUARANTINE, RELEASED_IDS, RELEASES, SEMANTIC_IDS, VECTORS
@@ -44,7 +45,7 @@ def explain(spark: SparkSession, lake: Lake, config: Config, item_id: str) -> di
     tables = spark_delta(spark, lake, config.spark)
     return {
         "item_id": item_id,
-        "state": _state(versions, ids, encoder_fingerprints(config.encoders), release, own),
+        "state": _state(versions, ids, config, release, own),
         "versions": versions,
         "quarantine": quarantine,
         "ids": [row | {"released": _is_released(row, release, own)} for row in ids],
@@ -96,7 +97,7 @@ def _is_released(row: dict[str, Any], release: Release | None, own: dict[str, An
 def _state(
     versions: list[dict[str, Any]],
     ids: list[dict[str, Any]],
-    encoders: dict[str, str],
+    config: Config,
     release: Release | None,
     own: dict[str, Any] | None,
 ) -> str:
@@ -110,10 +111,18 @@ def _state(
         return f"released (release {release.version})"
     stale = "; readers have its earlier version" if own else ""
     if not any(row["content"] == newest["content"] and row["tokenizer"] == _of(release, row) for row in ids):
-        seen = {(vector["modality"], vector["encoder"]) for vector in newest["vectors"]}
-        encoded = all((m, encoders[m]) in seen for m in MODALITIES if newest[f"{m}_sha"])
-        return f"waits for {'tokenize' if encoded else 'encode'}{stale}"
+        return f"waits for {_next_job(newest, config)}{stale}"
     return f"waits for publish{stale}"
+
+
+def _next_job(newest: dict[str, Any], config: Config) -> str:
+    """What must run before a version has an ID: extract, too, where its vectors come with the catalogue, or came."""
+    encoders = encoder_fingerprints(config.encoders)
+    seen = {(vector["modality"], vector["encoder"]) for vector in newest["vectors"]}
+    lacking = [m for m in MODALITIES if newest[f"{m}_sha"] and (m, encoders[m]) not in seen]
+    if any(m in config.encoders.vector_columns or newest[f"{m}_sha"].startswith(VECTOR_SHA) for m in lacking):
+        return "extract"
+    return "encode" if lacking else "tokenize"
 
 
 def _of(release: Release | None, row: dict[str, Any]) -> str:

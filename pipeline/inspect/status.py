@@ -32,7 +32,8 @@ def status(spark: SparkSession, lake: Lake, config: Config) -> dict[str, Any]:
     trained = fingerprints(lake, "tokenizers")
     tokenizer = release.tokenizer if release else trained[-1] if trained else None
     records, items = RunRecords(lake), current.count()
-    texts_and_pictures = pending_vectors(tables, encoders).count()
+    models = {modality: encoders[modality] for modality in config.encoders.models}
+    texts_and_pictures = pending_vectors(tables, models).count() if models else 0
     waiting = {"encode": _work(texts_and_pictures, texts_and_pictures, records.rate("encode", "rows_out", "encode"))}
     if tokenizer is not None:
         without_ids = pending_ids(tables, tokenizer).count()

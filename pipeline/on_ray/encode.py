@@ -66,7 +66,7 @@ def _encode_chunk(run: Run, plan: Plan, chunk: int) -> list[str]:
 
 
 def _encoded(run: Run, modality: str, parts: list[str]) -> Dataset:
-    settings: Encoder = getattr(run.config.encoders, modality)
+    settings = run.config.encoders.models[modality]
     batch = settings.batch_size
     rows = sum(pq.read_metadata(part, filesystem=run.lake.filesystem).num_rows for part in parts)
     pool = actor_pool(run.config.encoders.workers, -(-rows // batch))
@@ -78,9 +78,9 @@ def _encoded(run: Run, modality: str, parts: list[str]) -> Dataset:
 
 
 def _count(run: Run, plan: Plan, staged: Sequence[str]) -> None:
-    for modality in MODALITIES:
+    for modality, encoder in plan.facts["encoders"].items():
         for file in staged:
-            if f"encoder={plan.facts['encoders'][modality]}/" not in file:
+            if f"encoder={encoder}/" not in file:
                 continue
             footer = pq.read_metadata(run.lake.path(f"{VECTORS.name}/{file}"), filesystem=run.lake.filesystem)
             fault = footer.schema.names.index("fault")

@@ -17,10 +17,11 @@ from schemas.reasons import Reason
 UNKNOWN_BYTES = 64 * 2**10  # of a picture whose size nothing says
 
 OF_PICTURES = (Reason.MISSING_IMAGE, Reason.IMAGE_NOT_ALLOWED, Reason.IMAGE_TOO_LARGE, Reason.IMAGE_DECODE)
-OF_MODALITIES = (Reason.BAD_TEXT, *OF_PICTURES)  # that leave an item with its other modality
+OF_MODALITIES = (Reason.BAD_TEXT, Reason.BAD_VECTOR, *OF_PICTURES)  # that leave an item with its other modality
 KINDS = {
     "of_picture": OF_PICTURES,
     "of_text": (Reason.BAD_TEXT,),
+    "of_vector": (Reason.BAD_VECTOR,),
     "of_row": tuple(reason for reason in Reason if reason not in (*OF_MODALITIES, Reason.ENCODER_FAILED)),
 }
 

@@ -5,6 +5,8 @@ from pyspark.sql import functions as F
 
 from schemas.semantic_id import PARTS, Layout
 
+VECTOR_SHA = "v"  # begins the hash of a vector that came with the catalogue; that of a text or a picture is hexadecimal
+
 
 def item_hash(item_id: Column) -> Column:
     """:func:`schemas.semantic_id.item_hash` as a bigint: 63 bits of the SHA-256 of an item's id."""

@@ -5,7 +5,7 @@ others. Rows stay on the executors throughout; the driver sees counts.
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from pyspark.sql import Column, DataFrame, SparkSession
@@ -13,7 +13,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema
 from pyspark.sql.window import Window
 
-from pipeline.config.models import Catalog
+from pipeline.config.models import Catalog, Config
 from pipeline.errors import GateRefused, JobError
 from pipeline.lake.run import Run
 from pipeline.lake.run_records import RunRecords
@@ -28,6 +28,7 @@ from pipeline.on_spark.prepare import KNOWN, PREPARED, Prepare
 from pipeline.on_spark.quarantine import update_quarantine
 from pipeline.on_spark.raw_items import BY_LISTING, raw_items
 from pipeline.on_spark.sources import read_source, readable_files
+from pipeline.on_spark.vector_columns import VectorReader, append_vectors, vector_readers
 from schemas.reasons import Reason
 from schemas.tables import ITEMS, QUARANTINE
 
@@ -52,19 +53,12 @@ def extract(spark: SparkSession, run: Run, *, verify_pictures: bool = False) -> 
         GateRefused: a truncated source or a broken image root would do more harm than the gates allow.
         JobError: the source cannot be read, changes meanwhile, or holds no row that could become an item.
     """
-    config, lake = run.config, run.lake
+    config, lake, vectors = run.config, run.lake, run.config.encoders.vector_columns
     tables = spark_delta(spark, lake, config.spark)
     run.read(ITEMS)
     with _staging(lake, run) as uri, kept_on_disk() as keep:
         with run.phase("compare"), readable_files("catalog.source"):
-            source = read_source(
-                spark,
-                config.catalog.source,
-                "catalog.source",
-                ids=[config.catalog.id],
-                storage_options=config.storage_options,
-            )
-            raw = raw_items(source, config.catalog, spark)
+            raw = raw_items(read_catalogue(spark, config), config.catalog, spark, vectors)
             current = current_items(tables.read(ITEMS), *KNOWN, "run_id")
             before = Before(current, tables.read(QUARANTINE), RunRecords(lake).finished("extract"))
             compared = compare(raw, before, config.catalog, spark, keep, verify_pictures=verify_pictures)
@@ -72,13 +66,16 @@ def extract(spark: SparkSession, run: Run, *, verify_pictures: bool = False) -> 
         with run.phase("prepare"), readable_files("catalog.source"):
             staged = spark.createDataFrame([], from_arrow_schema(PREPARED))
             if found.pending:
-                prepare(raw, compared, found, config.catalog, spark).write.parquet(uri)
+                readers = vector_readers(raw, tables, vectors)
+                prepare(raw, compared, found, config.catalog, spark, readers).write.parquet(uri)
                 staged = spark.read.schema(staged.schema).parquet(uri)
             verdicts = keep(resolve_duplicates(staged))
             count(run, found, verdicts)
             refuse_faults_alone(run, staged, first=not lake.exists(ITEMS))
             refuse_harm(run, current.count() if run.counts["deleted"] else 0)
         with run.phase("write"):
+            if vectors and run.counts["rows_out"]:
+                append_vectors(tables, written(staged, verdicts), vectors, run)
             if run.counts["rows_out"] or run.counts["deleted"] or not lake.exists(ITEMS):
                 gone = compared.where(GONE) if config.catalog.full_snapshot else compared.limit(0)
                 tables.append(ITEMS, new_versions(staged, verdicts, gone, run))
@@ -97,7 +94,26 @@ def _staging(lake: Lake, run: Run) -> Iterator[str]:
         lake.delete(folder)
 
 
-def prepare(raw: DataFrame, compared: DataFrame, found: Totals, catalog: Catalog, spark: SparkSession) -> DataFrame:
+def read_catalogue(spark: SparkSession, config: Config) -> DataFrame:
+    """The source of the catalogue, as it is.
+
+    Raises:
+        ConfigError: it is not there or cannot be read.
+    """
+    catalog = config.catalog
+    return read_source(
+        spark, catalog.source, "catalog.source", ids=[catalog.id], storage_options=config.storage_options
+    )
+
+
+def prepare(
+    raw: DataFrame,
+    compared: DataFrame,
+    found: Totals,
+    catalog: Catalog,
+    spark: SparkSession,
+    vectors: Mapping[str, VectorReader],
+) -> DataFrame:
     """The pending rows as rows of :data:`pipeline.on_spark.prepare.PREPARED`.
 
     The source is read once more for them; each task has about :data:`TASK_BYTES` of texts and pictures.
@@ -119,7 +135,7 @@ def prepare(raw: DataFrame, compared: DataFrame, found: Totals, catalog: Catalog
         rows = rows.repartition(tasks, "row_hash").join(hashed, on="row_hash")
     if image is not None and "uri" in wanted.columns:
         rows = with_remote_contents(rows, wanted, str(image.root), image.max_bytes, spark)
-    return rows.repartition(tasks, "row_hash").mapInArrow(Prepare(catalog), from_arrow_schema(PREPARED))
+    return rows.repartition(tasks, "row_hash").mapInArrow(Prepare(catalog, vectors), from_arrow_schema(PREPARED))
 
 
 def resolve_duplicates(staged: DataFrame) -> DataFrame:
@@ -139,11 +155,16 @@ def resolve_duplicates(staged: DataFrame) -> DataFrame:
     return keys.withColumn("status", F.coalesce(verdict, "status")).drop("content")
 
 
-def new_versions(staged: DataFrame, verdicts: DataFrame, gone: DataFrame, run: Run) -> DataFrame:
-    """The rows to append to ``items``: new, changed and refreshed items, and a tombstone for every deleted one."""
+def written(staged: DataFrame, verdicts: DataFrame) -> DataFrame:
+    """The prepared rows that become new, changed and refreshed items."""
     kept = verdicts.where(F.col("status").isin(*WRITTEN)).select("row")
+    return staged.join(kept, on="row", how="left_semi")
+
+
+def new_versions(staged: DataFrame, verdicts: DataFrame, gone: DataFrame, run: Run) -> DataFrame:
+    """The rows to append to ``items``: those :func:`written`, and a tombstone for every deleted item."""
     columns = ["item_id", "text", "image", "text_sha", "image_sha", "row_hash", "picture_stat"]
-    rows = staged.join(kept, on="row", how="left_semi").select(*columns, F.lit(False).alias("deleted"))
+    rows = written(staged, verdicts).select(*columns, F.lit(False).alias("deleted"))
     tombstones = gone.select("item_id", F.lit(True).alias("deleted"))
     rows = rows.unionByName(tombstones, allowMissingColumns=True)
     return rows.withColumns({"run_id": F.lit(run.run_id), "extracted_at": F.lit(run.started)})

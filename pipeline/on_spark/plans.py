@@ -19,6 +19,7 @@ from pipeline.lake.run import Run
 from pipeline.lake.storage import spark_uri
 from pipeline.on_spark.current_items import current_items
 from pipeline.on_spark.delta import SparkDelta, spark_delta
+from pipeline.on_spark.expressions import VECTOR_SHA
 from schemas.semantic_id import MODALITIES
 from schemas.tables import ITEMS, SEMANTIC_IDS, VECTORS
 
@@ -32,11 +33,13 @@ def plan_encoding(spark: SparkSession, run: Run, encoders: Mapping[str, str]) ->
     Args:
         spark: the session.
         run: of ``encode``.
-        encoders: by modality the fingerprint of its encoder.
+        encoders: by modality the fingerprint of its encoder; of those alone that are models.
 
     Returns:
         A plan of rows ``sha``, ``file`` of ``items`` and ``position`` in it; a part is of one modality and one file.
     """
+    if not encoders:
+        return Plan("encode", run.run_id, 0, 0, {"encoders": {}})
     tables = spark_delta(spark, run.lake, run.config.spark)
     run.read(ITEMS)
     pending = pending_vectors(tables, encoders).persist(StorageLevel.DISK_ONLY)
@@ -105,17 +108,19 @@ def plan_training(spark: SparkSession, run: Run, encoders: Mapping[str, str], mo
 
 
 def pending_vectors(tables: SparkDelta, encoders: Mapping[str, str]) -> DataFrame:
-    """``modality`` and ``sha`` of what has no vector, and where it lies in ``items``: ``file`` and ``position``."""
+    """``modality`` and ``sha`` of what has no vector, and where it lies in ``items``: ``file`` and ``position``.
+
+    Vectors that came with the catalogue are no work for an encoder, whatever is configured by now.
+    """
     current = current_items(tables.read(ITEMS, located=True), "text_sha", "image_sha", "file", "position")
-    each = F.explode(
-        F.array(*(F.struct(F.lit(m).alias("modality"), F.col(f"{m}_sha").alias("sha")) for m in MODALITIES))
-    )
+    each = F.explode(F.array(*(F.struct(F.lit(m).alias("modality"), F.col(f"{m}_sha").alias("sha")) for m in encoders)))
     wanted = current.select("file", "position", each.alias("of")).select("file", "position", "of.*").dropna()
+    wanted = wanted.where(~F.startswith("sha", F.lit(VECTOR_SHA)))
     known = reduce(
         DataFrame.unionByName,
         (
-            tables.read(VECTORS, where={"encoder": encoders[m]}).select(F.lit(m).alias("modality"), "sha")
-            for m in MODALITIES
+            tables.read(VECTORS, where={"encoder": encoder}).select(F.lit(m).alias("modality"), "sha")
+            for m, encoder in encoders.items()
         ),
     )
     return (

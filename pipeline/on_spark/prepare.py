@@ -5,15 +5,19 @@ Every row comes out: as an item with its text, picture and hashes, or rejected; 
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from pipeline.config.models import Catalog, ImageSource
 from pipeline.on_spark.pictures import ImageFault, normalise, read_image
 from pipeline.on_spark.texts import Template, TextFault, clean, fold
+from pipeline.on_spark.vector_columns import VectorFault, VectorReader, vector_sha
 from schemas.reasons import Reason
+from schemas.tables import VECTOR
 
 PREPROCESSING = "2"  # part of every row's hash: raise it when the canonical form of text or image changes
 KNOWN = ("row_hash", "picture_stat", "text_sha", "image_sha")  # of the current item that a row is compared with
@@ -34,6 +38,8 @@ PREPARED = pa.schema(
         ("image_sha", pa.string()),
         ("row_hash", pa.string()),
         ("picture_stat", pa.string()),
+        ("text_vector", VECTOR),
+        ("image_vector", VECTOR),
         ("faults", pa.list_(FAULT)),
     ]
 )
@@ -46,16 +52,20 @@ class Prepare:
     Input batches have ``row``, ``item_id``, ``bad_row`` (the line, where it could not be read), ``fields`` (a struct of
     the template's columns), ``row_hash``, ``picture_stat``, of the current item ``known_row_hash``,
     ``known_picture_stat``, ``known_text_sha`` and ``known_image_sha``, and, as the source has them, ``reference``,
-    ``image`` (null where too large) and ``image_bytes`` (its length).
+    ``image`` (null where too large), ``image_bytes`` (its length), and the vectors that ``vectors`` has readers for.
     """
 
     catalog: Catalog
+    vectors: Mapping[str, VectorReader] = field(default_factory=dict)
 
     def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         """One batch of :data:`PREPARED` rows for every batch."""
         template = Template(self.catalog.text) if self.catalog.text else None
         for batch in batches:
-            rows = [self._item_or_fault(row, template) for row in batch.to_pylist()]
+            given = {f"{m}_vector": reader.numbers(batch[f"{m}_vector"]) for m, reader in self.vectors.items()}
+            plain = batch.drop_columns([*given]).to_pylist()
+            vectors = ({name: numbers[row] for name, numbers in given.items()} for row in range(len(plain)))
+            rows = [self._item_or_fault(row | own, template) for row, own in zip(plain, vectors, strict=True)]
             yield pa.RecordBatch.from_pylist(rows, schema=PREPARED)
 
     def _item_or_fault(self, raw: Mapping[str, Any], template: Template | None) -> dict[str, Any]:
@@ -72,13 +82,18 @@ class Prepare:
         faults: list[dict[str, str]] = []
         item_id, rejected = _item_id(raw["item_id"], raw["bad_row"], faults)
         text = self._text(raw["fields"], template, faults) if template and not rejected else None
+        vectors = {} if rejected else {modality: self._vector(modality, raw, faults) for modality in self.vectors}
         text_sha = _sha(text.encode()) if text else None
+        if "text" in vectors:
+            text_sha = _vector_sha(vectors["text"])
         picture = self._picture(raw, text_sha, faults) if self.catalog.image and not rejected else None
-        if text is None and not (picture and picture.sha) and not rejected:
+        image_sha = _vector_sha(vectors["image"]) if "image" in vectors else picture.sha if picture else None
+        if text_sha is None and image_sha is None and not rejected:
             rejected = True
             if not faults:
-                faults.append(_fault(Reason.EMPTY, "the item has neither text nor image"))
-        image_sha = picture.sha if picture else None
+                columns = " or ".join(reader.column for reader in self.vectors.values())
+                told = f", and no vector in {columns}" if columns else ""
+                faults.append(_fault(Reason.EMPTY, f"the item has neither text nor image{told}"))
         item = {"row": raw["row"], "item_id": item_id, "faults": faults}
         if rejected:
             return item | {"status": "rejected"}
@@ -87,7 +102,18 @@ class Prepare:
         item |= {"status": _status(raw, item)}
         if item["status"] != "unchanged":
             item |= {"text": text, "image": picture.image if picture else None}
+            item |= {f"{modality}_vector": x_D for modality, x_D in vectors.items()}
         return item
+
+    def _vector(
+        self, modality: str, raw: Mapping[str, Any], faults: list[dict[str, str]]
+    ) -> NDArray[np.float32] | None:
+        given_D = raw[f"{modality}_vector"]
+        try:
+            return None if given_D is None else self.vectors[modality].canonical(given_D)
+        except VectorFault as fault:
+            faults.append(_fault(Reason.BAD_VECTOR, str(fault)))
+            return None
 
     def _text(self, fields: Mapping[str, str | None], template: Template, faults: list[dict[str, str]]) -> str | None:
         limit = self.catalog.max_text_chars
@@ -201,3 +227,7 @@ def is_local(root: str) -> bool:
 
 def _sha(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
+
+
+def _vector_sha(x_D: NDArray[np.float32] | None) -> str | None:
+    return None if x_D is None else vector_sha(x_D)

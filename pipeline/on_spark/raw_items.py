@@ -13,41 +13,49 @@ from pipeline.lake.storage import spark_uri
 from pipeline.on_spark.columns import BAD_ROW, key_column, named, require_columns, text_column, type_of
 from pipeline.on_spark.prepare import MAX_DETAIL, MAX_ID_BYTES, MAX_PATH, PREPROCESSING, is_local
 from pipeline.on_spark.texts import Template
+from pipeline.on_spark.vector_columns import Columns, hashed_settings, vector_bytes, vector_hash, vector_inputs
 
 BY_LISTING = ("stat", "bytes")  # values of catalog.image.changed that are no column of the source
 HASH_DIGITS = 32
 
 
-def raw_items(source: DataFrame, catalog: Catalog, spark: SparkSession) -> DataFrame:
-    """The rows of a source, as far as the configuration reads them.
+def raw_items(source: DataFrame, catalog: Catalog, spark: SparkSession, vectors: Columns | None = None) -> DataFrame:
+    """The rows of a source, as far as the configuration reads them; ``vectors`` are its columns of vectors.
 
     Returns:
         ``row`` (a number), ``item_id``, ``bad_row``, ``fields`` (a struct of the template's columns), ``row_hash``,
         ``text_bytes``, ``named`` (whether there is a picture), ``picture_stat`` (of the column that
         ``catalog.image.changed`` names, else null), ``image`` and ``image_bytes`` (null unless the source holds the
         picture itself), and for references ``reference``, with ``uri`` and ``outside`` where only Hadoop's connectors
-        reach the root. Columns that nobody selects are not read.
+        reach the root; ``text_vector`` and ``image_vector`` where they are columns. Columns that nobody selects are
+        not read.
 
     Raises:
         ConfigError: the configuration names a column that is not there, or a root that is not mounted.
     """
-    template = _template(catalog)
+    template, vectors = _template(catalog), vectors or {}
     _check_root(catalog)
     wanted = {"catalog.id": catalog.id} | {f"catalog.text {{{c}}}": c for c in template}
     if catalog.image is not None:
         wanted["catalog.image.column"] = catalog.image.column
         if catalog.image.changed not in BY_LISTING:
             wanted["catalog.image.changed"] = catalog.image.changed
-    if not template and catalog.image is None:
-        raise ConfigError("catalog: text or image must be given")
+    wanted |= {f"encoders.{modality}.column": settings.column for modality, settings in vectors.items()}
+    _check_modalities(catalog, vectors)
     if not source.columns:
-        source = spark.createDataFrame([], ", ".join(f"`{column}` string" for column in dict.fromkeys(wanted.values())))
+        types = dict.fromkeys(wanted.values(), "string")
+        types |= {settings.column: "array<float>" for settings in vectors.values()}
+        source = spark.createDataFrame([], ", ".join(f"`{column}` {kind}" for column, kind in types.items()))
     require_columns(source, wanted)
     # Values are cut here to what the workers would cut them to, so that a batch of huge ones still fits in memory.
     texts = [F.left(_text_column(source, name), F.lit(4 * catalog.max_text_chars)) for name in template]
     item_id = F.left(key_column(source, catalog.id), F.lit(MAX_ID_BYTES + 1))
     pictures, hashed = _picture_columns(source, catalog.image) if catalog.image else (_no_picture(), [])
     lengths = [F.coalesce(F.octet_length(text), F.lit(0)).cast("bigint") for text in texts]
+    given = vector_inputs(source, vectors)
+    kinds = {modality: type_of(source, settings.column) for modality, settings in vectors.items()}
+    hashed += [vector_hash(column, kinds[modality]) for modality, column in given.items()]
+    lengths += [vector_bytes(column, kinds[modality]) for modality, column in given.items()]
     return source.select(
         F.monotonically_increasing_id().alias("row"),
         item_id.alias("item_id"),
@@ -55,17 +63,28 @@ def raw_items(source: DataFrame, catalog: Catalog, spark: SparkSession) -> DataF
         (F.struct(*(t.alias(n) for t, n in zip(texts, template, strict=True))) if texts else F.lit(None)).alias(
             "fields"
         ),
-        _row_hash(catalog, [item_id, _bad_row(source), *texts, *hashed]).alias("row_hash"),
+        _row_hash(catalog, hashed_settings(vectors), [item_id, _bad_row(source), *texts, *hashed]).alias("row_hash"),
         sum(lengths, F.lit(0).cast("bigint")).alias("text_bytes"),
         *(value.alias(name) for name, value in pictures.items()),
+        *(column.alias(f"{modality}_vector") for modality, column in given.items()),
     )
 
 
-def _row_hash(catalog: Catalog, values: list[Column]) -> Column:
+def _check_modalities(catalog: Catalog, vectors: Columns) -> None:
+    if catalog.text is None and catalog.image is None and not vectors:
+        raise ConfigError("catalog: text, image or a vector column must be given")
+    if catalog.image is not None and "image" in vectors:
+        raise ConfigError(
+            f"catalog.image: encoders.image reads the vectors of column {vectors['image'].column!r}, so no picture "
+            "would be used: take one of the two away"
+        )
+
+
+def _row_hash(catalog: Catalog, of_vectors: list[str], values: list[Column]) -> Column:
     """A hash of what the source says of an item, and of the settings that decide what becomes of it."""
     image = catalog.image
     bounds = (image.root, image.max_bytes, image.max_pixels, image.size) if image else None
-    settings = json.dumps([PREPROCESSING, catalog.text, catalog.max_text_chars, bounds])
+    settings = json.dumps([PREPROCESSING, catalog.text, catalog.max_text_chars, bounds, *of_vectors])
     parts = (F.coalesce(F.concat(F.length(v).cast("string"), F.lit(":"), v), F.lit("-")) for v in values)
     return F.substring(F.sha2(F.concat(F.lit(settings), *parts).cast("binary"), 256), 1, HASH_DIGITS)
 

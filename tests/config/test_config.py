@@ -118,3 +118,25 @@ def test_the_examples_are_valid() -> None:
     assert examples
     for file in examples:
         assert load_config(file).catalog.id
+
+
+def test_an_encoder_is_a_model_or_a_column_of_vectors(tmp_path: Path) -> None:
+    column = {"column": "title_vector", "name": "my-encoder", "version": 3}
+    config = load_config(write(tmp_path, GOOD | {"encoders": {"text": column}}))
+    assert (config.encoders.vector_columns.keys(), config.encoders.models.keys()) == ({"text"}, {"image"})
+    given = config.encoders.vector_columns["text"]
+    fingerprints = {given.fingerprint("text"), given.fingerprint("image")}
+    for other in ({"version": 4}, {"name": "b"}, {"dtype": "float32"}, {"dim": 8}, {"column": "renamed"}):
+        fingerprints.add(given.model_copy(update={k: str(v) for k, v in other.items()}).fingerprint("text"))
+    assert len(fingerprints) == 5  # a column's name and a width that is checked decide no vector
+
+    said = faults(tmp_path, GOOD | {"encoders": {"text": {"column": "v", "nam": "a", "dim": 0, "model": "x"}}})
+    assert "encoders.text.name: Field required" in said
+    assert "encoders.text.version: Field required" in said
+    assert "encoders.text.dim: Input should be greater than or equal to 1 (given: 0, allowed: ≥ 1 and ≤ 65536)" in said
+    assert "encoders.text.nam: unknown key; did you mean name?" in said
+    assert "encoders.text.model: unknown key; known keys: column, name, version, dtype, dim" in said
+    said = faults(tmp_path, GOOD | {"encoders": {"text": {"modle": "x"}, "image": {"batch_size": 0}}})
+    assert "encoders.text.modle: unknown key; did you mean model?" in said
+    assert "encoders.image.batch_size" in said
+    assert "allowed: ≥ 1 and ≤ 65536" in said

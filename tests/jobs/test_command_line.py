@@ -4,6 +4,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+from typer.testing import CliRunner
+
+from jobs.cli import app
+
 
 def test_commands_end_with_the_right_exit_status(tmp_path: Path, shop: Path) -> None:
     def hisam(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -30,3 +35,16 @@ def test_the_command_line_starts_without_an_engine() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("init", ["The catalogue: a file or folder", "--interactions", "--to", "write a commented configuration file"]),
+        ("check", ["--config", "--rows", "first rows of the catalogue", "write nothing"]),
+    ],
+)
+def test_the_first_commands_explain_themselves(command: str, said: list[str]) -> None:
+    shown = CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"})
+    assert shown.exit_code == 0
+    assert all(word in shown.output for word in said)

@@ -231,7 +231,7 @@ def test_a_truncated_source_does_not_wipe_the_catalogue(spark: SparkSession, tmp
         ({"image": {"column": "image", "root": "nowhere"}}, "catalog.image.root: there is no folder .*nowhere"),
         ({"image": {"column": "image"}}, "catalog.image.root: column 'image' holds paths"),
         ({"source": {"path": "none.csv", "format": "csv"}}, r"catalog.source.path: .*none.csv cannot be read as csv"),
-        ({"source": {"path": "items.json", "format": "json"}, "text": None, "image": None}, "text or image"),
+        ({"source": {"path": "items.json", "format": "json"}, "text": None, "image": None}, "catalog: text, image or"),
     ],
 )
 def test_a_configuration_that_the_source_does_not_fit_is_refused(

@@ -3,9 +3,10 @@
 import hashlib
 from pathlib import Path
 
-from pipeline.config.models import Encoder, Encoders
+from pipeline.config.models import Encoder, Encoders, VectorColumn
 from pipeline.errors import ConfigError
 from pipeline.on_ray.encoders.builtin import ImageDescriptor, TextDescriptor
+from schemas.semantic_id import MODALITIES
 
 BUILTIN = "builtin"
 MODEL_FILES = ("*.safetensors", "*.json", "*.txt", "*.model", "*/config.json")
@@ -19,7 +20,7 @@ def encoder_fingerprints(encoders: Encoders) -> dict[str, str]:
     Raises:
         ConfigError: as :func:`model_folder`.
     """
-    return {modality: _fingerprint(modality, getattr(encoders, modality)) for modality in ("text", "image")}
+    return {modality: _fingerprint(modality, getattr(encoders, modality)) for modality in MODALITIES}
 
 
 def model_folder(modality: str, settings: Encoder) -> Path:
@@ -42,7 +43,9 @@ def model_folder(modality: str, settings: Encoder) -> Path:
         ) from error
 
 
-def _fingerprint(modality: str, settings: Encoder) -> str:
+def _fingerprint(modality: str, settings: Encoder | VectorColumn) -> str:
+    if isinstance(settings, VectorColumn):
+        return settings.fingerprint(modality)
     digest = hashlib.sha256(modality.encode())
     if settings.model == BUILTIN:
         digest.update((TextDescriptor() if modality == "text" else ImageDescriptor()).fingerprint.encode())

@@ -1,0 +1,32 @@
+"""A first configuration file, guessed from what a source holds."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from jobs.entry import DEFAULT_CONFIG, start
+
+
+def command(
+    source: Annotated[str, typer.Argument(help="The catalogue: a file or folder of CSV, JSON, Parquet or Delta.")],
+    interactions: Annotated[str | None, typer.Option("--interactions", help="The log of who clicked what.")] = None,
+    to: Annotated[
+        Path, typer.Option("--to", help="The file to write; one that is there already stays.")
+    ] = DEFAULT_CONFIG,
+) -> None:
+    """Look at a catalogue (Spark) and write a commented configuration file with guesses to mend."""
+    from jobs.first_views import show_sources
+    from pipeline.config.models import SparkSettings
+    from pipeline.inspect.guess.look import write_configuration
+    from pipeline.on_spark.session import spark_session
+
+    with spark_session(SparkSettings(), "hisam init") as spark:
+        seen = write_configuration(spark, source, interactions, to)
+    show_sources(seen)
+    option = "" if to == DEFAULT_CONFIG else f" -c {to}"
+    typer.echo(f"init: wrote {to}; read it, then: hisam check{option}")
+
+
+if __name__ == "__main__":
+    start(lambda: typer.run(command))

@@ -1,0 +1,1 @@
+"""Guesses at a configuration from what a source holds, for a newcomer to mend."""

@@ -3,7 +3,7 @@
 import difflib
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,15 +51,23 @@ def describe(error: ValidationError, model: type[BaseModel]) -> Iterator[str]:
     for fault in error.errors():
         path = ".".join(map(str, fault["loc"]))
         if fault["type"] == "extra_forbidden":
-            known = list(_model_at(model, fault["loc"][:-1]).model_fields)
-            near = difflib.get_close_matches(str(fault["loc"][-1]), known, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"known keys: {', '.join(known)}"
-            yield f"{path}: unknown key; {hint}"
+            yield f"{path}: unknown key; {_hint(model, fault['loc'])}"
         else:
             allowed = _range(model, fault["loc"])
             secret = fault["loc"][-1] in ("storage_options", "conf")  # may hold what must not be in a log
             given = "" if fault["type"] == "missing" or secret else f" (given: {fault['input']!r}{allowed})"
             yield f"{path}: {fault['msg'].removeprefix('Value error, ')}{given}"
+
+
+def _hint(model: type[BaseModel], path: Sequence[int | str]) -> str:
+    *section, key = map(str, path)
+    known = list(_model_at(model, section).model_fields)
+    if near := difflib.get_close_matches(key, known, n=1):
+        return f"did you mean {near[0]}?"
+    for beside in _model_at(model, section[:-1]).model_fields if section else ():
+        if key in _fields_at(model, [*section[:-1], beside]):
+            return f"it is a key of {'.'.join([*section[:-1], beside])}"
+    return f"known keys: {', '.join(known)}"
 
 
 def _override(raw: dict[str, Any], override: str) -> None:
@@ -85,6 +93,13 @@ def _model_at(model: type[BaseModel], path: Sequence[int | str]) -> type[BaseMod
         choices = [annotation, *getattr(annotation, "__args__", ())]
         model = next(choice for choice in choices if isinstance(choice, type) and issubclass(choice, BaseModel))
     return model
+
+
+def _fields_at(model: type[BaseModel], path: Sequence[str]) -> Collection[str]:
+    try:
+        return _model_at(model, path).model_fields
+    except StopIteration:  # a value, not a section
+        return ()
 
 
 def _range(model: type[BaseModel], path: Sequence[int | str]) -> str:

@@ -13,7 +13,7 @@ from tiny_models import SIZES, WORDS, save, save_tokenizer
 import pipeline.on_ray.encode as encoding
 from jobs.error_messages import one_line
 from pipeline.config.models import Config
-from pipeline.errors import JobError
+from pipeline.errors import ConfigError, JobError
 from pipeline.lake.commit import append
 from pipeline.lake.plans import load_plan
 from pipeline.lake.run import Run
@@ -112,7 +112,7 @@ def test_a_model_that_does_not_load_and_a_text_that_is_cut_are_told(
         "encoders.text.max_length is 512: the model reads 32 tokens, longer texts are cut there"
     ]
     (model / "model.safetensors").write_bytes(b"no weights")
-    with pytest.raises(JobError) as refusal:
+    with pytest.raises(ConfigError) as refusal:
         night(spark, config)
     said = one_line(refusal.value)
     assert said is not None

@@ -24,7 +24,7 @@ def model(tmp_path: Path) -> Path:
     write(tmp_path, "modules.json", [{"type": "sentence_transformers.models.Transformer", "path": ""}, POOLING, DENSE])
     write(tmp_path, "1_Pooling/config.json", {"pooling_mode": ["cls", "mean"]})
     write(tmp_path, "2_Dense/config.json", {"activation_function": "torch.nn.modules.activation.Tanh"})
-    for name in ("config.json", "tokenizer_config.json", "preprocessor_config.json"):
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json", "preprocessor_config.json"):
         write(tmp_path, name, {})
     for name in ("model.safetensors", "2_Dense/model.safetensors"):
         (tmp_path / name).touch()
@@ -88,6 +88,7 @@ TEXT: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "adapter": (lambda folder: write(folder, "adapter_config.json", {}), "an adapter needs another model's weights"),
     "no configuration": (lambda folder: (folder / "config.json").unlink(), "there is no config.json"),
+    "no vocabulary": (lambda folder: (folder / "tokenizer.json").unlink(), "there is no tokenizer.json or other voc"),
     "broken": (lambda folder: (folder / "modules.json").write_text("[{"), "modules.json is no JSON"),
     "odd": (lambda folder: write(folder, "modules.json", {"a": 1}), "its JSON files are not those of a model"),
 }
@@ -138,6 +139,12 @@ def test_own_code_that_is_trusted_lies_in_the_folder_whose_content_is_known(mode
         usable_folder("text", settings)
 
 
+def test_a_tokenizer_of_bytes_needs_no_vocabulary(model: Path) -> None:
+    (model / "tokenizer.json").unlink()
+    write(model, "tokenizer_config.json", {"tokenizer_class": "ByT5Tokenizer"})
+    assert usable_folder("text", TextEncoder(model=str(model))) == model
+
+
 @pytest.mark.parametrize("revision", [None, "main", "abc123"])
 def test_own_code_from_the_hub_is_of_one_commit(revision: str | None) -> None:
     settings = TextEncoder(model="some/model", revision=revision, trust_remote_code=True)
@@ -147,10 +154,12 @@ def test_own_code_from_the_hub_is_of_one_commit(revision: str | None) -> None:
         usable_folder("text", settings)
 
 
-def test_a_model_is_checked_and_named_without_torch(model: Path) -> None:
+def test_a_model_is_checked_and_named_and_the_builtin_one_loaded_without_torch(model: Path) -> None:
     program = (
-        "import sys; from pipeline.config.models import Encoders; "
+        "import sys; from pipeline.config.models import Encoders, TextEncoder; "
         "from pipeline.on_ray.encoders.fingerprint import encoder_fingerprints; "
+        "from pipeline.on_ray.encoders.load import load_encoder; "
+        "load_encoder('text', TextEncoder(), 'cpu')(['a lamp']); "
         f"both = {{'model': {str(model)!r}}}; print(encoder_fingerprints(Encoders(text=both, image=both))); "
         "assert not {'torch', 'transformers', 'sentence_transformers', 'ray'} & set(sys.modules)"
     )

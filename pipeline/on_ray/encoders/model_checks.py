@@ -16,6 +16,8 @@ KNOWN_MODULES = (*WITH_WEIGHTS, "Pooling", "Normalize", "Dropout")
 POOLINGS = ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")
 POOLING_FLAGS = ("cls_token", "max_tokens", "mean_tokens", "mean_sqrt_len_tokens", "weightedmean_tokens", "lasttoken")
 CONFIGURATIONS = ("config.json", "tokenizer_config.json", "preprocessor_config.json", "processor_config.json")
+VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "bpe.codes", "*.model", "*.spm", "*.bpe", "*.tiktoken")
+OF_BYTES = ("ByT5Tokenizer", "CanineTokenizer", "PerceiverTokenizer")  # need no vocabulary
 PICTURES = ("preprocessor_config.json", "processor_config.json")
 
 
@@ -51,6 +53,8 @@ def _faults(modality: str, settings: Encoder, folder: Path) -> Iterator[str]:
             "there are no weights in the form of safetensors, and pickled ones (pytorch_model.bin) are never loaded: "
             "convert them where you trust them, with from_pretrained(FOLDER).save_pretrained(NEW)"
         )
+    if modality == "text" and not settings.trust_remote_code and not _has_vocabulary(place):
+        yield "there is no tokenizer.json or other vocabulary, all words would be the same: fetch the model again"
     if modality == "image" and not any((folder / name).is_file() for name in PICTURES):
         yield f"there is no {PICTURES[0]}, which says how pictures are prepared: take it from the model's origin"
 
@@ -107,6 +111,11 @@ def _faults_of_code(modality: str, settings: Encoder, folder: Path, place: Path)
                 f"its code lies in another repository ({elsewhere}), which may change: put it into a local folder, "
                 f"beside the weights, and take the repository out of auto_map in {_name(folder, file)}"
             )
+
+
+def _has_vocabulary(place: Path) -> bool:
+    stated = (read_json(place / "tokenizer_config.json") or {}).get("tokenizer_class")
+    return stated in OF_BYTES or any(any(place.glob(name)) for name in VOCABULARIES)
 
 
 def _untrusted(modality: str, what: str) -> str:

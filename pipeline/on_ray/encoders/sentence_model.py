@@ -1,5 +1,7 @@
 """Text models as the library sentence-transformers runs them, loaded from a local folder."""
 
+import math
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +15,17 @@ from pipeline.errors import ConfigError
 from pipeline.on_ray.encoders.hugging_face import unit_rows
 from pipeline.on_ray.encoders.model_files import longest_text
 
+STEP = 16  # tokens
+
 
 class SentenceModel:
     """A text model with the modules, pooling and prompt that its folder states.
 
     A plain folder of transformers, without ``modules.json``, is pooled by the mean, a causal language model's by its
     last token, as the library has it. Of an encoder with a decoder the encoder alone is loaded.
+
+    A text is padded to the next multiple of :data:`STEP` tokens and goes through the model with others of that width:
+    the text itself, and not the longest of its neighbours, says over how much padding is summed.
     """
 
     def __init__(self, folder: Path, settings: TextEncoder, device: str) -> None:
@@ -31,9 +38,12 @@ class SentenceModel:
         ).eval()
         if not self._model.supports("text"):
             raise ValueError("it is not a model of texts")
-        limits = (settings.max_length, longest_text(folder), self._model.max_seq_length)
+        limit = longest_text(folder)
+        limits = (settings.max_length, limit, self._model.max_seq_length)
         self._model.max_seq_length = int(min(limit for limit in limits if limit))
-        self._prompt = settings.prompt
+        self._step = math.gcd(STEP, limit or 0)  # padding, too, has to keep within the model's positions
+        own = self._model.prompts.get(self._model.default_prompt_name, "")
+        self._prompt = own if settings.prompt is None else settings.prompt
         if settings.pooling != "auto":
             self._pool_by(settings.pooling)
         if settings.truncate_dim:
@@ -42,8 +52,25 @@ class SentenceModel:
     @torch.inference_mode()
     def __call__(self, inputs: list[str]) -> NDArray[np.float32]:
         """``(N, dim)`` float32 vectors of length one."""
+        widths = self._widths(inputs)
+        order = sorted(range(len(inputs)), key=widths.__getitem__)
+        groups = [list(rows) for _, rows in groupby(order, key=widths.__getitem__)]
+        x_ND = np.concatenate([self._encode([inputs[row] for row in rows]) for rows in groups])
+        return x_ND[np.argsort(order)]
+
+    def _widths(self, inputs: list[str]) -> list[int]:
+        """The steps that each text's tokens fill, with the prompt's."""
+        tokens = self._model.tokenizer([self._prompt + text for text in inputs], truncation=True)["input_ids"]
+        return [-(-len(row) // self._step) for row in tokens]
+
+    def _encode(self, inputs: list[str]) -> NDArray[np.float32]:
         x_ND = self._model.encode(
-            inputs, prompt=self._prompt, batch_size=len(inputs), convert_to_tensor=True, show_progress_bar=False
+            inputs,
+            prompt=self._prompt,
+            batch_size=len(inputs),
+            convert_to_tensor=True,
+            show_progress_bar=False,
+            processing_kwargs={"text": {"pad_to_multiple_of": self._step}},
         )
         return unit_rows(x_ND)
 

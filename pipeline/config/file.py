@@ -52,15 +52,26 @@ def describe(error: ValidationError, model: type[BaseModel]) -> Iterator[str]:
         keys, section = _place(model, fault["loc"])
         path = ".".join(keys)
         if section is not None and fault["type"] == "extra_forbidden":
-            known = list(section.model_fields)
-            near = difflib.get_close_matches(keys[-1], known, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"known keys: {', '.join(known)}"
-            yield f"{path}: unknown key; {hint}"
+            yield f"{path}: unknown key; {_hint(model, fault['loc'])}"
         else:
             allowed = _range(section, keys[-1])
             secret = keys[-1] in ("storage_options", "conf")  # may hold what must not be in a log
             given = "" if fault["type"] == "missing" or secret else f" (given: {fault['input']!r}{allowed})"
             yield f"{path}: {fault['msg'].removeprefix('Value error, ')}{given}"
+
+
+def _hint(model: type[BaseModel], loc: Sequence[int | str]) -> str:
+    """What an unknown key may be: one of its section, or one of a section beside it."""
+    keys, section = _place(model, loc)
+    known = list(section.model_fields) if section else []
+    if near := difflib.get_close_matches(keys[-1], known, n=1):
+        return f"did you mean {near[0]}?"
+    above, parent = _place(model, loc[:-1])
+    for name, field in parent.model_fields.items() if parent else ():
+        beside = _sections(field.annotation).values()
+        if name != above[-1] and any(keys[-1] in other.model_fields for other in beside):
+            return f"it is a key of {'.'.join([*above[:-1], name])}"
+    return f"known keys: {', '.join(known)}"
 
 
 def _override(raw: dict[str, Any], override: str) -> None:

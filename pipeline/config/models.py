@@ -111,10 +111,20 @@ class Encoder(Section):
 
     model: str = "builtin"
     revision: str | None = Field(None, description="branch, tag or commit of a Hugging Face model")
-    pooling: Literal["auto", "mean", "cls"] = "auto"
-    max_length: int = Field(256, ge=8, le=8192, description="text tokens; longer texts are cut")
+    trust_remote_code: bool = Field(False, description="run the model's own code; from the hub of one commit alone")
+    pooling: Literal["auto", "mean", "cls"] = Field("auto", description="auto: what the model says of itself")
     batch_size: int = Field(64, ge=1, le=65_536)
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+
+
+class TextEncoder(Encoder):
+    """That of texts, with what only texts have."""
+
+    max_length: int = Field(256, ge=8, le=131_072, description="tokens; longer texts are cut, at the model's limit too")
+    prompt: str | None = Field(None, description="put before every text; default: the model's own default, if any")
+    truncate_dim: int | None = Field(
+        None, ge=2, le=65_536, description="first numbers of a vector to keep, of models trained for that"
+    )
 
 
 class VectorColumn(Section):
@@ -150,7 +160,7 @@ GivenVectors = Annotated[VectorColumn, Tag("column")]
 class Encoders(Section):
     """The encoders of both modalities, each a model or a column of vectors, and how the work is spread."""
 
-    text: Annotated[Annotated[Encoder, Tag("model")] | GivenVectors, Discriminator(_kind)] = Encoder()
+    text: Annotated[Annotated[TextEncoder, Tag("model")] | GivenVectors, Discriminator(_kind)] = TextEncoder()
     image: Annotated[Annotated[Encoder, Tag("model")] | GivenVectors, Discriminator(_kind)] = Encoder()
     workers: int | None = Field(None, ge=1, le=10_000, description="actors; default: one a GPU, else one a core")
     commit_rows: int = Field(100_000, ge=100, le=100_000_000, description="rows a commit; a killed job redoes one")

@@ -6,7 +6,7 @@ What an encoder cannot make a vector of is stored as tried, with its fault, so t
 import io
 import logging
 from collections.abc import Iterator, Sequence
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -17,12 +17,13 @@ from numpy.typing import NDArray
 from PIL import Image
 from ray.data import Dataset
 
-from pipeline.config.models import Encoder
+from pipeline.config.models import Encoder, TextEncoder
 from pipeline.errors import JobError
 from pipeline.lake.plans import Plan
 from pipeline.lake.run import Run
 from pipeline.lake.storage import Lake
-from pipeline.on_ray.encoders.load import load_encoder
+from pipeline.on_ray.encoders.load import Encode, load_encoder
+from pipeline.on_ray.encoders.model_files import said_of_length
 from pipeline.on_ray.plan_reader import do_plan, read_parts, stage_rows
 from pipeline.on_ray.session import actor_device, actor_pool, block_rows
 from pipeline.on_ray.vector_columns import to_column
@@ -44,6 +45,9 @@ def encode(run: Run, plan: Plan) -> None:
     """
     lake = run.lake
     run.count(rows_in=plan.rows, rows_out=0, texts_encoded=0, images_encoded=0, failed=0)
+    text = run.config.encoders.text
+    if isinstance(text, TextEncoder) and (cut := said_of_length(text)):
+        logger.warning(cut)
     with run.phase("encode"):
         for chunk in do_plan(lake, plan, VECTORS, partial(_encode_chunk, run, plan)):
             logger.info(
@@ -118,19 +122,18 @@ class EncodeInputs:
     """An actor that holds one modality's encoder and turns texts or pictures into rows of ``vectors``."""
 
     def __init__(self, modality: str, settings: Encoder) -> None:
-        self._modality, self._model = modality, settings.model
-        self._encode = load_encoder(modality, settings, actor_device())
+        self._modality, self._settings = modality, settings
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """``sha``, ``vector`` and ``fault`` of a batch of ``sha`` and ``input``.
 
         Raises:
-            JobError: the encoder fails not on an input but on any.
+            JobError: the encoder does not load, or fails not on an input but on any.
         """
         inputs = batch["input"].to_pylist()
         if self._modality == "image":
             inputs = [Image.open(io.BytesIO(data)).convert("RGB") for data in inputs]
-        vectors, faults = self._vectors(inputs)
+        vectors, faults = self._vectors(self._encode, inputs)
         if all(fault is not None for fault in faults):
             self._check_encoder()
         present_N = np.array([fault is None for fault in faults])
@@ -144,15 +147,20 @@ class EncodeInputs:
             }
         )
 
-    def _vectors(self, inputs: list[Any]) -> tuple[list[NDArray[np.float32] | None], list[str | None]]:
+    @cached_property
+    def _encode(self) -> Encode:
+        """Loaded with the first batch: what a constructor raises, Ray tells as an actor's death."""
+        return load_encoder(self._modality, self._settings, actor_device())
+
+    def _vectors(self, encode: Encode, inputs: list[Any]) -> tuple[list[NDArray[np.float32] | None], list[str | None]]:
         """A vector or a fault of each input; a batch that raises is halved down to the inputs that make it raise."""
         try:
-            x_ND = self._encode(inputs)
+            x_ND = encode(inputs)
         except Exception as error:  # noqa: BLE001 - whatever an encoder raises on one input must not cost the others
             if len(inputs) == 1:
                 return [None], [f"{type(error).__name__}: {error}".splitlines()[0][:LONGEST_FAULT]]
             half = len(inputs) // 2
-            first, second = self._vectors(inputs[:half]), self._vectors(inputs[half:])
+            first, second = self._vectors(encode, inputs[:half]), self._vectors(encode, inputs[half:])
             return first[0] + second[0], first[1] + second[1]
         faults = [_fault(x_D) for x_D in x_ND]
         return [x_D if fault is None else None for x_D, fault in zip(x_ND, faults, strict=True)], faults
@@ -160,10 +168,10 @@ class EncodeInputs:
     def _check_encoder(self) -> None:
         """Where a whole batch fails, an input that nothing can be wrong with says whether the encoder is at fault."""
         probe = "A plain text." if self._modality == "text" else Image.effect_noise((64, 64), 50).convert("RGB")
-        _, (fault,) = self._vectors([probe])
+        _, (fault,) = self._vectors(self._encode, [probe])
         if fault is not None:
             raise JobError(
-                f"encoders.{self._modality}: {self._model} gives no usable vector of anything ({fault}): "
+                f"encoders.{self._modality}: {self._settings.model} gives no usable vector of anything ({fault}): "
                 "mend or replace the model; nothing was recorded of this batch"
             )
 

@@ -70,6 +70,7 @@ def quiet_data_logs() -> None:
     context = DataContext.get_current()
     context.enable_progress_bars = sys.stderr.isatty()
     context.print_on_execution_start = False
+    context.raise_original_map_exception = True  # else a JobError's sentence is lost on its way to the driver
     log = logging.getLogger("ray.data")
     log.setLevel(logging.ERROR)
     for handler in log.handlers:

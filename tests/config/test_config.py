@@ -79,6 +79,17 @@ def test_the_split_is_a_fraction_or_a_time(tmp_path: Path) -> None:
     assert "split.at: must be a date" in faults(tmp_path, GOOD, ["split.at=20250601"])
 
 
+def test_what_only_texts_have_is_no_key_of_pictures(tmp_path: Path) -> None:
+    text = {"prompt": "passage: ", "truncate_dim": 256, "max_length": 512, "trust_remote_code": True}
+    assert load_config(write(tmp_path, GOOD | {"encoders": {"text": text}})).encoders.text.prompt == "passage: "
+    said = faults(tmp_path, GOOD | {"encoders": {"image": text, "text": {"truncate_dim": 1, "max_length": 4}}})
+    assert "5 faults" in said
+    for key in ("prompt", "truncate_dim", "max_length"):
+        assert f"encoders.image.{key}: unknown key; it is a key of encoders.text" in said
+    assert "encoders.text.truncate_dim" in said
+    assert "encoders.text.max_length" in said
+
+
 def test_a_missing_section_is_named(tmp_path: Path) -> None:
     assert "catalog: Field required" in faults(tmp_path, {"lake": "x"})
     assert "must hold sections" in faults(tmp_path, ["a list"])

@@ -8,11 +8,12 @@ import pytest
 import transformers
 from handmade import become_run, config_of, digest, writable
 from pyspark.sql import SparkSession
-from test_encoders import SIZES, WORDS, save_tokenizer
+from tiny_models import SIZES, WORDS, save, save_tokenizer
 
 import pipeline.on_ray.encode as encoding
+from jobs.error_messages import one_line
 from pipeline.config.models import Config
-from pipeline.errors import JobError
+from pipeline.errors import ConfigError, JobError
 from pipeline.lake.commit import append
 from pipeline.lake.plans import load_plan
 from pipeline.lake.run import Run
@@ -97,6 +98,26 @@ def test_a_text_of_which_the_model_makes_nan_costs_that_text_alone(spark: SparkS
     again = night(spark, config)
     assert (again["rows_in"], again["failed"]) == (1, 1)
     assert len(vectors(lake)) == 7
+
+
+def test_a_model_that_does_not_load_and_a_text_that_is_cut_are_told(
+    spark: SparkSession, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = save(tmp_path / "roberta", "Roberta", max_position_embeddings=34)
+    config = config_of(tmp_path, encoders={"text": {"model": str(model), "max_length": 512}})
+    lake = writable(config.lake)
+    add_items(lake, {"long": "red lamp " * 300, "short": "a chair"})
+    assert night(spark, config) == {"rows_in": 2, "rows_out": 2, "texts_encoded": 2, "images_encoded": 0, "failed": 0}
+    assert [record.message for record in caplog.records if "max_length" in record.message] == [
+        "encoders.text.max_length is 512: the model reads 32 tokens, longer texts are cut there"
+    ]
+    (model / "model.safetensors").write_bytes(b"no weights")
+    with pytest.raises(ConfigError) as refusal:
+        night(spark, config)
+    said = one_line(refusal.value)
+    assert said is not None
+    assert said.startswith(f"encoders.text.model: {model} does not load (")
+    assert lake.read(VECTORS, ["sha"]).num_rows == 2
 
 
 class Fussy:

@@ -1,4 +1,4 @@
-"""Encoders: models of real architectures with random weights, saved as the hub would have them."""
+"""Vision and joint models with random weights, saved as the hub would have them; and what names an encoder."""
 
 from pathlib import Path
 
@@ -6,130 +6,150 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from PIL import Image
+from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
+from test_text_models import gtr
+from tiny_models import SIZES, TEXTS, WORDS, pictures, save, save_tokenizer
 
-from pipeline.config.models import Encoder, Encoders
+from pipeline.config.models import Encoder, Encoders, TextEncoder
 from pipeline.errors import ConfigError
 from pipeline.on_ray.encoders.fingerprint import encoder_fingerprints
 from pipeline.on_ray.encoders.load import load_encoder
 
-WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "red", "blue", "lamp", "chair", "with", "wood"]
-TEXTS = ["a red lamp", "a blue chair with wood", "lamp", "unknown words only"]
-SIZES = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+PICTURE = {"image_size": 32, "patch_size": 8}
+SQUARE = {"size": {"height": 32, "width": 32}}
 
 
-def pictures() -> list[Image.Image]:
-    rng = np.random.default_rng(0)
-    return [Image.fromarray(rng.integers(0, 255, (h, w, 3), dtype=np.uint8)) for h, w in ((40, 60), (32, 32), (90, 20))]
-
-
-def save_tokenizer(folder: Path, length: int = 16) -> None:
-    (folder / "vocab.txt").write_text("\n".join(WORDS))
-    tokenizer = transformers.BertTokenizer(str(folder / "vocab.txt"), model_max_length=length)
-    tokenizer.save_pretrained(folder)
-
-
-@pytest.fixture
-def bert(tmp_path: Path) -> Path:
+def joint(folder: Path, family: str) -> Path:
+    """CLIP or SigLIP of 24 numbers a vector."""
     torch.manual_seed(0)
-    config = transformers.BertConfig(vocab_size=len(WORDS), max_position_embeddings=16, **SIZES)
-    folder = tmp_path / "bert"
-    transformers.BertModel(config).save_pretrained(folder)
+    text = SIZES | {"vocab_size": len(WORDS), "max_position_embeddings": 16, "eos_token_id": 3}
+    sizes = {"projection_dim": 24} if family == "CLIP" else {}
+    text |= {} if family == "CLIP" else {"projection_size": 24}
+    vision = SIZES | PICTURE | ({"num_patches": 16} if family == "Siglip2" else {})
+    config = getattr(transformers, f"{family}Config")(text_config=text, vision_config=vision, **sizes)
+    getattr(transformers, f"{family}Model")(config).save_pretrained(folder)
     save_tokenizer(folder)
+    how = SQUARE if family == "Siglip" else {"max_num_patches": 16, "patch_size": 8}
+    if family == "CLIP":
+        how = {"size": {"shortest_edge": 32}, "crop_size": {"height": 32, "width": 32}}
+    getattr(transformers, f"{family}ImageProcessorPil")(**how).save_pretrained(folder)
     return folder
 
 
-@pytest.fixture
-def clip(tmp_path: Path) -> Path:
+def vision(folder: Path, family: str) -> Path:
     torch.manual_seed(0)
-    folder = tmp_path / "clip"
-    config = transformers.CLIPConfig(
-        text_config=SIZES | {"vocab_size": len(WORDS), "max_position_embeddings": 16, "eos_token_id": 3},
-        vision_config=SIZES | {"image_size": 32, "patch_size": 8},
-        projection_dim=24,
-    )
-    transformers.CLIPModel(config).save_pretrained(folder)
-    save_tokenizer(folder)
-    crop = {"size": {"shortest_edge": 32}, "crop_size": {"height": 32, "width": 32}}
-    transformers.CLIPImageProcessorPil(**crop).save_pretrained(folder)
+    config = getattr(transformers, f"{family}Config")(**PICTURE, **SIZES)
+    getattr(transformers, f"{family}Model")(config).save_pretrained(folder)
+    transformers.ViTImageProcessorPil(**SQUARE).save_pretrained(folder)
     return folder
 
 
-@pytest.fixture
-def vit(tmp_path: Path) -> Path:
-    torch.manual_seed(0)
-    folder = tmp_path / "vit"
-    transformers.ViTModel(transformers.ViTConfig(image_size=32, patch_size=8, **SIZES)).save_pretrained(folder)
-    transformers.ViTImageProcessorPil(size={"height": 32, "width": 32}).save_pretrained(folder)
-    return folder
+def vectors(folder: Path, pooling: str = "auto") -> NDArray[np.float32]:
+    return load_encoder("image", Encoder(model=str(folder), pooling=pooling), "cpu")(pictures())
 
 
 @torch.inference_mode()
-def test_text_pooling_is_that_of_the_model_run_text_by_text(bert: Path) -> None:
-    model, tokenizer = transformers.AutoModel.from_pretrained(bert), transformers.AutoTokenizer.from_pretrained(bert)
-    for pooling in ("mean", "cls"):
-        vectors = load_encoder("text", Encoder(model=str(bert), pooling=pooling), "cpu")(TEXTS)
-        assert vectors.shape == (4, 32)
-        assert vectors.dtype == np.float32
-        for text, vector in zip(TEXTS, vectors, strict=True):
-            states = model(**tokenizer(text, return_tensors="pt")).last_hidden_state[0]
-            expected = torch.nn.functional.normalize(states[0] if pooling == "cls" else states.mean(0), dim=0)
-            np.testing.assert_allclose(vector, expected.numpy(), atol=1e-5)
+@pytest.mark.parametrize("family", ["CLIP", "Siglip", "Siglip2"])
+def test_projections_of_a_joint_model(family: str, tmp_path: Path) -> None:
+    folder = joint(tmp_path, family)
+    model = transformers.AutoModel.from_pretrained(folder).eval()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    padding = "longest" if family == "CLIP" else "max_length"
+    tokens = tokenizer(TEXTS, padding=padding, max_length=16, truncation=True, return_tensors="pt")
+    texts = load_encoder("text", TextEncoder(model=str(folder)), "cpu")(TEXTS)
+    expected = torch.nn.functional.normalize(model.get_text_features(**tokens).pooler_output, dim=1)
+    np.testing.assert_allclose(texts, expected.numpy(), atol=1e-5)
+    prompted = load_encoder("text", TextEncoder(model=str(folder), prompt="a red "), "cpu")
+    np.testing.assert_allclose(prompted(["lamp"]), texts[:1], atol=1e-5)
+
+    processor = getattr(transformers, f"{family}ImageProcessorPil").from_pretrained(folder)
+    for picture, found in zip(pictures(), vectors(folder), strict=True):
+        features = model.get_image_features(**processor(images=picture, return_tensors="pt")).pooler_output
+        np.testing.assert_allclose(found, torch.nn.functional.normalize(features, dim=1)[0].numpy(), atol=1e-5)
 
 
-def test_texts_longer_than_the_model_are_cut(bert: Path) -> None:
-    encode = load_encoder("text", Encoder(model=str(bert)), "cpu")
-    np.testing.assert_allclose(encode(["lamp " * 14]), encode(["lamp " * 500]), atol=1e-6)
+def test_what_a_joint_model_has_not_is_refused(tmp_path: Path) -> None:
+    folder = joint(tmp_path, "CLIP")
+    for more in ({"truncate_dim": 8}, {"pooling": "cls"}):
+        with pytest.raises(ConfigError, match="a joint model of texts and pictures has neither pooling nor"):
+            load_encoder("text", TextEncoder.model_validate({"model": str(folder)} | more), "cpu")
 
 
 @torch.inference_mode()
-def test_projections_of_a_joint_model(clip: Path) -> None:
-    settings = Encoder(model=str(clip))
-    text, image = load_encoder("text", settings, "cpu"), load_encoder("image", settings, "cpu")
-    for vectors in (text(TEXTS), image(pictures())):
-        assert vectors.shape[1] == 24
-        np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-5)
-    model = transformers.AutoModel.from_pretrained(clip)
-    processor = transformers.CLIPImageProcessorPil.from_pretrained(clip)
-    pixels = processor(images=pictures()[0], return_tensors="pt")["pixel_values"]
-    expected = model.get_image_features(pixel_values=pixels).pooler_output
-    np.testing.assert_allclose(
-        image(pictures())[0], torch.nn.functional.normalize(expected, dim=1)[0].numpy(), atol=1e-5
+@pytest.mark.parametrize("family", ["ViT", "Dinov2"])
+def test_a_plain_vision_model_in_each_pooling(family: str, tmp_path: Path) -> None:
+    folder = vision(tmp_path, family)
+    model = transformers.AutoModel.from_pretrained(folder).eval()
+    output = model(**transformers.ViTImageProcessorPil.from_pretrained(folder)(images=pictures(), return_tensors="pt"))
+    states = output.last_hidden_state
+    for pooling, expected in {"auto": output.pooler_output, "mean": states.mean(1), "cls": states[:, 0]}.items():
+        expected_ND = torch.nn.functional.normalize(expected, dim=1).numpy()
+        np.testing.assert_allclose(vectors(folder, pooling), expected_ND, atol=1e-5)
+
+
+def test_weights_that_are_not_there_are_not_invented(tmp_path: Path) -> None:
+    """A classifier's weights have no pooler: its first state is taken. Without a layer it is no model."""
+    weights = vision(tmp_path, "ViT") / "model.safetensors"
+    first = vectors(tmp_path, "cls")
+    kept = {name: value for name, value in load_file(weights).items() if not name.startswith("pooler.")}
+    save_file(kept, weights, {"format": "pt"})
+    np.testing.assert_array_equal(vectors(tmp_path), first)
+    kept.pop(next(name for name in kept if "attention" in name))
+    save_file(kept, weights, {"format": "pt"})
+    with pytest.raises(
+        ConfigError, match=rf"^encoders.image.model: {tmp_path} does not load .*the weights lack .*atten"
+    ):
+        vectors(tmp_path)
+
+
+def test_a_model_of_the_other_modality_is_told(tmp_path: Path) -> None:
+    folder = vision(tmp_path, "ViT")
+    with pytest.raises(ConfigError, match=rf"^encoders.text.model: {tmp_path} does not load \(") as refusal:
+        load_encoder("text", TextEncoder(model=str(folder)), "cpu")
+    assert "\n" not in str(refusal.value)
+
+
+def of(text: TextEncoder, **more: int) -> str:
+    return encoder_fingerprints(Encoders(text=text, **more))["text"]
+
+
+def test_the_fingerprint_follows_the_settings_that_decide_a_vector(tmp_path: Path) -> None:
+    text = TextEncoder(model=str(save(tmp_path, "Bert")))
+    assert of(text) == of(text.model_copy(update={"batch_size": 3, "revision": "main"}), commit_rows=500)
+    changes = (
+        *({"pooling": "cls"}, {"max_length": 9}, {"dtype": "bfloat16"}, {"model": "builtin"}, {"prompt": "passage: "}),
+        *({"prompt": ""}, {"truncate_dim": 8}, {"trust_remote_code": True}),
     )
+    assert len({of(text)} | {of(text.model_copy(update=change)) for change in changes}) == 1 + len(changes)
 
 
-def test_a_plain_vision_model_in_each_pooling(vit: Path) -> None:
-    vectors = {
-        p: load_encoder("image", Encoder(model=str(vit), pooling=p), "cpu")(pictures()) for p in ("auto", "mean", "cls")
-    }
-    assert all(v.shape == (3, 32) for v in vectors.values())
-    assert not np.allclose(vectors["mean"], vectors["cls"])
-    assert not np.allclose(vectors["auto"], vectors["cls"])
+def test_the_fingerprint_follows_every_file_that_decides_a_vector(tmp_path: Path) -> None:
+    text = TextEncoder(model=str(gtr(tmp_path)))
+    (tmp_path / "own.py").write_text("x = 1")
+    files = {str(file.relative_to(tmp_path)): file for file in tmp_path.rglob("*") if file.is_file()}
+    assert {"model.safetensors", "2_Dense/model.safetensors", "1_Pooling/config.json", "tokenizer.json"} < set(files)
+    for name, file in files.items():
+        before, content = of(text), file.read_bytes()
+        file.write_bytes(content + b" ")
+        assert (of(text) != before) == (name != "own.py"), name
+        file.write_bytes(content)
+    trusted = text.model_copy(update={"trust_remote_code": True})
+    before = of(trusted)
+    (tmp_path / "own.py").write_text("x = 2")
+    assert of(trusted) != before
+    before = of(text)
+    (tmp_path / "README.md").write_text("A model.")
+    (tmp_path / "onnx").mkdir()
+    (tmp_path / "onnx" / "config.json").write_text("{}")
+    assert of(text) == before
 
 
-def test_the_fingerprint_follows_what_decides_a_vector_and_nothing_else(bert: Path) -> None:
-    text = Encoder(model=str(bert))
-
-    def of(encoder: Encoder, **more: int) -> str:
-        return encoder_fingerprints(Encoders(text=encoder, **more))["text"]
-
-    base = of(text)
-    assert base == of(text.model_copy(update={"batch_size": 3}), commit_rows=500)
-    changes = ({"pooling": "cls"}, {"max_length": 9}, {"dtype": "bfloat16"}, {"model": "builtin"})
-    others = {of(text.model_copy(update=change)) for change in changes}
-    weights = bert / "model.safetensors"
-    data = bytearray(weights.read_bytes())
-    data[-1] ^= 1
-    weights.write_bytes(bytes(data))
-    others.add(of(text))
-    assert len(others | {base}) == 6
-
-
-def test_each_modality_has_a_fingerprint_of_its_own(clip: Path) -> None:
-    joint, builtin = Encoder(model=str(clip)), Encoder()
-    found = encoder_fingerprints(Encoders(text=joint, image=joint))
+def test_each_modality_has_a_fingerprint_of_its_own(tmp_path: Path) -> None:
+    model = str(joint(tmp_path, "CLIP"))
+    found = encoder_fingerprints(Encoders(text=TextEncoder(model=model), image=Encoder(model=model)))
     assert found["text"] != found["image"]
-    assert encoder_fingerprints(Encoders(text=joint, image=builtin))["text"] == found["text"]
+    assert encoder_fingerprints(Encoders(text=TextEncoder(model=model)))["text"] == found["text"]
 
 
 def test_a_model_that_cannot_be_had_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,4 +160,4 @@ def test_a_model_that_cannot_be_had_is_told(monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", unreachable)
     with pytest.raises(ConfigError, match=r"encoders.text.model: no/such is no local folder .*no network"):
-        encoder_fingerprints(Encoders(text=Encoder(model="no/such")))
+        encoder_fingerprints(Encoders(text=TextEncoder(model="no/such")))

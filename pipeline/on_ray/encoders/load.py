@@ -1,13 +1,16 @@
 """The encoders of both modalities: the built-in descriptors, or any Hugging Face text or vision model."""
 
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.config.models import Encoder
+from pipeline.config.models import Encoder, TextEncoder
+from pipeline.errors import ConfigError
 from pipeline.on_ray.encoders.builtin import ImageDescriptor, TextDescriptor
-from pipeline.on_ray.encoders.fingerprint import BUILTIN, model_folder
+from pipeline.on_ray.encoders.model_checks import usable_folder
+from pipeline.on_ray.encoders.model_files import BUILTIN
 
 
 class Encode(Protocol):
@@ -18,10 +21,32 @@ class Encode(Protocol):
 
 
 def load_encoder(modality: str, settings: Encoder, device: str) -> Encode:
-    """The encoder that the configuration names, ready on ``device``."""
+    """The encoder that the configuration names, ready on ``device``.
+
+    Raises:
+        ConfigError: the model cannot be had, must not be loaded, or does not load.
+    """
     if settings.model == BUILTIN:
         return TextDescriptor() if modality == "text" else ImageDescriptor()
-    from pipeline.on_ray.encoders.hugging_face import HuggingFaceImage, HuggingFaceText  # torch takes seconds to import
+    folder = usable_folder(modality, settings)
+    try:
+        return _load_model(folder, settings, device)
+    except ConfigError:
+        raise
+    except Exception as error:
+        why = " ".join(str(error).split())[:300]
+        raise ConfigError(
+            f"encoders.{modality}.model: {settings.model} does not load ({type(error).__name__}: {why})"
+        ) from error
 
-    model = HuggingFaceText if modality == "text" else HuggingFaceImage
-    return model(model_folder(modality, settings), settings, device)
+
+def _load_model(folder: Path, settings: Encoder, device: str) -> Encode:
+    from pipeline.on_ray.encoders import hugging_face  # torch takes seconds to import
+
+    if not isinstance(settings, TextEncoder):
+        return hugging_face.HuggingFaceImage(folder, settings, device)
+    if hugging_face.has_text_tower(folder, settings):
+        return hugging_face.TextTower(folder, settings, device)
+    from pipeline.on_ray.encoders.sentence_model import SentenceModel
+
+    return SentenceModel(folder, settings, device)

@@ -3,7 +3,9 @@
 Relative paths are relative to the configuration file. The file itself is read by :mod:`pipeline.config.file`.
 """
 
+from ipaddress import ip_address
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
 
@@ -34,15 +36,51 @@ class Source(Section):
     columns: list[str] | None = Field(None, min_length=1, description="names for a file that carries none, in order")
 
 
+def _host(value: str) -> str:
+    """``name``, ``name:port``, an address, or an address and a port, in one spelling."""
+    text = value.strip().lower()
+    try:
+        return str(ip_address(text))
+    except ValueError:
+        pass
+    try:
+        parts = urlsplit(f"//{text}")
+        name, port = parts.hostname, parts.port
+        sound = name is not None and parts.netloc == text and not set(text) & set("@*\\ ")
+        bare = str(ip_address(name)) if name and ":" in name else name
+    except ValueError:
+        sound = False
+    if not sound or bare is None:
+        raise ValueError(f"{value!r} is no host: write a name or an address, with or without :port, and nothing else")
+    if port is None:
+        return bare
+    return f"[{bare}]:{port}" if ":" in bare else f"{bare}:{port}"
+
+
+class Fetch(Section):
+    """Pictures that are fetched over http and https, from the hosts that are named here and from no other."""
+
+    hosts: list[Annotated[str, AfterValidator(_host)]] = Field(
+        min_length=1, description="each without a port (any is allowed) or with one; a private address must be named"
+    )
+    workers: int = Field(16, ge=1, le=256, description="pictures that one task of Spark fetches at once")
+    per_host: int = Field(8, ge=1, le=256, description="pictures that all tasks together fetch from a host at once")
+    timeout_s: float = Field(30, gt=0, le=3600, description="of one try, from the name to the last byte")
+    retries: int = Field(2, ge=0, le=10, description="of a picture that failed for what may pass")
+    recheck_days: int = Field(7, ge=0, le=3650, description="an unchanged row's URL is asked again; 0: every night")
+
+
 class ImageSource(Section):
     """Where an item's picture comes from, and the bounds it must keep.
 
-    ``column`` holds bytes, or a path or URI that must lie under ``root``. A root on this machine or a shared
-    file system is read by the Python workers; any other one through Hadoop's connectors.
+    ``column`` holds bytes, or a path or URI that must lie under ``root``, or a URL that is fetched where ``fetch``
+    names its host; or a list of such references, of which the first that may be read counts. A root on this machine or
+    a shared file system is read by the Python workers; any other one through Hadoop's connectors.
     """
 
     column: str
     root: str | None = None
+    fetch: Fetch | None = None
     changed: str = Field(
         "stat",
         min_length=1,

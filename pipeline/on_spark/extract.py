@@ -110,11 +110,6 @@ def prepare(raw: DataFrame, compared: DataFrame, found: Totals, work: Prepare, s
     image = work.catalog.image
     spread = min(spark.sparkContext.defaultParallelism, found.pending // TASK_ROWS)
     tasks = max(found.pending_bytes // TASK_BYTES + 1, spread)
-    place = [F.col("row_hash")]
-    if image is not None and image.fetch is not None:
-        tasks = min(tasks, spark.sparkContext.defaultParallelism)
-        reference = F.col("reference")
-        place = [F.when(is_url(reference), host_of(reference)).otherwise(F.col("row_hash")), F.col("lane")]
     # Equal rows are of one item and one picture, so one of them has what all of them need.
     wanted = (
         compared.where("pending").dropDuplicates(["row_hash"]).drop("item_id", "bytes", "pending", "standing", "url")
@@ -131,6 +126,11 @@ def prepare(raw: DataFrame, compared: DataFrame, found: Totals, work: Prepare, s
         rows = rows.repartition(tasks, "row_hash").join(hashed, on="row_hash")
     if image is not None and "uri" in wanted.columns:
         rows = with_remote_contents(rows, wanted, str(image.root), image.max_bytes, spark)
+    place = [F.col("row_hash")]
+    if "lane" in raw.columns:
+        tasks = min(tasks, spark.sparkContext.defaultParallelism)
+        reference = F.col("reference")
+        place = [F.when(is_url(reference), host_of(reference)).otherwise(F.col("row_hash")), F.col("lane")]
     return rows.repartition(tasks, *place).mapInArrow(work, from_arrow_schema(PREPARED))
 
 

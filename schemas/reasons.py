@@ -40,13 +40,18 @@ class Reason(StrEnum):
     )
     MISSING_IMAGE = (
         "missing_image",
-        "No file that may be read lies where the reference leads.",
+        "No file that may be read lies where the reference leads, or the server says that there is none.",
         "Deliver the file, or mend the reference.",
     )
     IMAGE_NOT_ALLOWED = (
         "image_not_allowed",
-        "The reference leads out of catalog.image.root, or has a scheme that is not allowed.",
-        "Copy the picture under the root.",
+        "The reference leads out of catalog.image.root, or to a host, address or scheme that is not allowed.",
+        "Copy the picture under the root, or name the URL's host under catalog.image.fetch.hosts.",
+    )
+    FETCH_FAILED = (
+        "fetch_failed",
+        "The picture's server gave no picture, for what may pass; a picture that the item has stays.",
+        "Nothing: every night tries again. See that the server answers.",
     )
     IMAGE_TOO_LARGE = (
         "image_too_large",

@@ -62,6 +62,7 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
             "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=256m",
             "spark.sql.shuffle.partitions": 2,
             "spark.hadoop.fs.viewfs.mounttable.store.link./pictures": f"file://{mount}",
+            "spark.hadoop.fs.viewfs.mounttable.default.link./pictures": f"file://{mount}",
             "spark.hisam.mount": str(mount),
         }
         | ({"spark.jars": ",".join(jars)} if jars else {}),

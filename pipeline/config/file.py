@@ -67,10 +67,13 @@ def _hint(model: type[BaseModel], loc: Sequence[int | str]) -> str:
     if near := difflib.get_close_matches(keys[-1], known, n=1):
         return f"did you mean {near[0]}?"
     above, parent = _place(model, loc[:-1])
-    for name, field in parent.model_fields.items() if parent else ():
-        beside = _sections(field.annotation).values()
-        if name != above[-1] and any(keys[-1] in other.model_fields for other in beside):
-            return f"it is a key of {'.'.join([*above[:-1], name])}"
+    with_it = [
+        name
+        for name, field in (parent.model_fields.items() if parent else ())
+        if any(keys[-1] in kind.model_fields for kind in _sections(field.annotation).values())
+    ]
+    if with_it and above[-1] not in with_it:  # else it is one of another kind of the section itself
+        return f"it is a key of {'.'.join([*above[:-1], with_it[0]])}"
     return f"known keys: {', '.join(known)}"
 
 

@@ -3,35 +3,26 @@
 Relative paths are relative to the configuration file. The file itself is read by :mod:`pipeline.config.file`.
 """
 
-import hashlib
-from collections.abc import Mapping
 from datetime import UTC, datetime
+from ipaddress import ip_address
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
-    Discriminator,
     Field,
-    Tag,
     field_validator,
     model_validator,
 )
 
+from pipeline.config.encoders import Encoders
 from pipeline.config.places import check_place
+from pipeline.config.section import Section
 from ranker.config import RankerConfig
-from schemas.semantic_id import MODALITIES
 from tokenizer.base.config import TokenizerConfig
 
 Place = Annotated[str, AfterValidator(check_place)]
-
-
-class Section(BaseModel):
-    """Frozen, and closed to keys that it does not declare."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 def _refuse_secrets(options: dict[str, Any]) -> dict[str, Any]:
@@ -47,19 +38,55 @@ class Source(Section):
 
     path: Place
     format: Literal["csv", "json", "parquet", "delta"]
-    options: dict[str, str | int | float | bool] = {}
+    options: dict[str, str | int | float | bool] = Field(default_factory=dict)
     columns: list[str] | None = Field(None, min_length=1, description="names for a file that carries none, in order")
+
+
+def _host(value: str) -> str:
+    """``name``, ``name:port``, an address, or an address and a port, in one spelling."""
+    text = value.strip().lower()
+    try:
+        return str(ip_address(text))
+    except ValueError:
+        pass
+    try:
+        parts = urlsplit(f"//{text}")
+        name, port = parts.hostname, parts.port
+        sound = name is not None and parts.netloc == text and not set(text) & set("@*\\ ")
+        bare = str(ip_address(name)) if name and ":" in name else name
+    except ValueError:
+        sound = False
+    if not sound or bare is None:
+        raise ValueError(f"{value!r} is no host: write a name or an address, with or without :port, and nothing else")
+    if port is None:
+        return bare
+    return f"[{bare}]:{port}" if ":" in bare else f"{bare}:{port}"
+
+
+class Fetch(Section):
+    """Pictures that are fetched over http and https, from the hosts that are named here and from no other."""
+
+    hosts: list[Annotated[str, AfterValidator(_host)]] = Field(
+        min_length=1, description="each without a port (any is allowed) or with one; a private address must be named"
+    )
+    workers: int = Field(16, ge=1, le=256, description="pictures that one task of Spark fetches at once")
+    per_host: int = Field(8, ge=1, le=256, description="pictures that all tasks together fetch from a host at once")
+    timeout_s: float = Field(30, gt=0, le=3600, description="of one try, from the name to the last byte")
+    retries: int = Field(2, ge=0, le=10, description="of a picture that failed for what may pass")
+    recheck_days: int = Field(7, ge=0, le=3650, description="an unchanged row's URL is asked again; 0: every night")
 
 
 class ImageSource(Section):
     """Where an item's picture comes from, and the bounds it must keep.
 
-    ``column`` holds bytes, or a path or URI that must lie under ``root``. A root on this machine or a shared
-    file system is read by the Python workers; any other one through Hadoop's connectors.
+    ``column`` holds bytes, or a path or URI that must lie under ``root``, or a URL that is fetched where ``fetch``
+    names its host; or a list of such references, of which the first that may be read counts. A root on this machine or
+    a shared file system is read by the Python workers; any other one through Hadoop's connectors.
     """
 
     column: str
     root: str | None = None
+    fetch: Fetch | None = None
     changed: str = Field(
         "stat",
         min_length=1,
@@ -104,76 +131,6 @@ class Interactions(Section):
     )
     request: str | None = Field(None, description="the column that names the request which an impression was part of")
     max_user_events: int = Field(10_000, ge=1, le=1_000_000, description="of a user; the newest are kept")
-
-
-class Encoder(Section):
-    """One modality's encoder: ``builtin``, a Hugging Face name, or a local folder."""
-
-    model: str = "builtin"
-    revision: str | None = Field(None, description="branch, tag or commit of a Hugging Face model")
-    trust_remote_code: bool = Field(False, description="run the model's own code; from the hub of one commit alone")
-    pooling: Literal["auto", "mean", "cls"] = Field("auto", description="auto: what the model says of itself")
-    batch_size: int = Field(64, ge=1, le=65_536)
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-
-
-class TextEncoder(Encoder):
-    """That of texts, with what only texts have."""
-
-    max_length: int = Field(256, ge=8, le=131_072, description="tokens; longer texts are cut, at the model's limit too")
-    prompt: str | None = Field(None, description="put before every text; default: the model's own default, if any")
-    truncate_dim: int | None = Field(
-        None, ge=2, le=65_536, description="first numbers of a vector to keep, of models trained for that"
-    )
-
-
-class VectorColumn(Section):
-    """One modality's vectors where others have made them: a column of the catalogue in place of an encoder.
-
-    ``column`` holds arrays of numbers, or bytes with their ``dtype``, little-endian.
-    """
-
-    column: str = Field(min_length=1)
-    name: str = Field(min_length=1, description="of what made the vectors")
-    version: str = Field(
-        min_length=1, coerce_numbers_to_str=True, description="of what made them: another one, and all are read anew"
-    )
-    dtype: Literal["float16", "float32", "float64"] | None = Field(None, description="of a column of bytes")
-    dim: int | None = Field(None, ge=1, le=65_536, description="numbers of a vector; default: as those stored already")
-
-    def fingerprint(self, modality: str) -> str:
-        """The name that the vectors are stored under, 16 hexadecimal digits."""
-        parts = (modality, "column", self.name, self.version, str(self.dtype))
-        return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
-
-
-def _kind(section: Any) -> str:
-    """Which of the two a section is: a column of vectors by the keys that an encoder does not have."""
-    own = VectorColumn.model_fields.keys() - Encoder.model_fields.keys()
-    is_column = isinstance(section, VectorColumn) or (isinstance(section, Mapping) and bool(own & section.keys()))
-    return "column" if is_column else "model"
-
-
-GivenVectors = Annotated[VectorColumn, Tag("column")]
-
-
-class Encoders(Section):
-    """The encoders of both modalities, each a model or a column of vectors, and how the work is spread."""
-
-    text: Annotated[Annotated[TextEncoder, Tag("model")] | GivenVectors, Discriminator(_kind)] = TextEncoder()
-    image: Annotated[Annotated[Encoder, Tag("model")] | GivenVectors, Discriminator(_kind)] = Encoder()
-    workers: int | None = Field(None, ge=1, le=10_000, description="actors; default: one a GPU, else one a core")
-    commit_rows: int = Field(100_000, ge=100, le=100_000_000, description="rows a commit; a killed job redoes one")
-
-    @property
-    def models(self) -> dict[str, Encoder]:
-        """By modality the encoders that are models."""
-        return {m: found for m in MODALITIES if isinstance(found := getattr(self, m), Encoder)}
-
-    @property
-    def vector_columns(self) -> dict[str, VectorColumn]:
-        """By modality the columns of vectors."""
-        return {m: found for m in MODALITIES if isinstance(found := getattr(self, m), VectorColumn)}
 
 
 def _no_number(value: Any) -> Any:
@@ -221,7 +178,7 @@ class SparkSettings(Section):
 
     master: str = Field("local[*]", description="spark-submit's own master wins over it")
     delta: Literal["embedded", "native"] = "embedded"
-    conf: dict[str, str | int | float | bool] = {}
+    conf: dict[str, str | int | float | bool] = Field(default_factory=dict)
 
     _no_secrets = field_validator("conf")(_refuse_secrets)
 
@@ -271,7 +228,7 @@ class Config(Section):
     """Everything that one configuration file says."""
 
     lake: Place
-    storage_options: dict[str, str] = {}
+    storage_options: dict[str, str] = Field(default_factory=dict)
     catalog: Catalog
     interactions: Interactions | None = None
     encoders: Encoders = Encoders()

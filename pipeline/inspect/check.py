@@ -1,5 +1,6 @@
 """What ``extract`` would make of the first rows of a source, by its own functions, with nothing written."""
 
+from datetime import UTC, datetime
 from typing import Any
 
 from pyspark.sql import DataFrame, SparkSession
@@ -11,12 +12,12 @@ from pipeline.on_spark.changes import Before, compare, totals
 from pipeline.on_spark.current_items import current_items
 from pipeline.on_spark.delta import empty
 from pipeline.on_spark.extract import prepare, read_catalogue, resolve_duplicates, written
-from pipeline.on_spark.prepare import KNOWN
+from pipeline.on_spark.prepare import KNOWN, Prepare
 from pipeline.on_spark.quarantine import found_faults
 from pipeline.on_spark.raw_items import raw_items
 from pipeline.on_spark.sources import readable_files
 from pipeline.on_spark.vector_columns import vector_readers
-from schemas.tables import ITEMS, QUARANTINE
+from schemas.tables import ITEMS
 
 SHOWN = 5  # items
 
@@ -37,11 +38,12 @@ def check(spark: SparkSession, config: Config, rows: int) -> dict[str, Any]:
     with kept_on_disk() as keep, readable_files("catalog.source"):
         source = keep(read_catalogue(spark, config).limit(rows))
         raw = raw_items(source, catalog, spark, vectors)
-        before = Before(current_items(empty(spark, ITEMS, located=False), *KNOWN, "run_id"), _nothing(spark), "")
+        nothing = current_items(empty(spark, ITEMS, located=False), *KNOWN, "run_id")
+        before = Before(nothing, empty(spark, QUARANTINE, located=False), "", datetime.now(UTC))
         compared = compare(raw, before, catalog, spark, keep, verify_pictures=False)
         found = totals(compared)
-        readers = vector_readers(raw, None, vectors)
-        staged = keep(prepare(raw, compared, found, catalog, spark, readers))
+        work = Prepare(catalog, vector_readers(raw, None, vectors))
+        staged = keep(prepare(raw, compared, found, work, spark))
         verdicts = keep(resolve_duplicates(staged))
         items = written(staged, verdicts)
         status = {row["status"]: row["count"] for row in verdicts.groupBy("status").count().collect()}
@@ -54,10 +56,6 @@ def check(spark: SparkSession, config: Config, rows: int) -> dict[str, Any]:
             "items": _examples(items),
             "refused": degraded > config.gates.max_degraded_fraction * found.rows,
         }
-
-
-def _nothing(spark: SparkSession) -> DataFrame:
-    return empty(spark, QUARANTINE, located=False)
 
 
 def _modalities(items: DataFrame) -> dict[str, int]:

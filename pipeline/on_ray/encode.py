@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from ray.data import Dataset
 
-from pipeline.config.models import Encoder, TextEncoder
+from pipeline.config.encoders import Encoder, TextEncoder
 from pipeline.errors import JobError
 from pipeline.lake.plans import Plan
 from pipeline.lake.run import Run

@@ -1,6 +1,7 @@
 """Which rows of the source differ from the current items: found in the JVM, without a picture being opened."""
 
 from dataclasses import dataclass
+from datetime import UTC, date, datetime
 from functools import reduce
 
 from pyspark.sql import Column, DataFrame, SparkSession
@@ -10,13 +11,18 @@ from pyspark.sql.window import Window
 from pipeline.config.models import Catalog
 from pipeline.on_spark.caching import Keep
 from pipeline.on_spark.picture_stats import with_listing
-from pipeline.on_spark.prepare import KNOWN
+from pipeline.on_spark.prepare import KNOWN, OF_URL
 from pipeline.on_spark.raw_items import BY_LISTING
+from pipeline.on_spark.references import is_due, is_url
 from schemas.reasons import Reason
 
+EPOCH = date(1970, 1, 1).toordinal()
 UNKNOWN_BYTES = 64 * 2**10  # of a picture whose size nothing says
 
-OF_PICTURES = (Reason.MISSING_IMAGE, Reason.IMAGE_NOT_ALLOWED, Reason.IMAGE_TOO_LARGE, Reason.IMAGE_DECODE)
+OF_PICTURES = (
+    *(Reason.MISSING_IMAGE, Reason.IMAGE_NOT_ALLOWED, Reason.FETCH_FAILED),
+    *(Reason.IMAGE_TOO_LARGE, Reason.IMAGE_DECODE),
+)
 OF_MODALITIES = (Reason.BAD_TEXT, Reason.BAD_VECTOR, *OF_PICTURES)  # that leave an item with its other modality
 KINDS = {
     "of_picture": OF_PICTURES,
@@ -32,7 +38,7 @@ GONE = "row_hash IS NULL"
 @dataclass(frozen=True)
 class Totals:
     """Rows of the source: all, those that go to the workers, with their bytes, and unchanged ones whose item stands in
-    quarantine for a modality; and current items that the source lacks.
+    quarantine for a modality; current items that the source lacks; and rows whose picture is a URL.
     """
 
     rows: int
@@ -40,17 +46,26 @@ class Totals:
     pending_bytes: int
     standing: int
     gone: int
+    urls: int
 
 
 @dataclass(frozen=True)
 class Before:
     """What the lake knows: current items with :data:`pipeline.on_spark.prepare.KNOWN` and ``run_id``, the rows of
-    ``quarantine``, and the last run that came to its end: what later ones wrote, quarantine may not know yet.
+    ``quarantine``, the last run that came to its end: what later ones wrote, quarantine may not know yet; and when this
+    run began.
     """
 
     current: DataFrame
     quarantine: DataFrame
     finished: str
+    now: datetime
+
+    def days(self) -> tuple[int, int]:
+        """Today and the day of the last run that came to its end, in days since 1970."""
+        last = date.fromisoformat(self.finished[:8]) if self.finished else date.min
+        today = self.now.astimezone(UTC).date()
+        return today.toordinal() - EPOCH, last.toordinal() - EPOCH
 
 
 def compare(
@@ -68,18 +83,17 @@ def compare(
 
     Returns:
         ``item_id``, ``row_hash``, ``picture_stat``, ``image_bytes``, ``uri`` if ``raw`` has it, ``bytes``, the
-        ``known_…`` columns, ``pending``: whether the row must go to the workers, with all other rows of its item, and
-        ``standing``: whether the item is in quarantine for a modality. A current item that the source lacks is a row
-        without ``row_hash``.
+        ``known_…`` columns, ``pending``: whether the row must go to the workers, with all other rows of its item,
+        ``standing``: whether the item is in quarantine for a modality, and ``url``: whether the picture is one. A
+        current item that the source lacks is a row without ``row_hash``.
     """
-    rows, unseen = _with_stats(raw, catalog, spark, keep)
+    rows, moved = _with_stats(raw, before, catalog, spark, keep)
     known = before.current.select("item_id", *(F.col(name).alias(f"known_{name}") for name in (*KNOWN, "run_id")))
-    same = F.col("row_hash").eqNullSafe(F.col("known_row_hash"))
-    same &= F.col("picture_stat").eqNullSafe(F.col("known_picture_stat")) & ~unseen
+    same = F.col("row_hash").eqNullSafe(F.col("known_row_hash")) & ~moved
     if verify_pictures:
         same &= ~F.col("named")
     same &= F.col("known_run_id") <= before.finished
-    same &= ~F.coalesce(F.col("conflicts"), F.lit(False)) & ~_has_newer_fault()
+    same &= ~F.coalesce(F.col("conflicts") | F.col("unfetched"), F.lit(False)) & ~_has_newer_fault()
     joined = rows.join(known, on="item_id", how="full_outer").join(
         _standing(before.quarantine), on="item_id", how="left"
     )
@@ -93,6 +107,7 @@ def compare(
             *(f"known_{name}" for name in KNOWN),
             (F.col("row_hash").isNotNull() & ~whole).alias("pending"),
             F.coalesce("standing", F.lit(False)).alias("standing"),
+            (is_url(F.col("reference")) if "reference" in rows.columns else F.lit(False)).alias("url"),
         )
     )
 
@@ -105,16 +120,19 @@ def totals(compared: DataFrame) -> Totals:
         F.coalesce(F.sum(F.when(F.col("pending"), F.col("bytes"))), F.lit(0)),
         F.count_if(F.col("standing") & F.expr(UNCHANGED)),
         F.count_if(F.expr(GONE)),
+        F.count_if("url"),
     ).first()
     assert counts is not None  # an aggregate without groups has one row
     return Totals(*counts)
 
 
 def _standing(quarantine: DataFrame) -> DataFrame:
-    """Of items in quarantine: whether rows conflict, whether a modality has a fault, the newest run by kind."""
+    """Of items in quarantine: whether rows conflict, whether a picture was not fetched, whether a modality has a fault,
+    the newest run by kind."""
     of_source = quarantine.where(F.col("reason") != Reason.ENCODER_FAILED.value)
     return of_source.groupBy("item_id").agg(
         F.bool_or(F.col("reason") == Reason.DUPLICATE_ID.value).alias("conflicts"),
+        F.bool_or(F.col("reason") == Reason.FETCH_FAILED.value).alias("unfetched"),
         F.bool_or(F.col("reason").isin(*OF_MODALITIES)).alias("standing"),
         *(F.max(F.when(F.col("reason").isin(*of), F.col("run_id"))).alias(kind) for kind, of in KINDS.items()),
     )
@@ -130,20 +148,31 @@ def _has_newer_fault() -> Column:
     return reduce(Column.__or__, (F.coalesce(each, F.lit(False)) for each in newer))
 
 
-def _with_stats(raw: DataFrame, catalog: Catalog, spark: SparkSession, keep: Keep) -> tuple[DataFrame, Column]:
-    """The keys of ``raw`` with what says that a picture is the same, and whether nothing says so.
+def _with_stats(
+    raw: DataFrame, before: Before, catalog: Catalog, spark: SparkSession, keep: Keep
+) -> tuple[DataFrame, Column]:
+    """The keys of ``raw`` with what says that a picture is the same, and whether it may be another, beside the item.
 
     The hash of a row covers a picture that lies in the source. A file that a listing does not show is one that is
-    missing, unless the current item has it.
+    missing, unless the current item has it. Of a URL nothing is known but when it is due.
     """
     image, place = catalog.image, [name for name in ("reference", "uri") if name in raw.columns]
     keys = raw.select("item_id", "row_hash", "text_bytes", "named", "picture_stat", *place)
     no_stat, no_length = F.col("picture_stat").isNull(), F.lit(None).cast("bigint")
+    moved = ~F.col("picture_stat").eqNullSafe(F.col("known_picture_stat"))
     if image is not None and image.changed not in BY_LISTING:
-        return keys.withColumn("image_bytes", no_length), no_stat & F.col("named")
-    if image is None or image.root is None or not place:
-        return raw.select(*keys.columns, "image_bytes"), F.lit(False)
-    listed = with_listing(keep(keys.drop("picture_stat")), image.root, spark)
+        return keys.withColumn("image_bytes", no_length), moved | (no_stat & F.col("named"))
+    if image is None or not place:
+        return raw.select(*keys.columns, "image_bytes"), moved
+    if image.root is None:
+        listed = keys.withColumns({"image_bytes": no_length, "listed_stat": F.lit(None).cast("string")})
+    else:
+        listed = with_listing(keep(keys.drop("picture_stat")), image.root, spark)
     if image.changed == "bytes":
-        return listed.withColumn("picture_stat", F.lit(None).cast("string")), F.col("named")
-    return listed.withColumnRenamed("listed_stat", "picture_stat"), no_stat & F.col("known_image_sha").isNotNull()
+        return listed.withColumn("picture_stat", F.lit(None).cast("string")), moved | F.col("named")
+    moved |= no_stat & F.col("known_image_sha").isNotNull()
+    if image.fetch is not None:
+        due = is_due(F.col("reference"), image.fetch, *before.days())
+        due |= ~F.coalesce(F.col("known_picture_stat").startswith(OF_URL), F.lit(False))
+        moved = F.when(is_url(F.col("reference")), due).otherwise(moved)
+    return listed.drop("picture_stat").withColumnRenamed("listed_stat", "picture_stat"), moved

@@ -5,7 +5,7 @@ others. Rows stay on the executors throughout; the driver sees counts.
 """
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from pyspark.sql import Column, DataFrame, SparkSession
@@ -27,8 +27,9 @@ from pipeline.on_spark.picture_stats import with_listing, with_remote_contents
 from pipeline.on_spark.prepare import KNOWN, PREPARED, Prepare
 from pipeline.on_spark.quarantine import update_quarantine
 from pipeline.on_spark.raw_items import BY_LISTING, raw_items
+from pipeline.on_spark.references import host_of, is_url
 from pipeline.on_spark.sources import read_source, readable_files
-from pipeline.on_spark.vector_columns import VectorReader, append_vectors, vector_readers
+from pipeline.on_spark.vector_columns import append_vectors, vector_readers
 from schemas.reasons import Reason
 from schemas.tables import ITEMS, QUARANTINE
 
@@ -46,7 +47,7 @@ def extract(spark: SparkSession, run: Run, *, verify_pictures: bool = False) -> 
     Args:
         spark: the session.
         run: of the job.
-        verify_pictures: open every picture, instead of believing ``catalog.image.changed``.
+        verify_pictures: open every picture, instead of believing ``catalog.image.changed`` and servers.
 
     Raises:
         ConfigError: the source or a column that the configuration names is not there.
@@ -60,14 +61,15 @@ def extract(spark: SparkSession, run: Run, *, verify_pictures: bool = False) -> 
         with run.phase("compare"), readable_files("catalog.source"):
             raw = raw_items(read_catalogue(spark, config), config.catalog, spark, vectors)
             current = current_items(tables.read(ITEMS), *KNOWN, "run_id")
-            before = Before(current, tables.read(QUARANTINE), RunRecords(lake).finished("extract"))
+            before = Before(current, tables.read(QUARANTINE), RunRecords(lake).finished("extract"), run.started)
             compared = compare(raw, before, config.catalog, spark, keep, verify_pictures=verify_pictures)
             found = totals(compared)
+            _tell_of_urls(found, config.catalog)
         with run.phase("prepare"), readable_files("catalog.source"):
             staged = spark.createDataFrame([], from_arrow_schema(PREPARED))
             if found.pending:
-                readers = vector_readers(raw, tables, vectors)
-                prepare(raw, compared, found, config.catalog, spark, readers).write.parquet(uri)
+                work = Prepare(config.catalog, vector_readers(raw, tables, vectors), verify=verify_pictures)
+                prepare(raw, compared, found, work, spark).write.parquet(uri)
                 staged = spark.read.schema(staged.schema).parquet(uri)
             verdicts = keep(resolve_duplicates(staged))
             count(run, found, verdicts)
@@ -78,7 +80,9 @@ def extract(spark: SparkSession, run: Run, *, verify_pictures: bool = False) -> 
                 append_vectors(tables, written(staged, verdicts), vectors, run)
             if run.counts["rows_out"] or run.counts["deleted"] or not lake.exists(ITEMS):
                 gone = compared.where(GONE) if config.catalog.full_snapshot else compared.limit(0)
-                tables.append(ITEMS, new_versions(staged, verdicts, gone, run))
+                fetches = config.catalog.image is not None and config.catalog.image.fetch is not None
+                whole = with_live_pictures(staged, tables.read(ITEMS)) if fetches else staged
+                tables.append(ITEMS, new_versions(whole, verdicts, gone, run))
             run.wrote(ITEMS)
             update_quarantine(tables, compared, staged, verdicts, run)
             run.wrote(QUARANTINE)
@@ -106,23 +110,25 @@ def read_catalogue(spark: SparkSession, config: Config) -> DataFrame:
     )
 
 
-def prepare(
-    raw: DataFrame,
-    compared: DataFrame,
-    found: Totals,
-    catalog: Catalog,
-    spark: SparkSession,
-    vectors: Mapping[str, VectorReader],
-) -> DataFrame:
+def _tell_of_urls(found: Totals, catalog: Catalog) -> None:
+    if catalog.image is not None and catalog.image.fetch is None and found.urls:
+        said = "extract: %d of %d rows have a URL in column %r, and URLs are not fetched: name their hosts under "
+        logger.warning(said + "catalog.image.fetch.hosts", found.urls, found.rows, catalog.image.column)
+
+
+def prepare(raw: DataFrame, compared: DataFrame, found: Totals, work: Prepare, spark: SparkSession) -> DataFrame:
     """The pending rows as rows of :data:`pipeline.on_spark.prepare.PREPARED`.
 
-    The source is read once more for them; each task has about :data:`TASK_BYTES` of texts and pictures.
+    The source is read once more for them; each task has about :data:`TASK_BYTES` of texts and pictures. Where pictures
+    are fetched there are no more tasks than run at once, and all URLs of a lane are in one.
     """
+    image = work.catalog.image
     spread = min(spark.sparkContext.defaultParallelism, found.pending // TASK_ROWS)
     tasks = max(found.pending_bytes // TASK_BYTES + 1, spread)
-    image = catalog.image
     # Equal rows are of one item and one picture, so one of them has what all of them need.
-    wanted = compared.where("pending").dropDuplicates(["row_hash"]).drop("item_id", "bytes", "pending", "standing")
+    wanted = (
+        compared.where("pending").dropDuplicates(["row_hash"]).drop("item_id", "bytes", "pending", "standing", "url")
+    )
     if image is not None and "uri" in wanted.columns and image.changed not in BY_LISTING:
         wanted = with_listing(wanted, str(image.root), spark).drop("listed_stat")
     if "reference" not in raw.columns:
@@ -135,11 +141,17 @@ def prepare(
         rows = rows.repartition(tasks, "row_hash").join(hashed, on="row_hash")
     if image is not None and "uri" in wanted.columns:
         rows = with_remote_contents(rows, wanted, str(image.root), image.max_bytes, spark)
-    return rows.repartition(tasks, "row_hash").mapInArrow(Prepare(catalog, vectors), from_arrow_schema(PREPARED))
+    place = [F.col("row_hash")]
+    if "lane" in raw.columns:
+        tasks = min(tasks, spark.sparkContext.defaultParallelism)
+        reference = F.col("reference")
+        place = [F.when(is_url(reference), host_of(reference)).otherwise(F.col("row_hash")), F.col("lane")]
+    return rows.repartition(tasks, *place).mapInArrow(work, from_arrow_schema(PREPARED))
 
 
 def resolve_duplicates(staged: DataFrame) -> DataFrame:
-    """``row``, ``item_id``, ``status``, ``faulty``: of rows that share an id one goes on, the same one in any order.
+    """``row``, ``item_id``, ``status``, ``faulty``, ``unfetched``: of rows that share an id one goes on, the same one
+    in any order. A row is faulty that lost a modality; one whose picture was not fetched may have the item's old one.
 
     The others become ``repeated`` (equal content) or ``conflicting``. The version that is current already wins.
     """
@@ -149,7 +161,9 @@ def resolve_duplicates(staged: DataFrame) -> DataFrame:
     again = F.when(repeated, "repeated").otherwise("conflicting")
     verdict = F.when((F.row_number().over(order) > 1) & (F.col("status") != "rejected"), again)
     keys = staged.select(
-        *("row", "item_id", "status", (F.size("faults") > 0).alias("faulty")),
+        *("row", "item_id", "status"),
+        F.exists("faults", lambda fault: ~_of_fetching(fault) | F.col("image_sha").isNull()).alias("faulty"),
+        F.exists("faults", _of_fetching).alias("unfetched"),
         content(F.col("text_sha"), F.col("image_sha")).alias("content"),
     )
     return keys.withColumn("status", F.coalesce(verdict, "status")).drop("content")
@@ -170,11 +184,25 @@ def new_versions(staged: DataFrame, verdicts: DataFrame, gone: DataFrame, run: R
     return rows.withColumns({"run_id": F.lit(run.run_id), "extracted_at": F.lit(run.started)})
 
 
+def _of_fetching(fault: Column) -> Column:
+    return fault["reason"] == Reason.FETCH_FAILED.value
+
+
+def with_live_pictures(staged: DataFrame, items: DataFrame) -> DataFrame:
+    """``staged``, where a row that changed has a picture's hash and not its bytes, with those that ``items`` has."""
+    lacking = staged.where("status != 'unchanged' AND image IS NULL AND image_sha IS NOT NULL")
+    if lacking.isEmpty():
+        return staged
+    same = ["item_id", "image_sha"]
+    live = items.join(lacking.select(same), on=same, how="left_semi").groupBy(same).agg(F.first("image").alias("live"))
+    return staged.join(live, on=same, how="left").withColumn("image", F.coalesce("image", "live")).drop("live")
+
+
 def count(run: Run, found: Totals, verdicts: DataFrame) -> None:
     """Note what became of every row of the source: ``rows_in = rows_out + skipped + quarantined``.
 
     ``degraded`` are the rows that go on without a modality: those with a fault that was found now, and unchanged ones
-    that have one from before.
+    that have one from before. ``fetch_failed`` are those whose picture was not fetched, whether or not they have one.
 
     Raises:
         JobError: the source had other rows when it was read again.
@@ -190,6 +218,7 @@ def count(run: Run, found: Totals, verdicts: DataFrame) -> None:
         of("unchanged", "repeated").alias("skipped"),
         of("rejected", "conflicting").alias("quarantined"),
         F.count_if(F.col("faulty") & (F.col("status") != "rejected")).alias("degraded"),
+        F.count_if("unfetched").alias("fetch_failed"),
     ).first()
     assert row is not None  # an aggregate without groups has one row
     counts = row.asDict()
@@ -234,7 +263,8 @@ def refuse_harm(run: Run, current: int) -> None:
     if degraded > gates.max_degraded_fraction * rows:
         raise GateRefused(
             f"{degraded} of {rows} rows lost a modality to a fault, more than gates.max_degraded_fraction = "
-            f"{gates.max_degraded_fraction} allows: is catalog.image.root the right folder, and whole?"
+            f"{gates.max_degraded_fraction} allows: is catalog.image.root the right folder, and whole? Do the "
+            "hosts of catalog.image.fetch answer?"
         )
     if gone > gates.max_delete_fraction * current:
         raise GateRefused(

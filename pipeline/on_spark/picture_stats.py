@@ -17,6 +17,7 @@ from pyspark.sql.pandas.types import from_arrow_schema
 
 from pipeline.lake.storage import spark_uri
 from pipeline.on_spark.pictures import NOT_THERE, ImageFault, local_path
+from pipeline.on_spark.references import is_url
 
 FOLDER = pa.schema(
     [("folder", pa.string()), ("name", pa.string()), ("listed_stat", pa.string()), ("image_bytes", pa.int64())]
@@ -80,7 +81,7 @@ def _local(rows: DataFrame, root: str) -> DataFrame:
     decoded = F.try_url_decode(F.replace(last, F.lit("+"), F.lit("%2B")))
     name = F.when(~is_uri, last).when((folder != "") & ~reference.rlike("[?#]"), decoded)
     placed = rows.withColumns({"folder": folder, "name": name})
-    folders = placed.where(F.col("named")).select("folder").distinct()
+    folders = placed.where(F.col("named") & ~is_url(reference)).select("folder").distinct()
     listed = folders.mapInArrow(ListFolders(root), from_arrow_schema(FOLDER))
     return placed.join(listed, on=["folder", "name"], how="left").drop("folder", "name")
 

@@ -43,6 +43,16 @@ class ImageFault(Exception):
         self.reason = reason
 
 
+def is_local(root: str) -> bool:
+    """Whether a root is a folder that every machine mounts, rather than an object store."""
+    return "://" not in root or root.startswith("file://")
+
+
+def is_url(reference: str) -> bool:
+    """Whether a picture is asked for over http or https."""
+    return reference[:8].lower().startswith(("http://", "https://"))
+
+
 def read_image(reference: str, root: str, max_bytes: int) -> bytes:
     """The bytes of a picture on a mounted file system.
 
@@ -97,7 +107,12 @@ def _not_there(error: OSError, reference: str) -> ImageFault:
     """The fault of one picture; a failing disk or mount says nothing of the item, and must stop the job."""
     if error.errno not in NOT_THERE:
         raise error
-    return ImageFault(Reason.MISSING_IMAGE, f"{reference[:200]}: {error.strerror}")
+    return ImageFault(Reason.MISSING_IMAGE, f"{reference[:200]}: {error.strerror}{hint(reference)}")
+
+
+def hint(reference: str) -> str:
+    """What may be wrong with a reference to nothing."""
+    return "; its backslashes are part of a name here: write / between folders" if "\\" in reference else ""
 
 
 def normalise(data: bytes, *, size: int, max_bytes: int, max_pixels: int) -> bytes:

@@ -4,8 +4,10 @@ Every row comes out: as an item with its text, picture and hashes, or rejected; 
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping
+import json
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
@@ -13,7 +15,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipeline.config.models import Catalog, ImageSource
-from pipeline.on_spark.pictures import ImageFault, normalise, read_image
+from pipeline.on_spark.fetch import Fetcher, Reply, Request
+from pipeline.on_spark.pictures import ImageFault, hint, is_local, is_url, normalise, read_image
 from pipeline.on_spark.texts import Template, TextFault, clean, fold
 from pipeline.on_spark.vector_columns import VectorFault, VectorReader, vector_sha
 from schemas.reasons import Reason
@@ -24,6 +27,8 @@ KNOWN = ("row_hash", "picture_stat", "text_sha", "image_sha")  # of the current 
 MAX_ID_BYTES = 1024
 MAX_DETAIL = 500  # characters
 OUT_OF_REACH = (Reason.MISSING_IMAGE, Reason.IMAGE_NOT_ALLOWED)
+OF_URL = "url:"  # what the stat of a fetched picture begins with; what was asked for and the validator follow
+FETCHED_ROWS = 256  # of a batch
 MAX_PATH = 4096  # characters of a reference: more than any file system takes
 
 FAULT = pa.struct([("reason", pa.string()), ("detail", pa.string())])
@@ -52,21 +57,55 @@ class Prepare:
     Input batches have ``row``, ``item_id``, ``bad_row`` (the line, where it could not be read), ``fields`` (a struct of
     the template's columns), ``row_hash``, ``picture_stat``, of the current item ``known_row_hash``,
     ``known_picture_stat``, ``known_text_sha`` and ``known_image_sha``, and, as the source has them, ``reference``,
-    ``image`` (null where too large), ``image_bytes`` (its length), and the vectors that ``vectors`` has readers for.
+    ``image`` (null where too large), ``image_bytes`` (its length), ``lane``, and the vectors that ``vectors`` has
+    readers for. With ``verify`` pictures are fetched whole, also those that did not change.
     """
 
     catalog: Catalog
     vectors: Mapping[str, VectorReader] = field(default_factory=dict)
+    verify: bool = False
 
     def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        """One batch of :data:`PREPARED` rows for every batch."""
+        """Batches of :data:`PREPARED` rows, one for every batch; where pictures are fetched, in the order of these."""
         template = Template(self.catalog.text) if self.catalog.text else None
-        for batch in batches:
-            given = {f"{m}_vector": reader.numbers(batch[f"{m}_vector"]) for m, reader in self.vectors.items()}
-            plain = batch.drop_columns([*given]).to_pylist()
-            vectors = ({name: numbers[row] for name, numbers in given.items()} for row in range(len(plain)))
-            rows = [self._item_or_fault(row | own, template) for row, own in zip(plain, vectors, strict=True)]
-            yield pa.RecordBatch.from_pylist(rows, schema=PREPARED)
+        fetches = self.catalog.image is not None and self.catalog.image.fetch is not None
+        read = map(self._rows, batches)
+        for rows in self._fetched(read) if fetches else read:
+            items = [self._item_or_fault(row, template) for row in rows]
+            yield pa.RecordBatch.from_pylist(items, schema=PREPARED)
+
+    def _rows(self, batch: pa.RecordBatch) -> list[dict[str, Any]]:
+        given = {f"{m}_vector": reader.numbers(batch[f"{m}_vector"]) for m, reader in self.vectors.items()}
+        plain = batch.drop_columns([*given]).to_pylist()
+        vectors = ({name: numbers[row] for name, numbers in given.items()} for row in range(len(plain)))
+        return [row | own for row, own in zip(plain, vectors, strict=True)]
+
+    def _fetched(self, batches: Iterator[list[dict[str, Any]]]) -> Iterator[Iterable[dict[str, Any]]]:
+        """The rows, with ``reply`` where their picture is a URL; each to be worked on before the next is taken."""
+        image = self.catalog.image
+        assert image is not None
+        assert image.fetch is not None
+        with Fetcher(image.fetch, image.max_bytes) as fetcher:
+            rows = ((row, self._request(row)) for batch in batches for row in batch)
+            replied = (row if reply is None else row | {"reply": reply} for row, reply in fetcher.replies(rows))
+            for first in replied:
+                yield chain([first], islice(replied, FETCHED_ROWS - 1))
+
+    def _request(self, raw: Mapping[str, Any]) -> Request | None:
+        """What to ask for; by the validator of the current item's picture if that was asked for in the same way."""
+        reference = raw.get("reference")
+        if not reference or not is_url(reference) or not raw["item_id"] or raw["bad_row"] is not None:
+            return None
+        known, asked = raw["known_picture_stat"] or "", self._asked(reference)
+        usable = known.startswith(asked) and raw["known_image_sha"] and not self.verify
+        return Request(reference, raw["lane"], known.removeprefix(asked) if usable else "")
+
+    def _asked(self, reference: str) -> str:
+        """What the stat of a fetched picture begins with: another URL, or other bounds, need the picture whole."""
+        image = self.catalog.image
+        assert image is not None
+        asked = json.dumps([PREPROCESSING, reference, image.size, image.max_bytes, image.max_pixels])
+        return f"{OF_URL}{_sha(asked.encode())[:12]}:"
 
     def _item_or_fault(self, raw: Mapping[str, Any], template: Template | None) -> dict[str, Any]:
         """A row that trips a bug of ours is quarantined like any other; a failing disk stops the job."""
@@ -100,6 +139,8 @@ class Prepare:
         item |= {"text_sha": text_sha, "image_sha": image_sha, "row_hash": raw["row_hash"]}
         item |= {"picture_stat": picture.stat if picture else None}
         item |= {"status": _status(raw, item)}
+        if picture and picture.stale and item["status"] == "refreshed":
+            item |= {"status": "unchanged"}  # nothing is known that is worth a version
         if item["status"] != "unchanged":
             item |= {"text": text, "image": picture.image if picture else None}
             item |= {f"{modality}_vector": x_D for modality, x_D in vectors.items()}
@@ -124,14 +165,21 @@ class Prepare:
             return None
 
     def _picture(self, raw: Mapping[str, Any], text_sha: str | None, faults: list[dict[str, str]]) -> "_Picture | None":
-        """The picture; none where its file could not be reached, so that the next night tries again."""
+        """The picture; none where it could not be reached, so that the next night tries again.
+
+        What was not fetched, or did not change, is the picture of the current item.
+        """
         bounds = self.catalog.image
         assert bounds is not None
-        stat = raw["picture_stat"]
+        live = raw["known_picture_stat"], raw["known_image_sha"], None
+        by_url = "reply" in raw and bounds.changed == "stat"
+        stat = self._asked(raw["reference"]) if by_url else raw["picture_stat"]
         try:
-            data = _image_bytes(raw, bounds)
+            data = _replied(raw["reply"]) if "reply" in raw else _image_bytes(raw, bounds)
             if data is None:
-                return _Picture(stat, None, None)
+                return _Picture(*live) if "reply" in raw else _Picture(stat, None, None)
+            if by_url:
+                stat += raw["reply"].validator
             if bounds.changed == "bytes" and "reference" in raw:
                 stat = f"sha256:{_sha(data)}"
                 known = _known(raw)
@@ -142,19 +190,24 @@ class Prepare:
             return _Picture(stat, _sha(image), image)
         except ImageFault as fault:
             faults.append(_fault(fault.reason, str(fault)))
-            return None if fault.reason in OUT_OF_REACH else _Picture(stat, None, None)
+            if fault.reason is Reason.FETCH_FAILED:
+                return _Picture(*live, stale=True)
+            said = by_url and fault.reason is Reason.MISSING_IMAGE
+            return None if fault.reason in OUT_OF_REACH and not said else _Picture(stat, None, None)
 
 
 @dataclass(frozen=True)
 class _Picture:
     """What says that a picture is this one, and hash and bytes of its normalised form.
 
-    There is no hash where there is no picture or a damaged one, and there are no bytes where the item is unchanged.
+    There is no hash where there is no picture or a damaged one, and there are no bytes where it is the current item's.
+    It is ``stale`` where the source may have another one, which could not be fetched.
     """
 
     stat: str | None
     sha: str | None
     image: bytes | None
+    stale: bool = False
 
 
 def _status(raw: Mapping[str, Any], item: Mapping[str, Any]) -> str:
@@ -200,12 +253,25 @@ def _fault(reason: Reason, detail: str) -> dict[str, str]:
     return {"reason": reason, "detail": "".join(c if c.isprintable() else "\ufffd" for c in detail[:MAX_DETAIL])}
 
 
+def _replied(reply: Reply | Exception) -> bytes | None:
+    """The bytes of a picture that was fetched, ``None`` where it is the known one."""
+    if isinstance(reply, Exception):
+        raise reply
+    return reply.data
+
+
 def _image_bytes(raw: Mapping[str, Any], source: ImageSource) -> bytes | None:
     """The raw picture: from a binary column, from Hadoop's connectors, or from a mounted file system."""
     named = "reference" in raw
     reference = raw["reference"] if named else "the picture"
     if reference is None or not reference.strip():
         return None
+    if named and is_url(reference):
+        detail = f"{reference[:200]}: URLs are not fetched: name the host under catalog.image.fetch.hosts"
+        raise ImageFault(Reason.IMAGE_NOT_ALLOWED, detail)
+    if named and source.root is None:
+        detail = f"{reference[:200]} is no URL, and there is no catalog.image.root for paths"
+        raise ImageFault(Reason.IMAGE_NOT_ALLOWED, detail)
     if named and source.root is not None and is_local(source.root):
         return read_image(reference, source.root, source.max_bytes)
     if raw["image"] is not None:
@@ -217,12 +283,7 @@ def _image_bytes(raw: Mapping[str, Any], source: ImageSource) -> bytes | None:
         return None
     if raw["outside"]:
         raise ImageFault(Reason.IMAGE_NOT_ALLOWED, f"{reference[:200]} leads outside {source.root}")
-    raise ImageFault(Reason.MISSING_IMAGE, f"there is no file {reference[:200]} under {source.root}")
-
-
-def is_local(root: str) -> bool:
-    """Whether a root is a folder that every machine mounts, rather than an object store."""
-    return "://" not in root or root.startswith("file://")
+    raise ImageFault(Reason.MISSING_IMAGE, f"there is no file {reference[:200]} under {source.root}{hint(reference)}")
 
 
 def _sha(data: bytes) -> str:

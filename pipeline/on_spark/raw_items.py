@@ -9,9 +9,10 @@ from pyspark.sql.types import ArrayType, BinaryType
 
 from pipeline.config.models import Catalog, ImageSource
 from pipeline.errors import ConfigError
-from pipeline.lake.storage import spark_uri
 from pipeline.on_spark.columns import BAD_ROW, key_column, named, require_columns, text_column, type_of
-from pipeline.on_spark.prepare import MAX_DETAIL, MAX_ID_BYTES, MAX_PATH, PREPROCESSING, is_local
+from pipeline.on_spark.pictures import is_local
+from pipeline.on_spark.prepare import MAX_DETAIL, MAX_ID_BYTES, PREPROCESSING
+from pipeline.on_spark.references import hadoop_uri, lane_of, qualified, reference_column
 from pipeline.on_spark.texts import Template
 from pipeline.on_spark.vector_columns import Columns, hashed_settings, vector_bytes, vector_hash, vector_inputs
 
@@ -27,11 +28,11 @@ def raw_items(source: DataFrame, catalog: Catalog, spark: SparkSession, vectors:
         ``text_bytes``, ``named`` (whether there is a picture), ``picture_stat`` (of the column that
         ``catalog.image.changed`` names, else null), ``image`` and ``image_bytes`` (null unless the source holds the
         picture itself), and for references ``reference``, with ``uri`` and ``outside`` where only Hadoop's connectors
-        reach the root; ``text_vector`` and ``image_vector`` where they are columns. Columns that nobody selects are
-        not read.
+        reach the root, and ``lane`` where URLs are fetched; ``text_vector`` and ``image_vector`` where they are
+        columns. Columns that nobody selects are not read.
 
     Raises:
-        ConfigError: the configuration names a column that is not there, or a root that is not mounted.
+        ConfigError: the configuration names a column that is not there, or a root that is not mounted or not reached.
     """
     template, vectors = _template(catalog), vectors or {}
     _check_root(catalog)
@@ -50,7 +51,7 @@ def raw_items(source: DataFrame, catalog: Catalog, spark: SparkSession, vectors:
     # Values are cut here to what the workers would cut them to, so that a batch of huge ones still fits in memory.
     texts = [F.left(_text_column(source, name), F.lit(4 * catalog.max_text_chars)) for name in template]
     item_id = F.left(key_column(source, catalog.id), F.lit(MAX_ID_BYTES + 1))
-    pictures, hashed = _picture_columns(source, catalog.image) if catalog.image else (_no_picture(), [])
+    pictures, hashed = _picture_columns(source, catalog.image, spark) if catalog.image else (_no_picture(), [])
     lengths = [F.coalesce(F.octet_length(text), F.lit(0)).cast("bigint") for text in texts]
     given = vector_inputs(source, vectors)
     kinds = {modality: type_of(source, settings.column) for modality, settings in vectors.items()}
@@ -89,7 +90,9 @@ def _row_hash(catalog: Catalog, of_vectors: list[str], values: list[Column]) -> 
     return F.substring(F.sha2(F.concat(F.lit(settings), *parts).cast("binary"), 256), 1, HASH_DIGITS)
 
 
-def _picture_columns(source: DataFrame, image: ImageSource) -> tuple[dict[str, Column], list[Column]]:
+def _picture_columns(
+    source: DataFrame, image: ImageSource, spark: SparkSession
+) -> tuple[dict[str, Column], list[Column]]:
     """The columns of a picture by name, and what of them goes into the hash of the row."""
     picture, kind = named(source, image.column), type_of(source, image.column)
     columns, hashed = _no_picture(), []
@@ -101,15 +104,16 @@ def _picture_columns(source: DataFrame, image: ImageSource) -> tuple[dict[str, C
         columns["image_bytes"] = F.octet_length(picture).cast("bigint")
         columns["named"] = F.lit(True) if hashed else picture.isNotNull()  # the column's word is taken without a look
         return columns, hashed or [F.sha2(picture, 256)]
-    if image.root is None:
-        raise ConfigError(f"catalog.image.root: column {image.column!r} holds paths, so name their root folder")
-    reference = F.left(F.trim(text_column(picture, kind)), F.lit(MAX_PATH + 1))
+    if image.root is None and image.fetch is None:
+        ways = "name their root folder, or under catalog.image.fetch.hosts the hosts of their URLs"
+        raise ConfigError(f"catalog.image.root: column {image.column!r} holds paths, so {ways}")
+    reference = reference_column(source, image)
     columns["reference"], columns["named"] = reference, F.coalesce(reference != "", F.lit(False))
-    if not is_local(image.root):
-        root = spark_uri(image.root.rstrip("/"))
-        uri = F.when(reference.contains("://"), reference).otherwise(F.concat(F.lit(f"{root}/"), reference))
-        outside = ~uri.startswith(f"{root}/") | uri.rlike(r"(^|/)\.\.(/|$)")
+    if image.root is not None and not is_local(image.root):
+        uri, outside = hadoop_uri(reference, qualified(image.root, spark))
         columns |= {"outside": outside, "uri": F.when(~outside, uri)}
+    if image.fetch is not None:
+        columns["lane"] = lane_of(reference, image.fetch)
     return columns, [reference, *hashed]
 
 

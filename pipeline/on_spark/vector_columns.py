@@ -20,7 +20,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType, BinaryType, DataType, DoubleType, FloatType, NumericType
 
-from pipeline.config.models import VectorColumn
+from pipeline.config.encoders import VectorColumn
 from pipeline.errors import ConfigError
 from pipeline.lake.run import Run
 from pipeline.on_spark.columns import named, type_of

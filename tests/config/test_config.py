@@ -151,3 +151,30 @@ def test_an_encoder_is_a_model_or_a_column_of_vectors(tmp_path: Path) -> None:
     assert "encoders.text.modle: unknown key; did you mean model?" in said
     assert "encoders.image.batch_size" in said
     assert "allowed: ≥ 1 and ≤ 65536" in said
+
+
+def test_hosts_are_names_and_addresses_and_every_other_one_is_told(tmp_path: Path) -> None:
+    def with_hosts(*hosts: str, **limits: float) -> dict[str, object]:
+        image = {"column": "picture", "fetch": {"hosts": list(hosts), **limits}}
+        return GOOD | {"catalog": GOOD["catalog"] | {"image": image}}  # type: ignore[operator]
+
+    good = with_hosts("CDN.Example.org ", "example.org:8443", "10.0.0.1:80", "::1", "[::0:1]:80")
+    image = load_config(write(tmp_path, good)).catalog.image
+    assert image is not None
+    assert image.fetch is not None
+    assert image.fetch.hosts == ["cdn.example.org", "example.org:8443", "10.0.0.1:80", "::1", "[::1]:80"]
+    bad = [
+        "https://example.org",
+        "example.org/images",
+        "user@example.org",
+        "*.example.org",
+        "example.org:port",
+        " ",
+        "[x]",
+    ]
+    said = faults(tmp_path, with_hosts(*bad, per_host=0))
+    assert "8 faults" in said
+    for at, host in enumerate(bad):
+        assert f"catalog.image.fetch.hosts.{at}: {host!r} is no host" in said
+    assert "catalog.image.fetch.per_host" in said
+    assert "catalog.image.fetch.hosts: List should have at least 1 item" in faults(tmp_path, with_hosts())

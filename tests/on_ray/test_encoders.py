@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from test_text_models import gtr
 from tiny_models import SIZES, TEXTS, WORDS, pictures, save, save_tokenizer
 
-from pipeline.config.models import Encoder, Encoders, TextEncoder
+from pipeline.config.encoders import Encoder, Encoders, TextEncoder
 from pipeline.errors import ConfigError
 from pipeline.on_ray.encoders.fingerprint import encoder_fingerprints
 from pipeline.on_ray.encoders.load import load_encoder

@@ -16,7 +16,8 @@ from test_ranker_data import LAYOUT, taste_windows
 
 from jobs.nightly import run_nightly
 from jobs.tokenize import check_encoders
-from pipeline.config.models import Config, Encoders
+from pipeline.config.encoders import Encoders
+from pipeline.config.models import Config
 from pipeline.errors import ConfigError, JobError
 from pipeline.lake.artefacts import store, tokenizer_encoders
 from pipeline.lake.commit import append

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.config.models import Encoder, TextEncoder
+from pipeline.config.encoders import Encoder, TextEncoder
 from pipeline.errors import ConfigError
 from pipeline.on_ray.encoders.model_checks import usable_folder
 from pipeline.on_ray.encoders.model_files import modules
@@ -156,7 +156,7 @@ def test_own_code_from_the_hub_is_of_one_commit(revision: str | None) -> None:
 
 def test_a_model_is_checked_and_named_and_the_builtin_one_loaded_without_torch(model: Path) -> None:
     program = (
-        "import sys; from pipeline.config.models import Encoders, TextEncoder; "
+        "import sys; from pipeline.config.encoders import Encoders, TextEncoder; "
         "from pipeline.on_ray.encoders.fingerprint import encoder_fingerprints; "
         "from pipeline.on_ray.encoders.load import load_encoder; "
         "load_encoder('text', TextEncoder(), 'cpu')(['a lamp']); "

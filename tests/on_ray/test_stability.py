@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from nights import tokenize_night
 from pyspark.sql import SparkSession
 
-from pipeline.config.models import Config, Encoders
+from pipeline.config.encoders import Encoders
+from pipeline.config.models import Config
 from pipeline.lake.run import Run
 from pipeline.on_ray.encoders.fingerprint import encoder_fingerprints
 from pipeline.on_spark.publish import publish

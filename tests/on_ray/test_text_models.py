@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from sentence_transformers import SentenceTransformer
 from tiny_models import TEXTS, compose, pooling, save
 
-from pipeline.config.models import TextEncoder
+from pipeline.config.encoders import TextEncoder
 from pipeline.errors import ConfigError
 from pipeline.on_ray.encoders.load import load_encoder
 from pipeline.on_ray.encoders.model_files import longest_text, said_of_length

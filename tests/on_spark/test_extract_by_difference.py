@@ -22,6 +22,7 @@ from pipeline.errors import ConfigError, GateRefused
 from pipeline.lake.commit import RUN_TIME
 from pipeline.lake.run import Run
 from pipeline.lake.storage import Lake
+from pipeline.on_spark.object_store import reach_store
 from pipeline.on_spark.prepare import Prepare
 from schemas.tables import ITEMS, QUARANTINE
 
@@ -208,6 +209,62 @@ def test_pictures_that_only_hadoop_reaches(spark: SparkSession, tmp_path: Path, 
     assert (counts["changed"], seen()) == (2, ["2", "lost"])
     assert reasons(config) == {}
     assert (run(spark, config)["skipped"], seen()) == (4, [])
+
+
+def test_a_root_without_authority_and_references_of_every_spelling(spark: SparkSession, tmp_path: Path) -> None:
+    """A file system that has a root of its own, as HDFS and mount tables have."""
+    mount = Path(spark.conf.get("spark.hisam.mount")) / "spelt"
+    mount.mkdir()
+    for name in ("a.jpg", "b c.jpg", "unnamed.jpg"):
+        jpeg(mount / name)
+    (mount / "big.jpg").write_bytes(bytes(60_000))
+    (mount / "unnamed.jpg").chmod(0)
+    good = [
+        "a.jpg",
+        "b c.jpg",
+        "viewfs:///pictures/spelt/a.jpg",
+        "viewfs:/pictures/spelt/b c.jpg",
+        "/pictures/spelt/a.jpg",
+    ]
+    bad = {
+        "big.jpg": "image_too_large",
+        "none.jpg": "missing_image",
+        "sub\\a.jpg": "missing_image",
+        "../spelt/a.jpg": "image_not_allowed",
+        "/pictures/a.jpg": "image_not_allowed",
+        "viewfs://store/pictures/spelt/a.jpg": "image_not_allowed",
+    }
+    rows: list[Row] = [{"id": name, "title": "A lamp", "image": name} for name in [*good, *bad]]
+    image = {"column": "image", "root": "viewfs:///pictures/spelt", "max_bytes": 50_000}
+    catalogue(tmp_path / "spelt", rows, image=image)
+    config = load_config(tmp_path / "spelt" / "hisam.yaml", ["gates.max_degraded_fraction=1"])
+    run(spark, config)
+    assert reasons(config) == bad
+    assert {item for item, row in current(config).items() if row["image"]} == set(good)
+    details = {row["item_id"]: row["detail"] for row in stored(config, QUARANTINE).to_pylist()}
+    assert "write / between folders" in details["sub\\a.jpg"]
+    with pytest.raises(ConfigError, match=r"catalog\.image\.root: nofs://host/pictures cannot be reached"):
+        run(spark, catalogue(tmp_path / "spelt", rows, image=image | {"root": "nofs://host/pictures"}))
+
+
+@pytest.mark.slow
+@pytest.mark.spark_on_s3
+def test_pictures_in_a_bucket_by_either_scheme(spark: SparkSession, tmp_path: Path, s3: dict[str, str]) -> None:
+    lake = Lake.create(f"s3://lakes/{uuid.uuid4().hex}", s3)
+    reach_store(spark, lake)
+    folder = lake.uri.removeprefix("s3://")
+    jpeg(tmp_path / "a.jpg")
+    for name, data in {"a.jpg": (tmp_path / "a.jpg").read_bytes(), "big.jpg": bytes(60_000)}.items():
+        with lake.filesystem.open_output_stream(lake.path(f"pictures/{name}")) as stream:
+            stream.write(data)
+    good = ["a.jpg", f"s3://{folder}/pictures/a.jpg", f"s3a://{folder}/pictures/a.jpg"]
+    bad = {"big.jpg": "image_too_large", f"s3://{folder}/a.jpg": "image_not_allowed"}
+    rows: list[Row] = [{"id": name, "title": "A lamp", "image": name} for name in [*good, *bad]]
+    image = {"column": "image", "root": f"s3://{folder}/pictures", "max_bytes": 50_000}
+    config = catalogue(tmp_path / "bucket", rows, image=image)
+    run(spark, config)
+    assert reasons(config) == bad
+    assert {item for item, row in current(config).items() if row["image"]} == set(good)
 
 
 @pytest.mark.slow

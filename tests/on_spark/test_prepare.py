@@ -1,10 +1,12 @@
 """What Spark's workers do with a row, without Spark."""
 
+import hashlib
 import io
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from picture_server import picture_server, png
 from PIL import Image
 
 import pipeline.on_spark.prepare as preparing
@@ -90,3 +92,60 @@ def test_what_says_that_a_picture_is_the_same_is_kept_if_it_was_looked_at(
     settings = catalog(root=str(tmp_path / "root"), max_bytes=4000)
     item = prepared("A lamp", NOTHING, settings, reference=reference, picture_stat="9-1")
     assert (item["status"], item["picture_stat"]) == ("new", stat)
+
+
+def test_a_picture_by_url_is_the_items_own_until_another_one_came() -> None:
+    with picture_server() as server:
+        fetch = {"hosts": [server.host], "retries": 0}
+        settings, url = catalog(fetch=fetch), server.url("/ok/a.png")
+        known = known_of(new := prepared("A lamp", NOTHING, settings, reference=url, lane=0))
+        assert (new["status"], new["image"] is not None) == ("new", True)
+        assert str(new["picture_stat"]).startswith("url:")
+        asked = {"reference": url, "lane": 0}
+
+        unchanged = prepared("A lamp", known, settings, **asked)
+        assert (unchanged["status"], server.statuses()) == ("unchanged", [200, 304])
+        edited = prepared("A chair", known, settings, **asked)
+        assert (edited["status"], edited["image"], edited["image_sha"]) == ("changed", None, new["image_sha"])
+        assert edited["picture_stat"] == new["picture_stat"]
+
+        smaller = prepared("A lamp", known, catalog(fetch=fetch, size=16), **asked)  # needs the picture whole
+        verified = Prepare(settings, verify=True)
+        row = {"row": 0, "item_id": "a", "bad_row": None, "fields": {"title": "A lamp"}, "row_hash": "1"}
+        row |= known | asked | {"picture_stat": None, "image": None, "image_bytes": None}
+        (again,) = verified(iter([pa.RecordBatch.from_pylist([row])]))
+        assert (smaller["status"], again.to_pylist()[0]["status"]) == ("changed", "unchanged")
+        assert server.statuses() == [200, 200, 304]
+
+        server.down = True
+        for title, status in (("A lamp", "unchanged"), ("A chair", "changed")):
+            kept = prepared(title, known, settings, **asked | {"row_hash": "2"})
+            assert (kept["status"], kept["faults"][0]["reason"]) == (status, "fetch_failed")  # type: ignore[index]
+        assert (kept["image_sha"], kept["picture_stat"]) == (new["image_sha"], new["picture_stat"])
+        lost = prepared("A lamp", NOTHING, settings, **asked)
+        assert (lost["status"], lost["picture_stat"], lost["image_sha"]) == ("new", None, None)
+
+        server.down = False
+        gone = prepared("A lamp", known, settings, **asked | {"reference": server.url("/404/a.png")})
+        assert (gone["status"], gone["image_sha"]) == ("changed", None)
+        assert str(gone["picture_stat"]).startswith("url:")
+        page = prepared("A lamp", NOTHING, settings, **asked | {"reference": server.url("/cut/a.png")})
+        assert page["faults"][0]["reason"] == "image_decode"  # type: ignore[index]
+
+
+def test_rows_of_several_batches_keep_their_pictures() -> None:
+    with picture_server() as server:
+        settings = catalog(fetch={"hosts": [server.host], "workers": 4}, changed="bytes")
+        rows = [
+            {"row": i, "item_id": str(i), "bad_row": None, "fields": {"title": "A lamp"}, "row_hash": "1", **NOTHING}
+            | {"reference": server.url(f"/ok/{i}.png") if i % 3 else None, "lane": i % 8}
+            | {"picture_stat": None, "image": None, "image_bytes": None}
+            for i in range(300)
+        ]
+        schema = pa.RecordBatch.from_pylist(rows[1:2]).schema
+        batches = [pa.RecordBatch.from_pylist(rows[at : at + 50], schema=schema) for at in range(0, 300, 50)]
+        prepared_batches = list(Prepare(settings)(iter(batches)))
+        assert [batch.num_rows for batch in prepared_batches] == [256, 44]
+        found = {row["row"]: row["picture_stat"] for batch in prepared_batches for row in batch.to_pylist()}
+        sums = {i: f"sha256:{hashlib.sha256(png(f'/ok/{i}.png')).hexdigest()}" for i in range(300) if i % 3}
+        assert found == {i: sums.get(i) for i in range(300)}

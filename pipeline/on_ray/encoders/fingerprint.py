@@ -2,7 +2,7 @@
 
 import hashlib
 
-from pipeline.config.models import Encoder, Encoders, VectorColumn
+from pipeline.config.encoders import Encoder, Encoders, VectorColumn
 from pipeline.on_ray.encoders.builtin import ImageDescriptor, TextDescriptor
 from pipeline.on_ray.encoders.model_checks import usable_folder
 from pipeline.on_ray.encoders.model_files import BUILTIN, deciding_files

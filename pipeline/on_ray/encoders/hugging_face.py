@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from pipeline.config.models import Encoder, TextEncoder
+from pipeline.config.encoders import Encoder, TextEncoder
 from pipeline.errors import ConfigError
 
 

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.config.models import Encoder, TextEncoder
+from pipeline.config.encoders import Encoder, TextEncoder
 from pipeline.errors import ConfigError
 from pipeline.on_ray.encoders.builtin import ImageDescriptor, TextDescriptor
 from pipeline.on_ray.encoders.model_checks import usable_folder

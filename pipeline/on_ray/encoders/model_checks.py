@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pipeline.config.models import Encoder
+from pipeline.config.encoders import Encoder
 from pipeline.errors import ConfigError
 from pipeline.on_ray.encoders.model_files import model_folder, modules, read_json, transformer_folder
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pipeline.config.models import Encoder, TextEncoder
+from pipeline.config.encoders import Encoder, TextEncoder
 from pipeline.errors import ConfigError
 
 BUILTIN = "builtin"

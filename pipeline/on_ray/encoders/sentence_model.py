@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Pooling
 
-from pipeline.config.models import TextEncoder
+from pipeline.config.encoders import TextEncoder
 from pipeline.errors import ConfigError
 from pipeline.on_ray.encoders.hugging_face import unit_rows
 from pipeline.on_ray.encoders.model_files import longest_text

@@ -17,7 +17,7 @@ from pipeline.on_spark.quarantine import found_faults
 from pipeline.on_spark.raw_items import raw_items
 from pipeline.on_spark.sources import readable_files
 from pipeline.on_spark.vector_columns import vector_readers
-from schemas.tables import ITEMS
+from schemas.tables import ITEMS, QUARANTINE
 
 SHOWN = 5  # items
 

@@ -105,9 +105,8 @@ def test_weights_that_are_not_there_are_not_invented(tmp_path: Path) -> None:
 
 def test_a_model_of_the_other_modality_is_told(tmp_path: Path) -> None:
     folder = vision(tmp_path, "ViT")
-    with pytest.raises(ConfigError, match=rf"^encoders.text.model: {tmp_path} does not load \(") as refusal:
+    with pytest.raises(ConfigError, match=rf"^encoders.text.model: {tmp_path}: there is no tokenizer.json"):
         load_encoder("text", TextEncoder(model=str(folder)), "cpu")
-    assert "\n" not in str(refusal.value)
 
 
 def of(text: TextEncoder, **more: int) -> str:

@@ -100,6 +100,7 @@ def test_a_text_of_which_the_model_makes_nan_costs_that_text_alone(spark: SparkS
     assert len(vectors(lake)) == 7
 
 
+@pytest.mark.slow
 def test_a_model_that_does_not_load_and_a_text_that_is_cut_are_told(
     spark: SparkSession, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -170,7 +170,7 @@ def test_names_with_line_breaks_break_no_line_of_the_file(tmp_path: Path) -> Non
     ]
     (tmp_path / "a.csv").write_text("id\n1\n")
     found = guess_catalogue(columns, str(tmp_path / "a.csv"))
-    guesses = Guesses(str(tmp_path / "a.csv"), guess_reading(str(tmp_path / "a.csv")), found, 9_000, 2, ["b\nlake: w"])
+    guesses = Guesses(str(tmp_path / "a.csv"), guess_reading(str(tmp_path / "a.csv")), found, 9_000, 2)
     said = yaml.safe_load(written(guesses, tmp_path / "hisam.yaml"))
     assert (said["lake"], said["catalog"]["id"]) == ("./lake", "sku\nlake: x")
     assert said["catalog"]["source"] == {"path": "a.csv", "format": "csv", "options": {"header": True}}

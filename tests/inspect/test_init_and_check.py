@@ -120,20 +120,19 @@ def test_json_lines_with_fields_in_fields(tmp_path: Path) -> None:
             "asin": f"B{n:04}",
             "title": f"Thing number {n}",
             "categories": ["Home", f"Kind {n % 3}"],
-            "details": {"brand": "Acme", "weight": n},
+            "details": {"brand": f"Brand {n % 4}", "weight": n},
             "images": [f"https://img.example.org/{n}.jpg"],
             "average_rating": 4.5,
         }
         for n in range(30)
     ]
-    rows[4] |= {"title": None, "categories": None}
+    rows[4] |= {"title": None, "categories": None, "details": None}
     (tmp_path / "meta.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows) + "no JSON\n")
     config, found = begun(tmp_path, "meta.jsonl")
-    assert (config.catalog.id, config.catalog.text) == ("asin", "{title}. {categories}")
+    assert (config.catalog.id, config.catalog.text) == ("asin", "{title}. {categories}. {details.brand}")
     assert config.catalog.image is None
     written = (tmp_path / "hisam.yaml").read_text()
-    assert "# not looked at, since they lie within a column: details.brand, details.weight" in written
-    assert "# image: column images holds lists" in written
+    assert "# image: {column: images, fetch: {hosts: [img.example.org]}}" in written
     assert "# interactions: the log" in written
     assert config.tokenizer.image_levels == 0
     assert found["status"] == {"new": 29, "rejected": 2}

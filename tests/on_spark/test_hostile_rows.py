@@ -187,6 +187,7 @@ def test_every_row_ends_where_it_must_and_leaves_quarantine_when_mended(spark: S
     degraded = sum(case.lives and case.reason is not None for case in CASES)
     assert counts == {
         "rows_in": rows,
+        "fetch_failed": 0,
         "rows_out": len(live),
         "new": len(live),
         "changed": 0,

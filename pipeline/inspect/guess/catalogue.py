@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from pipeline.inspect.guess.columns import DATE, LETTERS, PICTURE, URL, Profile, looks_like_picture
 from pipeline.inspect.guess.vectors import Vectors, guess_vectors
@@ -26,12 +27,12 @@ FOLDERS = 200  # looked into for pictures
 
 @dataclass(frozen=True)
 class Picture:
-    """A column of pictures: ``bytes``, ``path`` or ``url``; of paths the folder that they are found under."""
+    """A column of pictures: ``bytes``, ``path`` or ``url``; the folder that paths lie under, the hosts of URLs."""
 
     column: str
     kind: str
     root: Path | None = None
-    is_list: bool = False
+    hosts: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -109,9 +110,10 @@ def _picture(columns: list[Profile], source: str) -> Picture | None:
     for profile in columns:
         kind = looks_like_picture(profile)
         if kind:
-            root = _root(profile, source) if kind == "path" and profile.kind == "string" else None
-            found.append(Picture(profile.name, kind, root, profile.kind.startswith("array")))
-    ready = [picture for picture in found if not picture.is_list and (picture.kind == "bytes" or picture.root)]
+            root = _root(profile, source) if kind == "path" else None
+            hosts = sorted({urlsplit(url).netloc for url in profile.firsts}) if kind == "url" else []
+            found.append(Picture(profile.name, kind, root, hosts))
+    ready = [picture for picture in found if picture.kind == "bytes" or picture.root]
     return next(iter([*ready, *found]), None)
 
 
@@ -123,6 +125,6 @@ def _root(profile: Profile, source: str) -> Path | None:
     home = place if place.is_dir() else place.parent
     folders = [home, *sorted(f for f in home.iterdir() if f.is_dir() and not f.name.startswith((".", "_")))[:FOLDERS]]
     for folder in [*folders, home.parent]:
-        if any((folder / path).is_file() for path in profile.strings[:20] if not path.startswith("/")):
+        if any((folder / path).is_file() for path in profile.firsts[:20] if not path.startswith("/")):
             return folder
     return None

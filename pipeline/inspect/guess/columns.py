@@ -33,6 +33,12 @@ class Profile:
         return [", ".join(map(str, v)) if isinstance(v, list) else str(v).strip() for v in self.present]
 
     @property
+    def firsts(self) -> list[str]:
+        """The same, of a list its first element."""
+        firsts = (v[0] if isinstance(v, list) else v for v in self.present if v != [])
+        return [str(v).strip() for v in firsts]
+
+    @property
     def label(self) -> str:
         """The name in small letters, its words joined by ``_``."""
         words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", self.name)

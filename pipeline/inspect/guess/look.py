@@ -1,11 +1,12 @@
 """Looks at the sources of a newcomer as a job would read them, and writes a configuration file for them."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
-from pyspark.sql.types import ArrayType, BinaryType, NumericType, StringType, StructType
+from pyspark.sql.types import ArrayType, BinaryType, DataType, NumericType, StringType, StructType
 
 from pipeline.config.models import Source
 from pipeline.errors import ConfigError
@@ -14,7 +15,7 @@ from pipeline.inspect.guess.columns import Profile
 from pipeline.inspect.guess.files import Reading, guess_reading
 from pipeline.inspect.guess.log import guess_log
 from pipeline.inspect.guess.settings import Guesses, written
-from pipeline.on_spark.columns import BAD_ROW, key_column
+from pipeline.on_spark.columns import BAD_ROW, key_column, named
 from pipeline.on_spark.sources import read_source
 
 ROWS = 1000  # that a guess is made from
@@ -53,7 +54,7 @@ def write_configuration(spark: SparkSession, source: str, interactions: str | No
         ids = next((profile.strings for profile in columns if profile.name == found.id), [])
         log = (interactions, log_reading, guess_log(log_columns, ids, found.id))
         seen.append(Seen(interactions, events.count(), log_columns, log[2].roles))
-    guesses = Guesses(source, reading, found, items, repeated, _nested(frame), log)
+    guesses = Guesses(source, reading, found, items, repeated, log)
     with target.open("x", encoding="utf-8") as file:
         file.write(written(guesses, target))
     return seen
@@ -62,12 +63,21 @@ def write_configuration(spark: SparkSession, source: str, interactions: str | No
 def profiles(frame: DataFrame) -> list[Profile]:
     """The columns of a source with their first :data:`ROWS` values, long ones cut.
 
-    Left out are columns that hold fields, and rows that could not be read into columns.
+    Fields of a column are columns of their own, ``meta.title``. Left out are rows that could not be read into columns.
     """
-    fields = [field for field in frame.schema if field.name != BAD_ROW and not isinstance(field.dataType, StructType)]
+    fields = list(_fields(frame.schema))
     whole = frame.where(F.col(BAD_ROW).isNull()) if BAD_ROW in frame.columns else frame
-    rows = whole.select(*(_cut(frame, field.name).alias(field.name) for field in fields)).limit(ROWS).collect()
-    return [Profile(f.name, f.dataType.simpleString(), [row[n] for row in rows]) for n, f in enumerate(fields)]
+    cut = (_cut(named(frame, name), kind).alias(name) for name, kind in fields)
+    rows = whole.select(*cut).limit(ROWS).collect()
+    return [Profile(name, kind.simpleString(), [row[n] for row in rows]) for n, (name, kind) in enumerate(fields)]
+
+
+def _fields(schema: StructType, within: str = "") -> Iterator[tuple[str, DataType]]:
+    for field in schema:
+        if isinstance(field.dataType, StructType):
+            yield from _fields(field.dataType, f"{within}{field.name}.")
+        elif field.name != BAD_ROW:
+            yield f"{within}{field.name}", field.dataType
 
 
 def _read(spark: SparkSession, path: str, reading: Reading, key: str) -> DataFrame:
@@ -80,8 +90,7 @@ def _read(spark: SparkSession, path: str, reading: Reading, key: str) -> DataFra
     return frame
 
 
-def _cut(frame: DataFrame, name: str) -> Column:
-    column, kind = F.col(f"`{name}`"), frame.schema[name].dataType
+def _cut(column: Column, kind: DataType) -> Column:
     longest = next((most for of, most in LONGEST.items() if isinstance(kind, of)), None)
     if longest is None:
         return column
@@ -101,12 +110,3 @@ def _counts(frame: DataFrame, item_id: str | None) -> tuple[int, int]:
     found = frame.agg(F.count("*").alias("rows"), F.count(key).alias("ids"), F.count_distinct(key).alias("all")).first()
     assert found is not None  # an aggregate without groups has one row
     return found["rows"], found["ids"] - found["all"]
-
-
-def _nested(frame: DataFrame) -> list[str]:
-    return [
-        f"{field.name}.{inner.name}"
-        for field in frame.schema
-        if isinstance(field.dataType, StructType)
-        for inner in field.dataType
-    ]

@@ -15,6 +15,7 @@ from pipeline.inspect.guess.log import Log
 from pipeline.inspect.guess.vectors import Vectors
 
 CODES = (8, 256)  # of a level, at least and at most
+HOSTS = 20  # named in a comment
 SMALL = 10_000  # items; fewer are learned by heart without more noise
 
 
@@ -27,7 +28,6 @@ class Guesses:
     catalogue: Catalogue
     items: int
     repeated: int  # rows whose id another row has, too
-    nested: list[str]  # fields of columns that hold fields
     log: tuple[str, Reading, Log] | None = None
 
 
@@ -61,8 +61,6 @@ def _catalog(guesses: Guesses, home: Path) -> list[str]:
         )
     if found.left_out:
         lines.append(f"  # words are also in: {', '.join(found.left_out)}")
-    if guesses.nested:
-        lines.append(f"  # not looked at, since they lie within a column: {', '.join(guesses.nested)}")
     return lines + _image(found, home)
 
 
@@ -70,14 +68,16 @@ def _image(found: Catalogue, home: Path) -> list[str]:
     picture = found.picture
     if picture is None:
         return [] if "image" in found.vectors else ["  # image: no column of pictures was found: {column: …, root: …}"]
-    section = {"column": picture.column} | ({"root": _relative(picture.root, home)} if picture.root else {})
+    section: dict[str, Any] = {"column": picture.column} | (
+        {"root": _relative(picture.root, home)} if picture.root else {}
+    )
     if "image" in found.vectors:
         return [f"  # pictures are in {picture.column}; their vectors are taken instead, see encoders.image"]
-    if picture.is_list:
-        return [f"  # image: column {picture.column} holds lists; an item has one picture, so write it into a column"]
     if picture.kind == "url":
+        section |= {"fetch": {"hosts": picture.hosts[:HOSTS]}}
         return [
-            f"  # image: column {picture.column} holds URLs, and pictures are files: fetch them into a folder, its root"
+            "  # pictures are URLs: take away the # to have them fetched from these hosts; then image_levels: 2",
+            f"  # image: {_flow(section)}",
         ]
     if picture.kind == "path" and picture.root is None:
         return [

@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 from jobs.cli import app
 from pipeline.config.file import load_config
 from pipeline.config.models import Config
+from pipeline.demo.generator import generate
 from pipeline.errors import ConfigError
 from pipeline.lake.storage import Lake
 
@@ -179,12 +180,11 @@ def test_what_cannot_be_guessed_is_said_in_the_file(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.ray
 def test_init_check_nightly(spark: SparkSession, ray: None, tmp_path: Path) -> None:
-    german_shop(tmp_path, 240)
-    config, found = begun(tmp_path, "artikel.csv", "--interactions", tmp_path / "log.csv")
-    assert found["status"] == {"new": 240}
+    generate(tmp_path, items=300, users=40, seed=0)
+    config, found = begun(tmp_path, "items.csv", "--interactions", tmp_path / "interactions.csv")
     said = hisam("nightly", "-c", tmp_path / "hisam.yaml")
     assert "train-tokenizer: done" in said
     assert "released tokenizer" in said
-    assert Lake.open(config.lake).released_ids().to_table(["item_id"]).num_rows == 240
+    assert Lake.open(config.lake).released_ids().to_table(["item_id"]).num_rows == found["status"]["new"]
     assert "train-tokenizer" not in hisam("nightly", "-c", tmp_path / "hisam.yaml")
     hisam("sequences", "-c", tmp_path / "hisam.yaml")

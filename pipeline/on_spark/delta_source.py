@@ -63,6 +63,9 @@ def _unread_features(table: DeltaTable) -> Iterator[str]:
     ):
         yield "deletion vectors"
     yield from sorted(features - UNDERSTOOD)
+    names = [uri.rsplit("/", 1)[-1] for uri in table.file_uris()]
+    if table.metadata().partition_columns and len(set(names)) < len(names):  # of a table that was converted
+        yield "files of one name in several partitions"
 
 
 def _read_files(spark: SparkSession, table: DeltaTable, root: str) -> DataFrame:

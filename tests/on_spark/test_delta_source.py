@@ -48,6 +48,14 @@ def test_what_is_no_table_or_needs_delta_spark_is_refused(spark: SparkSession, t
     log.write_text(log.read_text().replace('"configuration":{}', mapping))
     with pytest.raises(ConfigError, match=r"has column mapping, which only delta-spark reads: set spark\.delta"):
         read(spark, folder)
+    folder = tmp_path / "converted"
+    write_deltalake(str(folder), pa.table({"id": ["1", "2"], "p": ["a", "b"]}), partition_by=["p"])
+    log = folder / "_delta_log" / f"{0:020}.json"
+    for file in folder.glob("p=*/*.parquet"):
+        file.rename(file.with_name("part-0.parquet"))
+        log.write_text(log.read_text().replace(file.name, "part-0.parquet"))
+    with pytest.raises(ConfigError, match="has files of one name in several partitions, which only delta-spark reads"):
+        read(spark, folder)
 
 
 @pytest.mark.slow

@@ -16,6 +16,7 @@ from pyspark.sql import SparkSession
 from slow_ids import filled, parsed
 
 from jobs.tokenize import check_encoders
+from pipeline.config.encoders import VectorColumn
 from pipeline.config.file import load_config
 from pipeline.config.models import Config
 from pipeline.demo.generator import generate, mutate
@@ -203,7 +204,7 @@ def test_vectors_of_other_encoders_are_refused_with_both_names(
 ) -> None:
     tokenizer = fingerprints(Lake(config.lake), "tokenizers")[0]
     trained_on = encoder_fingerprints(config.encoders)
-    text = config.encoders.text.model_copy(update={"model": str(Path(config.lake).parent)})
+    text = VectorColumn(column="vector", name="another", version="1")
     other = encoder_fingerprints(config.encoders.model_copy(update={"text": text}))
     assert other["image"] == trained_on["image"]  # a new text encoder leaves the pictures' vectors as they are
     with (

@@ -69,6 +69,7 @@ def test_a_catalogue_of_vectors_alone_gets_its_ids(spark: SparkSession, ray: Non
     assert [waiting[job]["items"] for job in ("encode", "tokenize", "publish")] == [0, 0, 0]
 
 
+@pytest.mark.slow
 def test_one_modality_may_come_with_the_catalogue_and_the_other_not(
     spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:

@@ -164,7 +164,8 @@ def test_a_column_of_the_source_says_that_a_picture_changed(spark: SparkSession,
         run(spark, catalogue(folder, rows, image=by_column | {"changed": "version"}))
 
 
-@pytest.mark.parametrize("by_column", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("by_column", [False, True])
 def test_pictures_in_the_source_itself(spark: SparkSession, tmp_path: Path, seen: Seen, by_column: bool) -> None:
     folder = tmp_path / "binary"
     image = {"column": "image"} | ({"changed": "etag"} if by_column else {})

@@ -122,6 +122,7 @@ def test_a_bad_vector_costs_its_item_that_modality_and_no_more(spark: SparkSessi
 
 
 @pytest.mark.spark
+@pytest.mark.slow
 def test_a_new_version_reads_every_row_and_an_unchanged_night_none(
     spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

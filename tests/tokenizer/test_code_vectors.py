@@ -23,7 +23,7 @@ def catalogue(items: int) -> Embeddings:
 
 def test_the_sums_are_the_least_squares_solution() -> None:
     config = TokenizerConfig(
-        shared_levels=1, text_levels=2, image_levels=1, codebook_size=8, dim=16, hidden=32, epochs=5
+        shared_levels=1, text_levels=2, image_levels=1, codebook_size=8, dim=16, hidden=32, epochs=5, min_steps=200
     )
     items = catalogue(400)
     model = fit(items, config)

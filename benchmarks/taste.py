@@ -48,6 +48,7 @@ DATA: dict[str, dict[str, Any]] = {
     "all {}": {},
     "new {}": {"hidden_class": 0},
     "new {}, another class": {"hidden_class": 1},
+    "new {}, a third class": {"hidden_class": 2},
     "{} in ReLLa's split": {"rella": True},
 }
 TASTE = {"content_strength": 2.0, "content_components": 32, "unknown": 0.2}

@@ -26,6 +26,7 @@ def run_nightly(config: "Config", tokenizer: str | None = None) -> None:
     from pipeline.on_ray.encoders.fingerprint import encoder_fingerprints
     from pipeline.on_spark.session import spark_session
     from pipeline.release.pointer import released
+    from schemas.tables import VECTORS
 
     with Run("nightly", config, tokenizer=tokenizer) as night:
         release = released(night.lake)
@@ -36,6 +37,9 @@ def run_nightly(config: "Config", tokenizer: str | None = None) -> None:
         with spark_session(config.spark, "hisam nightly"):
             run_extract(config, night.run_id)
             run_encode(config, night.run_id)
+            if not tokenizer and not night.lake.rows(VECTORS):
+                typer.echo("nightly: there is no vector to train a tokenizer on yet")
+                return
             tokenizer = tokenizer or run_train_tokenizer(config, night.run_id)
             run_tokenize(config, tokenizer, night.run_id)
             run_publish(config, tokenizer, run_id=night.run_id)

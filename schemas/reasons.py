@@ -51,7 +51,7 @@ class Reason(StrEnum):
     FETCH_FAILED = (
         "fetch_failed",
         "The picture's server gave no picture, for what may pass; a picture that the item has stays.",
-        "Nothing: every night tries again. See that the server answers.",
+        "See that the server answers, and lets us in; every night tries again.",
     )
     IMAGE_TOO_LARGE = (
         "image_too_large",

@@ -85,7 +85,7 @@ class ImageSource(Section):
     """
 
     column: str
-    root: str | None = None
+    root: Place | None = None
     fetch: Fetch | None = None
     changed: str = Field(
         "stat",

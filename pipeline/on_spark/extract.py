@@ -21,7 +21,7 @@ from pipeline.lake.storage import Lake, spark_uri
 from pipeline.on_spark.caching import kept_on_disk
 from pipeline.on_spark.changes import GONE, Before, Totals, compare, totals
 from pipeline.on_spark.current_items import current_items
-from pipeline.on_spark.delta import spark_delta
+from pipeline.on_spark.delta import SparkDelta, spark_delta
 from pipeline.on_spark.expressions import content
 from pipeline.on_spark.picture_stats import with_listing, with_remote_contents
 from pipeline.on_spark.prepare import KNOWN, PREPARED, Prepare
@@ -81,7 +81,7 @@ def extract(spark: SparkSession, run: Run, *, verify_pictures: bool = False) -> 
             if run.counts["rows_out"] or run.counts["deleted"] or not lake.exists(ITEMS):
                 gone = compared.where(GONE) if config.catalog.full_snapshot else compared.limit(0)
                 fetches = config.catalog.image is not None and config.catalog.image.fetch is not None
-                whole = with_live_pictures(staged, tables.read(ITEMS)) if fetches else staged
+                whole = with_live_pictures(staged, tables) if fetches else staged
                 tables.append(ITEMS, new_versions(whole, verdicts, gone, run))
             run.wrote(ITEMS)
             update_quarantine(tables, compared, staged, verdicts, run)
@@ -188,13 +188,20 @@ def _of_fetching(fault: Column) -> Column:
     return fault["reason"] == Reason.FETCH_FAILED.value
 
 
-def with_live_pictures(staged: DataFrame, items: DataFrame) -> DataFrame:
-    """``staged``, where a row that changed has a picture's hash and not its bytes, with those that ``items`` has."""
+def with_live_pictures(staged: DataFrame, tables: SparkDelta) -> DataFrame:
+    """``staged``, where a row that changed has a picture's hash and not its bytes, with those that ``items`` has.
+
+    The files that hold such a picture are read whole, of the others the keys alone.
+    """
     lacking = staged.where("status != 'unchanged' AND image IS NULL AND image_sha IS NOT NULL")
     if lacking.isEmpty():
         return staged
     same = ["item_id", "image_sha"]
-    live = items.join(lacking.select(same), on=same, how="left_semi").groupBy(same).agg(F.first("image").alias("live"))
+    wanted = lacking.select(same)
+    keys = tables.read(ITEMS, located=True).select(*same, "file")
+    holding = keys.join(wanted, on=same, how="left_semi").select("file").distinct().collect()
+    items = tables.read(ITEMS, files=[row["file"] for row in holding])
+    live = items.join(wanted, on=same, how="left_semi").groupBy(same).agg(F.first("image").alias("live"))
     return staged.join(live, on=same, how="left").withColumn("image", F.coalesce("image", "live")).drop("live")
 
 

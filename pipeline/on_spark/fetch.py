@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from importlib.metadata import version
-from itertools import islice
 from queue import SimpleQueue
 from threading import Thread
 from types import TracebackType
@@ -22,7 +21,7 @@ import httpx
 
 from pipeline.config.models import Fetch
 from pipeline.on_spark.lanes import Host, Lane, now
-from pipeline.on_spark.pictures import ImageFault
+from pipeline.on_spark.pictures import ImageFault, shown
 from pipeline.on_spark.web_hosts import CheckedBackend, WebHosts
 from schemas.reasons import Reason
 
@@ -58,7 +57,7 @@ class Reply:
     validator: str
 
 
-Answers: TypeAlias = SimpleQueue[tuple[T, Reply | Exception | None]]
+Answers: TypeAlias = SimpleQueue[tuple[T, Reply | Exception]]
 
 
 class _Failed(Exception):
@@ -119,11 +118,12 @@ class Fetcher:
         ready: Answers[T] = SimpleQueue()
         left, waiting = iter(requests), 0
         while True:
-            for key, request in islice(left, WAITING - waiting):
-                waiting += 1
+            while waiting < WAITING and (following := next(left, None)) is not None:
+                key, request = following
                 if request is None:
-                    ready.put((key, None))
+                    yield key, None
                 else:
+                    waiting += 1
                     asyncio.run_coroutine_threadsafe(self._reply(key, request, ready), self._loop)
             if not waiting:
                 return
@@ -187,17 +187,17 @@ class Fetcher:
                 if response.status not in MOVED or "Location" not in found:
                     return await self._read(response, found, request, host)
                 url = self._allowed.url(found["Location"], base=url)
-        raise ImageFault(Reason.IMAGE_NOT_ALLOWED, f"{request.url[:200]} is redirected more than {REDIRECTS} times")
+        raise ImageFault(Reason.IMAGE_NOT_ALLOWED, f"{shown(request.url)} is redirected more than {REDIRECTS} times")
 
     async def _read(self, response: httpcore.Response, headers: httpx.Headers, request: Request, host: Host) -> Reply:
-        status, shown = response.status, request.url[:200]
+        status, told = response.status, shown(request.url)
         if status in PASSING or status >= 500:
             host.rest(_seconds(headers.get("Retry-After", "")))
             raise _Failed(f"the server answered {status}")
         if status == 304 and request.validator:
             return Reply(None, request.validator)
         if status in GONE:
-            raise ImageFault(Reason.MISSING_IMAGE, f"{shown}: the server answered {status}")
+            raise ImageFault(Reason.MISSING_IMAGE, f"{told}: the server answered {status}")
         if status != 200:
             raise _fetch_failed(request, f"the server answered {status}")
         length = headers.get("Content-Length", "0")
@@ -210,12 +210,25 @@ class Fetcher:
                 if size > self._max_bytes:
                     break
         if size > self._max_bytes:
-            raise ImageFault(Reason.IMAGE_TOO_LARGE, f"{shown} has {size} bytes or more, allowed are {self._max_bytes}")
+            raise ImageFault(Reason.IMAGE_TOO_LARGE, f"{told} has {size} bytes or more, allowed are {self._max_bytes}")
         return Reply(b"".join(chunks), _validator(headers))
 
 
+def contents(reply: Reply | Exception) -> bytes | None:
+    """The bytes of a picture, ``None`` where it is the known one.
+
+    Raises:
+        ImageFault: what is wrong with it.
+    """
+    if isinstance(reply, Reply):
+        return reply.data
+    if isinstance(reply, ImageFault):
+        raise reply
+    raise ImageFault(Reason.FETCH_FAILED, f"{type(reply).__name__}: {reply}") from reply  # a bug of ours
+
+
 def _fetch_failed(request: Request, why: str) -> ImageFault:
-    return ImageFault(Reason.FETCH_FAILED, f"{request.url[:200]}: {why}; the next night tries again")
+    return ImageFault(Reason.FETCH_FAILED, f"{shown(request.url)}: {why}; the next night tries again")
 
 
 def _seconds(retry_after: str) -> float:

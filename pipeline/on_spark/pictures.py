@@ -8,6 +8,7 @@ import errno
 import io
 import math
 import os
+import re
 import stat
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,13 @@ def is_url(reference: str) -> bool:
     return reference[:8].lower().startswith(("http://", "https://"))
 
 
+def shown(reference: str) -> str:
+    """A reference as messages have it: short, a URL without user and query, which may hold a secret."""
+    if is_url(reference):
+        reference = re.sub(r"//[^/?#]*@", "//", reference).partition("?")[0]
+    return reference[:200]
+
+
 def read_image(reference: str, root: str, max_bytes: int) -> bytes:
     """The bytes of a picture on a mounted file system.
 
@@ -89,7 +97,7 @@ def local_path(reference: str, root: str) -> Path:
         except ValueError as error:
             raise ImageFault(Reason.IMAGE_NOT_ALLOWED, f"{reference[:200]}: {error}") from error
         if uri.scheme != "file" or uri.netloc not in ("", "localhost"):
-            raise ImageFault(Reason.IMAGE_NOT_ALLOWED, f"{reference[:200]}: only files under {root} are allowed")
+            raise ImageFault(Reason.IMAGE_NOT_ALLOWED, f"{shown(reference)}: only files under {root} are allowed")
         reference = unquote(uri.path)
     if "\0" in reference:
         raise ImageFault(Reason.IMAGE_NOT_ALLOWED, "the path has a NUL character")

@@ -15,8 +15,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipeline.config.models import Catalog, ImageSource
-from pipeline.on_spark.fetch import Fetcher, Reply, Request
-from pipeline.on_spark.pictures import ImageFault, hint, is_local, is_url, normalise, read_image
+from pipeline.on_spark.expressions import VECTOR_SHA
+from pipeline.on_spark.fetch import Fetcher, Request, contents
+from pipeline.on_spark.pictures import ImageFault, hint, is_local, is_url, normalise, read_image, shown
 from pipeline.on_spark.texts import Template, TextFault, clean, fold
 from pipeline.on_spark.vector_columns import VectorFault, VectorReader, vector_sha
 from schemas.reasons import Reason
@@ -96,6 +97,8 @@ class Prepare:
         reference = raw.get("reference")
         if not reference or not is_url(reference) or not raw["item_id"] or raw["bad_row"] is not None:
             return None
+        if len(reference) > MAX_PATH:  # cut, it would be another picture's
+            return None
         known, asked = raw["known_picture_stat"] or "", self._asked(reference)
         usable = known.startswith(asked) and raw["known_image_sha"] and not self.verify
         return Request(reference, raw["lane"], known.removeprefix(asked) if usable else "")
@@ -120,7 +123,8 @@ class Prepare:
     def _item(self, raw: Mapping[str, Any], template: Template | None) -> dict[str, Any]:
         faults: list[dict[str, str]] = []
         item_id, rejected = _item_id(raw["item_id"], raw["bad_row"], faults)
-        text = self._text(raw["fields"], template, faults) if template and not rejected else None
+        of_text = [] if "text" in self.vectors else faults  # a text that is only shown costs nothing
+        text = self._text(raw["fields"], template, of_text) if template and not rejected else None
         vectors = {} if rejected else {modality: self._vector(modality, raw, faults) for modality in self.vectors}
         text_sha = _sha(text.encode()) if text else None
         if "text" in vectors:
@@ -139,7 +143,7 @@ class Prepare:
         item |= {"text_sha": text_sha, "image_sha": image_sha, "row_hash": raw["row_hash"]}
         item |= {"picture_stat": picture.stat if picture else None}
         item |= {"status": _status(raw, item)}
-        if picture and picture.stale and item["status"] == "refreshed":
+        if picture and picture.stale and item["status"] == "refreshed" and not vectors:
             item |= {"status": "unchanged"}  # nothing is known that is worth a version
         if item["status"] != "unchanged":
             item |= {"text": text, "image": picture.image if picture else None}
@@ -171,11 +175,12 @@ class Prepare:
         """
         bounds = self.catalog.image
         assert bounds is not None
-        live = raw["known_picture_stat"], raw["known_image_sha"], None
+        of_vector = (raw["known_image_sha"] or "").startswith(VECTOR_SHA)  # which is no picture
+        live = raw["known_picture_stat"], None if of_vector else raw["known_image_sha"], None
         by_url = "reply" in raw and bounds.changed == "stat"
         stat = self._asked(raw["reference"]) if by_url else raw["picture_stat"]
         try:
-            data = _replied(raw["reply"]) if "reply" in raw else _image_bytes(raw, bounds)
+            data = contents(raw["reply"]) if "reply" in raw else _image_bytes(raw, bounds)
             if data is None:
                 return _Picture(*live) if "reply" in raw else _Picture(stat, None, None)
             if by_url:
@@ -253,13 +258,6 @@ def _fault(reason: Reason, detail: str) -> dict[str, str]:
     return {"reason": reason, "detail": "".join(c if c.isprintable() else "\ufffd" for c in detail[:MAX_DETAIL])}
 
 
-def _replied(reply: Reply | Exception) -> bytes | None:
-    """The bytes of a picture that was fetched, ``None`` where it is the known one."""
-    if isinstance(reply, Exception):
-        raise reply
-    return reply.data
-
-
 def _image_bytes(raw: Mapping[str, Any], source: ImageSource) -> bytes | None:
     """The raw picture: from a binary column, from Hadoop's connectors, or from a mounted file system."""
     named = "reference" in raw
@@ -267,8 +265,9 @@ def _image_bytes(raw: Mapping[str, Any], source: ImageSource) -> bytes | None:
     if reference is None or not reference.strip():
         return None
     if named and is_url(reference):
-        detail = f"{reference[:200]}: URLs are not fetched: name the host under catalog.image.fetch.hosts"
-        raise ImageFault(Reason.IMAGE_NOT_ALLOWED, detail)
+        why = "URLs are not fetched: name the host under catalog.image.fetch.hosts"
+        why = why if len(reference) <= MAX_PATH else f"a URL has at most {MAX_PATH} characters"
+        raise ImageFault(Reason.IMAGE_NOT_ALLOWED, f"{shown(reference)}: {why}")
     if named and source.root is None:
         detail = f"{reference[:200]} is no URL, and there is no catalog.image.root for paths"
         raise ImageFault(Reason.IMAGE_NOT_ALLOWED, detail)

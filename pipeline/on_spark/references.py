@@ -1,5 +1,7 @@
 """References to pictures, as columns: what a source says of those that lie elsewhere, by paths, URIs or URLs."""
 
+import re
+
 from py4j.protocol import Py4JJavaError
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -8,7 +10,7 @@ from pyspark.sql.types import ArrayType, StringType
 from pipeline.config.models import Fetch, ImageSource
 from pipeline.errors import ConfigError
 from pipeline.lake.storage import spark_uri
-from pipeline.on_spark.columns import text_column
+from pipeline.on_spark.columns import named, text_column, type_of
 from pipeline.on_spark.prepare import MAX_PATH
 
 AUTHORITY = "(?i)^https?://([^/?#]*)"
@@ -21,7 +23,7 @@ def reference_column(source: DataFrame, image: ImageSource) -> Column:
     Raises:
         ConfigError: the column holds neither.
     """
-    column, kind = F.col(f"`{image.column}`"), source.schema[image.column].dataType
+    column, kind = named(source, image.column), type_of(source, image.column)
     if not isinstance(kind, ArrayType):
         return _cut(text_column(column, kind))
     if not isinstance(kind.elementType, StringType):
@@ -100,7 +102,8 @@ def qualified(root: str, spark: SparkSession) -> str:
 
 
 def _may_be_read(reference: Column, image: ImageSource) -> Column:
-    hosts = F.array(*map(F.lit, image.fetch.hosts)) if image.fetch else F.array().cast("array<string>")
+    known = {re.sub(":(80|443)$", "", host) for host in image.fetch.hosts} | {*image.fetch.hosts} if image.fetch else ()
+    hosts = F.array(*map(F.lit, sorted(known))) if known else F.array().cast("array<string>")
     fetched = F.array_contains(hosts, _authority(reference)) | F.array_contains(hosts, host_of(reference))
     return F.when(is_url(reference), fetched).otherwise(F.lit(image.root is not None))
 

@@ -13,11 +13,12 @@ from ipaddress import IPv6Address, ip_address
 import httpcore
 import httpx
 
-from pipeline.on_spark.pictures import ImageFault
+from pipeline.on_spark.pictures import ImageFault, shown
 from schemas.reasons import Reason
 
 CONNECT_S = 10.0  # for one address of a host
 PORTS = {"http": 80, "https": 443}
+LAST_PORT = 65_535
 KEY = "catalog.image.fetch.hosts"
 
 
@@ -37,15 +38,16 @@ class WebHosts:
         Raises:
             ImageFault: ``image_not_allowed``.
         """
-        shown = reference[:200] if base is None else f"{str(base)[:200]} is redirected, and"
+        told = shown(reference) if base is None else f"{shown(str(base))} is redirected, and"
         try:
             url = httpx.URL(reference) if base is None else base.join(reference)
-        except httpx.InvalidURL as error:
-            raise ImageFault(Reason.IMAGE_NOT_ALLOWED, f"{shown}: {error}") from error
-        if url.scheme not in PORTS or not url.host or url.userinfo:
-            raise ImageFault(Reason.IMAGE_NOT_ALLOWED, f"{shown}: a URL is http(s)://HOST/PATH, without a user's name")
-        if not any(self.allow(name, port_of(url)) for name in (url.host, url.raw_host.decode())):
-            raise ImageFault(Reason.IMAGE_NOT_ALLOWED, f"{shown}: {url.host} is not fetched from: name it under {KEY}")
+            host = url.host
+        except (httpx.InvalidURL, ValueError) as error:  # a name that is no name of the internet is a ValueError
+            raise ImageFault(Reason.IMAGE_NOT_ALLOWED, f"{told}: {error}") from error
+        if url.scheme not in PORTS or not host or url.userinfo or port_of(url) > LAST_PORT:
+            raise ImageFault(Reason.IMAGE_NOT_ALLOWED, f"{told}: a URL is http(s)://HOST/PATH, without a user's name")
+        if not any(self.allow(name, port_of(url)) for name in (host, url.raw_host.decode())):
+            raise ImageFault(Reason.IMAGE_NOT_ALLOWED, f"{told}: {host} is not fetched from: name it under {KEY}")
         return url
 
 

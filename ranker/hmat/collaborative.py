@@ -125,8 +125,9 @@ class CollaborativeMemory(nn.Module):
 
     def recent(self, rows_BNF: Tensor, feedback_BN: Tensor, states_BMG: Tensor) -> Tensor:
         """``(B, M, R)``: after 0 to N items, by how much the latest were received better than their state foretold."""
-        surprise_BN = feedback_BN - expected(rows_BNF, states_BMG[:, :-1])
-        return torch.stack([fading_mean(surprise_BN, half_life) for half_life in RECENT], -1)
+        with torch.autocast(rows_BNF.device.type, enabled=False):
+            surprise_BN = feedback_BN - expected(rows_BNF, states_BMG[:, :-1])
+            return torch.stack([fading_mean(surprise_BN, half_life) for half_life in RECENT], -1)
 
     def _usual(self, items_BN: Tensor) -> Tensor:
         """``(B, M, G)`` float64: the mean of the prior after 0 to N items."""

@@ -64,6 +64,36 @@ def column(name: str, *values: object, kind: str = "string") -> Profile:
     return Profile(name, kind, values)
 
 
+def test_fields_of_columns_are_quoted_part_by_part() -> None:
+    kind = Profile("event.type", "string", ["click", "view", "click"], ("event", "type"))
+    assert guess_log([kind], [], None).label == "event.type IN ('click')"
+    assert Profile("a b.c", "string", [], ("a b", "c")).expression == "`a b`.c"
+    assert column("a.b").expression == "`a.b`"
+
+
+def test_hosts_are_those_of_urls_without_users() -> None:
+    values = [
+        "https://cdn.x/a.jpg",
+        "n/a",
+        "https://u:needle@cdn.y:8443/b.jpg",
+        "http://[x/c.jpg",
+        "https://cdn.x/d.jpg",
+    ]
+    picture = guess_catalogue([column("image_url", *values)], "s3://b/x").picture
+    assert picture is not None
+    assert picture.hosts == ["cdn.x", "cdn.y:8443"]
+
+
+def test_an_endless_quote_and_a_web_address_are_no_crash(tmp_path: Path) -> None:
+    (tmp_path / "a.tsv").write_text('id\ttitle\n1\t"' + "a lamp\n2\tb" * 30_000)
+    assert guess_reading(str(tmp_path / "a.tsv")).format == "csv"
+
+
+def test_vectors_of_topics_and_coverage_are_texts() -> None:
+    for name in ("topic_vector", "coverage_vec", "framework_embedding"):
+        assert guess_vectors([column(name, *([0.5] * 8 for _ in range(3)), kind="array<float>")]).keys() == {"text"}
+
+
 def test_the_id_tells_every_row_apart_and_the_title_comes_first() -> None:
     long = "It is made of oak, stands on four legs and has been made by hand in a small village for a hundred years."
     found = guess_catalogue(

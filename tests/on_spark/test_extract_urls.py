@@ -128,6 +128,15 @@ def test_a_first_night_without_the_server_is_refused(spark: SparkSession, tmp_pa
             run(spark, config)
 
 
+def test_references_may_be_fields_of_a_column(spark: SparkSession, tmp_path: Path) -> None:
+    jpeg(tmp_path / "a.jpg", "blue")
+    rows: list[Row] = [{"id": "one", "title": "lamp", "image": {"paths": ["none.jpg"], "path": "a.jpg"}}]
+    for column, reason in (("image.path", {}), ("image.paths", {"one": "missing_image"})):
+        config = catalogue(tmp_path, rows, image={"column": column, "root": "."})
+        run(spark, load_config(tmp_path / "hisam.yaml", ["gates.max_degraded_fraction=1", f"lake={column}"]))
+        assert reasons(config.model_copy(update={"lake": str(tmp_path / column)})) == reason
+
+
 def test_urls_that_are_not_fetched_and_lists_are_told(
     spark: SparkSession, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

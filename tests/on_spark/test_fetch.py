@@ -160,8 +160,20 @@ def test_only_named_hosts_and_public_addresses_are_connected_to(server: PictureS
     (named,) = fetched([Request(url)], ["localhost", "127.0.0.1", "::1"]).values()
     assert isinstance(named, Reply)
     refused = ["http://u:p@127.0.0.1/a", "http://[bad/a", "http:///a", "http://2130706433/a", "http://127.0.0.1:1/\0"]
-    found = fetched([Request(url) for url in refused], [server.host])
-    assert [str(reply)[:17] for reply in found.values()] == ["image_not_allowed"] * 5
+    refused += ["http://xn--a.example/a", f"http://{server.host.partition(':')[0]}:99999/a"]
+    found = fetched([Request(url) for url in refused], [server.host, "127.0.0.1"])
+    assert [str(reply)[:17] for reply in found.values()] == ["image_not_allowed"] * 7
+
+
+def test_messages_hold_neither_user_nor_query(server: PictureServer) -> None:
+    url = server.url("/404/a.png?sig=needle")
+    urls = [url, server.url("/500/a.png?sig=needle"), url.replace("//", "//user:needle@"), "https://h/a?sig=needle"]
+    found = fetched([Request(url) for url in urls], [server.host], retries=0)
+    assert len(found) == 4
+    assert "needle" not in str([*found.values()])
+
+
+def test_addresses_of_the_inside_are_not_public() -> None:
     for address in (
         *("10.1.2.3", "127.0.0.1", "169.254.169.254", "100.64.0.1", "0.0.0.0", "224.0.0.1", "240.0.0.1", "192.168.0.1"),
         *(

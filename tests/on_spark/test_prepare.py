@@ -11,7 +11,9 @@ from PIL import Image
 
 import pipeline.on_spark.prepare as preparing
 from pipeline.config.models import Catalog, ImageSource, Source
-from pipeline.on_spark.prepare import KNOWN, Prepare
+from pipeline.on_spark.expressions import VECTOR_SHA
+from pipeline.on_spark.prepare import KNOWN, MAX_PATH, Prepare
+from pipeline.on_spark.vector_columns import VectorReader
 
 NOTHING = dict.fromkeys(f"known_{name}" for name in KNOWN)
 
@@ -131,6 +133,49 @@ def test_a_picture_by_url_is_the_items_own_until_another_one_came() -> None:
         assert str(gone["picture_stat"]).startswith("url:")
         page = prepared("A lamp", NOTHING, settings, **asked | {"reference": server.url("/cut/a.png")})
         assert page["faults"][0]["reason"] == "image_decode"  # type: ignore[index]
+
+
+def test_what_is_known_of_a_vector_is_no_picture_and_a_new_vector_is_written() -> None:
+    with picture_server() as server:
+        server.down = True
+        settings = catalog(fetch={"hosts": [server.host], "retries": 0})
+        asked = {"reference": server.url("/ok/a.png"), "lane": 0}
+        was_vector = NOTHING | {"known_image_sha": VECTOR_SHA + "0" * 64, "known_text_sha": "0" * 64}
+        lost = prepared("A lamp", was_vector, settings, **asked)
+        assert (lost["status"], lost["image_sha"]) == ("changed", None)
+
+        row = {"row": 0, "item_id": "a", "bad_row": None, "fields": {"title": "A {lamp"}, "row_hash": "1"}
+        row |= {"picture_stat": None, "image": None, "image_bytes": None, "text_vector": [3.0, 4.0]} | asked
+        work = Prepare(settings, {"text": VectorReader("v", None, 2)})
+        (first,) = work(iter([pa.RecordBatch.from_pylist([row | NOTHING])]))
+        known = known_of(first.to_pylist()[0])
+        for row_hash, status in (("1", "unchanged"), ("2", "refreshed")):  # of another version of what made the vector
+            (batch,) = work(iter([pa.RecordBatch.from_pylist([row | known | {"row_hash": row_hash}])]))
+            (item,) = batch.to_pylist()
+            assert (item["status"], item["text_vector"] is not None) == (status, status == "refreshed")
+
+
+def test_a_text_that_is_only_shown_and_a_url_that_is_too_long_cost_no_other_modality() -> None:
+    settings = catalog(fetch={"hosts": ["127.0.0.1"]})
+    long = "http://127.0.0.1/" + "a" * MAX_PATH
+    item = prepared("A lamp", NOTHING, settings, reference=long, lane=0)
+    (fault,) = item["faults"]  # type: ignore[misc]
+    assert (item["status"], fault["reason"]) == ("new", "image_not_allowed")
+    assert "a URL has at most 4096 characters" in fault["detail"]
+    row = {
+        "row": 0,
+        "item_id": "a",
+        "bad_row": None,
+        "fields": {"title": "\ufffd\ufffd"},
+        "row_hash": "1",
+        "picture_stat": None,
+    }
+    row |= NOTHING | {"text_vector": [3.0, 4.0]}
+    plain = settings.model_copy(update={"image": None})
+    (bad,) = Prepare(plain)(iter([pa.RecordBatch.from_pylist([row])]))
+    (batch,) = Prepare(plain, {"text": VectorReader("v", None, 2)})(iter([pa.RecordBatch.from_pylist([row])]))
+    assert [fault["reason"] for fault in bad.to_pylist()[0]["faults"]] == ["bad_text"]
+    assert (batch.to_pylist()[0]["status"], batch.to_pylist()[0]["faults"]) == ("new", [])
 
 
 def test_rows_of_several_batches_keep_their_pictures() -> None:

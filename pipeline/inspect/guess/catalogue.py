@@ -1,6 +1,7 @@
 """What the columns of a catalogue are: the id, the words of the template, the picture."""
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -111,10 +112,20 @@ def _picture(columns: list[Profile], source: str) -> Picture | None:
         kind = looks_like_picture(profile)
         if kind:
             root = _root(profile, source) if kind == "path" else None
-            hosts = sorted({urlsplit(url).netloc for url in profile.firsts}) if kind == "url" else []
-            found.append(Picture(profile.name, kind, root, hosts))
+            found.append(Picture(profile.name, kind, root, _hosts(profile) if kind == "url" else []))
     ready = [picture for picture in found if picture.kind == "bytes" or picture.root]
     return next(iter([*ready, *found]), None)
+
+
+def _hosts(profile: Profile) -> list[str]:
+    """The hosts of the URLs, with the ports that they name."""
+    found = set()
+    for url in filter(URL.search, profile.firsts):
+        with suppress(ValueError):  # no URL
+            parts = urlsplit(url)
+            port = f":{parts.port}" if parts.port else ""
+            found |= {f"{parts.hostname}{port}"} if parts.hostname else set()
+    return sorted(found)
 
 
 def _root(profile: Profile, source: str) -> Path | None:

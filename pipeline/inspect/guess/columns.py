@@ -21,6 +21,13 @@ class Profile:
     name: str
     kind: str
     values: Sequence[Any]
+    path: tuple[str, ...] = ()  # of a field of a column: the names that lead to it
+
+    @property
+    def expression(self) -> str:
+        """The column in a Spark SQL expression."""
+        parts = self.path or (self.name,)
+        return ".".join(p if re.fullmatch(r"[A-Za-z_]\w*", p, re.ASCII) else f"`{p}`" for p in parts)
 
     @cached_property
     def present(self) -> list[Any]:

@@ -132,7 +132,10 @@ def _rows(text: str, separator: str, *, whole: bool) -> list[list[str]]:
     if len(separator) > 1:
         rows = [line.split(separator) for line in text.splitlines()]
     else:
-        rows = [*csv.reader(io.StringIO(text, newline=""), delimiter=separator)]
+        try:
+            rows = [*csv.reader(io.StringIO(text, newline=""), delimiter=separator)]
+        except csv.Error:  # an endless quoted value
+            return []
     return [row for row in (rows if whole or len(rows) < 2 else rows[:-1]) if row]
 
 

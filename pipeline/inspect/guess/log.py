@@ -86,7 +86,7 @@ def _unit(profile: Profile) -> str | None:
 def _label(columns: list[Profile]) -> tuple[str | None, str | None]:
     """A Spark SQL expression, and the reason for it in words."""
     for profile in columns:
-        values, name = {value.lower() for value in profile.strings}, _quoted(profile.name)
+        values, name = {value.lower() for value in profile.strings}, profile.expression
         if YES_NO.search(profile.label) and values and values <= {"0", "1", "0.0", "1.0", "true", "false"}:
             is_flag = values <= {"true", "false"}
             return (f"{name} = true" if is_flag else f"try_cast({name} AS double) = 1"), "it is yes or no"
@@ -94,13 +94,13 @@ def _label(columns: list[Profile]) -> tuple[str | None, str | None]:
         numbers = profile.numbers()
         if RATING.search(profile.label) and numbers and max(numbers) > min(numbers):
             bound = round(0.6 * max(numbers), 2)
-            return f"try_cast({_quoted(profile.name)} AS double) > {bound:g}", f"ratings go up to {max(numbers):g}"
+            return f"try_cast({profile.expression} AS double) > {bound:g}", f"ratings go up to {max(numbers):g}"
     for profile in columns:
         numbers = profile.numbers()
         if DWELL.search(profile.label) and numbers and max(numbers) > min(numbers):
             middle = f"{median(numbers):g}"
             return (
-                f"try_cast({_quoted(profile.name)} AS double) > {middle}",
+                f"try_cast({profile.expression} AS double) > {middle}",
                 f"half of the first rows are above {middle}",
             )
     for profile in columns:
@@ -108,9 +108,5 @@ def _label(columns: list[Profile]) -> tuple[str | None, str | None]:
         good = [kind for kind in kinds if GOOD_KIND.search(kind)]
         if KIND.search(profile.label) and good and 1 < len(kinds) <= 20:
             listed = ", ".join("'" + kind.replace("'", "\\'") + "'" for kind in good)
-            return f"{_quoted(profile.name)} IN ({listed})", f"there are {', '.join(kinds)}"
+            return f"{profile.expression} IN ({listed})", f"there are {', '.join(kinds)}"
     return None, None
-
-
-def _quoted(name: str) -> str:
-    return name if re.fullmatch(r"[A-Za-z_]\w*", name, re.ASCII) else f"`{name}`"

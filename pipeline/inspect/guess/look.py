@@ -4,10 +4,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import ValidationError
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType, BinaryType, DataType, NumericType, StringType, StructType
 
+from pipeline.config.file import describe
 from pipeline.config.models import Source
 from pipeline.errors import ConfigError
 from pipeline.inspect.guess.catalogue import guess_catalogue
@@ -67,23 +69,28 @@ def profiles(frame: DataFrame) -> list[Profile]:
     """
     fields = list(_fields(frame.schema))
     whole = frame.where(F.col(BAD_ROW).isNull()) if BAD_ROW in frame.columns else frame
-    cut = (_cut(named(frame, name), kind).alias(name) for name, kind in fields)
+    cut = (_cut(named(frame, ".".join(path)), kind).alias(".".join(path)) for path, kind in fields)
     rows = whole.select(*cut).limit(ROWS).collect()
-    return [Profile(name, kind.simpleString(), [row[n] for row in rows]) for n, (name, kind) in enumerate(fields)]
+    return [
+        Profile(".".join(path), kind.simpleString(), [row[n] for row in rows], path)
+        for n, (path, kind) in enumerate(fields)
+    ]
 
 
-def _fields(schema: StructType, within: str = "") -> Iterator[tuple[str, DataType]]:
+def _fields(schema: StructType, within: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], DataType]]:
     for field in schema:
         if isinstance(field.dataType, StructType):
-            yield from _fields(field.dataType, f"{within}{field.name}.")
+            yield from _fields(field.dataType, (*within, field.name))
         elif field.name != BAD_ROW:
-            yield f"{within}{field.name}", field.dataType
+            yield (*within, field.name), field.dataType
 
 
 def _read(spark: SparkSession, path: str, reading: Reading, key: str) -> DataFrame:
-    source = Source.model_validate(
-        {"path": path, "format": reading.format, "options": reading.options, "columns": reading.columns}
-    )
+    section = {"path": path, "format": reading.format, "options": reading.options, "columns": reading.columns}
+    try:
+        source = Source.model_validate(section)
+    except ValidationError as error:
+        raise ConfigError(f"{key}: {'; '.join(describe(error, Source))}") from error
     frame = read_source(spark, source, key)
     if not [name for name in frame.columns if name != BAD_ROW]:
         raise ConfigError(f"{key}: {path} has no column that can be read as {reading.format}")

@@ -8,7 +8,7 @@ import numpy as np
 from pipeline.inspect.guess.columns import Profile, looks_like_picture
 
 FEWEST = 8  # numbers of a vector; shorter arrays are sizes, ratings and the like
-OF_PICTURES = re.compile(r"image|img|picture|pic_|photo|foto|bild|visual|vision|cover|poster|frame|video")
+OF_PICTURES = re.compile(r"(^|_)(image|img|picture|pic|photo|foto|bild|visual|vision|cover|poster|frame|video)s?(_|$)")
 
 
 @dataclass(frozen=True)

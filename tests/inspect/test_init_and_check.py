@@ -166,6 +166,14 @@ def test_parquet_with_pictures_and_vectors_in_it(tmp_path: Path) -> None:
     assert "text 16" in hisam("check", "-c", tmp_path / "hisam.yaml")
 
 
+def test_a_first_night_without_an_item_ends_in_words(tmp_path: Path) -> None:
+    (tmp_path / "items.csv").write_text("id,title\n")
+    section = {"source": {"path": "items.csv", "format": "csv", "options": {"header": True}}, "id": "id"}
+    config = {"lake": "lake", "catalog": section | {"text": "{title}"}}
+    (tmp_path / "hisam.yaml").write_text(json.dumps(config))
+    assert "there is no vector to train a tokenizer on yet" in hisam("nightly", "-c", tmp_path / "hisam.yaml")
+
+
 def test_what_cannot_be_guessed_is_said_in_the_file(tmp_path: Path) -> None:
     (tmp_path / "odd.csv").write_text("a,b\n1,2\n1,2\n")
     (tmp_path / "log.csv").write_text("x,y\n1,2\n3,4\n")

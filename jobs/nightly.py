@@ -37,7 +37,7 @@ def run_nightly(config: "Config", tokenizer: str | None = None) -> None:
         with spark_session(config.spark, "hisam nightly"):
             run_extract(config, night.run_id)
             run_encode(config, night.run_id)
-            if not tokenizer and not night.lake.rows(VECTORS):
+            if not tokenizer and not (night.lake.exists(VECTORS) and night.lake.rows(VECTORS)):
                 typer.echo("nightly: there is no vector to train a tokenizer on yet")
                 return
             tokenizer = tokenizer or run_train_tokenizer(config, night.run_id)

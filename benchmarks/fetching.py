@@ -83,7 +83,7 @@ class _Answer(BaseHTTPRequestHandler):
 
 
 def _photograph(seed: int) -> bytes:
-    """A JPEG of the size of a shop's pictures, about 60 kB."""
+    """A JPEG of the size of a shop's pictures, about 96 kB."""
     smooth = Image.fromarray(np.random.default_rng(seed).integers(0, 255, (40, 40, 3), dtype=np.uint8))
     target = io.BytesIO()
     smooth.resize((800, 800), Image.Resampling.BICUBIC).save(target, "JPEG", quality=85)

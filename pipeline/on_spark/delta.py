@@ -58,6 +58,12 @@ class SparkDelta(Protocol):
         With ``located`` every row has :data:`LOCATED` besides. With ``files`` rows of others may be left out.
         """
 
+    def files_of(self, table: Table, keys: DataFrame, *, where: Mapping[str, str] | None = None) -> list[str]:
+        """The files that hold a row which has one of ``keys`` in the columns of that name; only these are read."""
+        located = self.read(table, where=where, located=True).select(*keys.columns, "file")
+        holding = located.join(keys, on=keys.columns, how="left_semi").select("file").distinct()
+        return [row["file"] for row in holding.collect()]
+
     def stage(self, table: Table, rows: DataFrame) -> Staged:
         """Write ``rows`` where no reader sees them; give them to :meth:`commit` or :meth:`discard`."""
 
@@ -260,12 +266,10 @@ class EmbeddedDelta(SparkDelta):
 
     @override
     def delete(self, table: Table, keys: DataFrame) -> None:
-        names, keys = list(table.key), keys.select(*table.key)
-        located = self.read(table, located=True).select(*names, "file")
-        holding = located.join(keys, on=names, how="left_semi").select("file").distinct().collect()
-        files = [row["file"] for row in holding]
+        keys = keys.select(*table.key)
+        files = self.files_of(table, keys)
         if files:
-            staged = self.stage(table, self.read(table, files=files).join(keys, on=names, how="left_anti"))
+            staged = self.stage(table, self.read(table, files=files).join(keys, on=list(table.key), how="left_anti"))
             assert staged.folder is not None
             replace_files(self._lake, table, files, staged_files(self._lake, table, staged.folder))
 

@@ -198,9 +198,7 @@ def with_live_pictures(staged: DataFrame, tables: SparkDelta) -> DataFrame:
         return staged
     same = ["item_id", "image_sha"]
     wanted = lacking.select(same)
-    keys = tables.read(ITEMS, located=True).select(*same, "file")
-    holding = keys.join(wanted, on=same, how="left_semi").select("file").distinct().collect()
-    items = tables.read(ITEMS, files=[row["file"] for row in holding])
+    items = tables.read(ITEMS, files=tables.files_of(ITEMS, wanted))
     live = items.join(wanted, on=same, how="left_semi").groupBy(same).agg(F.first("image").alias("live"))
     return staged.join(live, on=same, how="left").withColumn("image", F.coalesce("image", "live")).drop("live")
 

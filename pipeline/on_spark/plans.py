@@ -147,9 +147,7 @@ def with_vectors(tables: SparkDelta, rows: DataFrame, encoders: Mapping[str, str
     for modality in MODALITIES:
         sha, where = f"{modality}_sha", {"encoder": encoders[modality]}
         wanted = rows.select(F.col(sha).alias("sha")).dropna().distinct()
-        keys = tables.read(VECTORS, where=where, located=True).select("sha", "file")
-        holding = keys.join(wanted, on="sha", how="left_semi").select("file").distinct().collect()
-        vectors = tables.read(VECTORS, where=where, files=[row["file"] for row in holding])
+        vectors = tables.read(VECTORS, where=where, files=tables.files_of(VECTORS, wanted, where=where))
         once = vectors.join(wanted, on="sha", how="left_semi").dropDuplicates(["sha"])
         found = once.select(
             F.col("sha").alias(sha), F.col("vector").alias(f"{modality}_vector"), F.lit(True).alias("seen")

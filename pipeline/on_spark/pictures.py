@@ -24,6 +24,7 @@ from schemas.reasons import Reason
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "AVIF")
 MAX_SCANS = 100  # of a JPEG, as libtiff has it: each passes over the whole picture, however few its bytes are
 QUALITY = 90
+URL = "(?i)^https?://"  # in Python's regular expressions as in Java's
 NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EACCES, errno.EPERM)
 TURNS: dict[Any, Image.Transpose] = {  # by EXIF's orientation, which may be anything
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -51,7 +52,7 @@ def is_local(root: str) -> bool:
 
 def is_url(reference: str) -> bool:
     """Whether a picture is asked for over http or https."""
-    return reference[:8].lower().startswith(("http://", "https://"))
+    return re.match(URL, reference) is not None
 
 
 def shown(reference: str) -> str:

@@ -11,9 +11,10 @@ from pipeline.config.models import Fetch, ImageSource
 from pipeline.errors import ConfigError
 from pipeline.lake.storage import spark_uri
 from pipeline.on_spark.columns import named, text_column, type_of
+from pipeline.on_spark.pictures import URL
 from pipeline.on_spark.prepare import MAX_PATH
 
-AUTHORITY = "(?i)^https?://([^/?#]*)"
+AUTHORITY = f"{URL}([^/?#]*)"
 PORT = r":\d*$"
 
 

@@ -7,8 +7,10 @@ from functools import cached_property
 from statistics import fmean
 from typing import Any
 
+from pipeline.on_spark import pictures
+
 PICTURE = re.compile(r"\.(jpe?g|png|gif|webp|avif|bmp|tiff?)([?#].*)?$", re.IGNORECASE)
-URL = re.compile(r"^https?://", re.IGNORECASE)
+URL = re.compile(pictures.URL)
 DATE = re.compile(r"^\d{4}-\d\d-\d\d([T ]\d\d:\d\d.*)?$")
 LETTERS = re.compile(r"[^\W\d_]{2}")
 MAGIC = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM", b"II*\0", b"MM\0*")

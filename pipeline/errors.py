@@ -3,6 +3,11 @@
 AGAIN = "what was committed stays; run it again to go on from there"
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message that says anything, else the name of its kind."""
+    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
 class JobError(Exception):
     """The job could not do its work; the message says what is wrong and what to do. Exit status 1."""
 

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pyarrow import fs
 
-from pipeline.errors import ConfigError, JobError
+from pipeline.errors import ConfigError, JobError, first_line
 from pipeline.lake.storage import Lake
 from schemas.semantic_id import Layout
 from tokenizer.base.config import TokenizerConfig
@@ -85,7 +85,7 @@ def _described(lake: Lake, fingerprint: str) -> tuple[Layout, dict[str, str]]:
         holds, layout = described["fingerprint"], TokenizerConfig.model_validate(described["config"]).layout()
         encoders = {modality: str(described["encoders"][modality]) for modality in ("text", "image")}
     except (ValueError, KeyError, TypeError) as error:
-        why = str(error).splitlines()[0]
+        why = first_line(error)
         raise JobError(
             f"{lake.uri}/{file} does not describe a tokenizer ({why}): restore the folder or train again"
         ) from error

@@ -20,7 +20,7 @@ from deltalake import CommitProperties, DeltaTable, Transaction
 from deltalake.transaction import RemoveAction
 from pyarrow import fs
 
-from pipeline.errors import JobError
+from pipeline.errors import JobError, first_line
 from pipeline.lake.file_entries import add_actions, bounded_columns, partition_values
 from pipeline.lake.storage import Lake
 from schemas.tables import TABLES, Table
@@ -183,7 +183,7 @@ def fenced(lake: Lake, table: Table) -> Iterator[tuple[DeltaTable, list[Transact
             raise overtaken(lake, table, writer) from error
         if lake.version(table) == delta.version():
             raise
-        said = str(error).splitlines()[0]
+        said = first_line(error)
         raise JobError(
             f"{table.name} in {lake.uri} was written by another program at the same time ({said}): run it again"
         ) from error

@@ -16,7 +16,7 @@ from obstore.exceptions import AlreadyExistsError, BaseError, NotFoundError, Pre
 from obstore.store import ObjectStore, from_url
 from typing_extensions import override
 
-from pipeline.errors import ConfigError, JobError
+from pipeline.errors import ConfigError, JobError, first_line
 from pipeline.lake.lock_holder import HOLDER, Holder, Lock
 from pipeline.lake.storage import Lake
 
@@ -75,7 +75,7 @@ class StoreLease(Lock):
             if not self._write("create" if found is None else found.version):
                 return False
         except BaseError as error:
-            raise JobError(f"{self._uri} cannot be locked: {_first_line(error)}") from error
+            raise JobError(f"{self._uri} cannot be locked: {first_line(error)}") from error
         self._other = None
         self.taken_over = found is not None and not found.free
         self._in_main_thread = threading.current_thread() is threading.main_thread()
@@ -110,7 +110,7 @@ class StoreLease(Lock):
             if not self._lost and not self._write(self._version, free=True):
                 logger.warning("the lease on %s had been taken over", self._uri)
         except BaseError as error:
-            logger.warning("the lease on %s ends in %g s: %s", self._uri, self._seconds, _first_line(error))
+            logger.warning("the lease on %s ends in %g s: %s", self._uri, self._seconds, first_line(error))
 
     def _renew(self) -> None:
         pause = self._seconds / 3
@@ -119,7 +119,7 @@ class StoreLease(Lock):
                 self._lost = not self._write(self._version)
                 pause = self._seconds / 3
             except (BaseError, JobError) as error:
-                logger.warning("the lease on %s was not renewed: %s", self._uri, _first_line(error))
+                logger.warning("the lease on %s was not renewed: %s", self._uri, first_line(error))
                 pause = self._seconds / 12
             if self._lost or time.monotonic() > self._valid_until:
                 self._lost = True
@@ -187,7 +187,7 @@ def object_store(lake: Lake) -> ObjectStore | None:
             retry_config={"max_retries": 1, "retry_timeout": patience},
         )
     except BaseError as error:
-        raise ConfigError(f"storage_options: {_first_line(error)}") from error
+        raise ConfigError(f"storage_options: {first_line(error)}") from error
 
 
 def _version(found: Mapping[str, Any]) -> "UpdateVersion":
@@ -195,10 +195,6 @@ def _version(found: Mapping[str, Any]) -> "UpdateVersion":
     if found["version"] is not None:
         version["version"] = found["version"]
     return version
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).split("\n")[0]
 
 
 def _interrupt(*_: object) -> None:

@@ -15,7 +15,7 @@ from deltalake import DeltaTable
 from pyarrow import fs
 
 from pipeline.config.places import check_place
-from pipeline.errors import ConfigError, JobError
+from pipeline.errors import ConfigError, JobError, first_line
 from schemas.tables import RELEASED_IDS, TABLES, Table
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ class Lake:
             try:
                 return fs.FileSystem.from_uri(self.uri)
             except (pa.ArrowInvalid, OSError) as error:
-                raise ConfigError(f"lake: {self.uri} cannot be reached: {str(error).splitlines()[0]}") from error
+                raise ConfigError(f"lake: {self.uri} cannot be reached: {first_line(error)}") from error
         settings = self.store_settings()
         endpoint = settings.get("AWS_ENDPOINT_URL")
         scheme = "http" if endpoint and endpoint.startswith("http://") else "https"

@@ -14,7 +14,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import StringType, StructField, StructType
 
 from pipeline.config.models import Source
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, first_line
 from pipeline.lake.storage import spark_uri
 
 NATIVE = "set spark.delta: native, with delta-spark's JARs"
@@ -32,7 +32,7 @@ def read_delta(spark: SparkSession, source: Source, key: str, storage_options: M
         try:
             return spark.read.format("delta").options(**source.options).load(spark_uri(source.path))
         except AnalysisException as error:
-            raise ConfigError(f"{key}.path: {source.path} cannot be read as delta: {_first_line(error)}") from error
+            raise ConfigError(f"{key}.path: {source.path} cannot be read as delta: {first_line(error)}") from error
     return read_log(spark, source, key, storage_options)
 
 
@@ -47,7 +47,7 @@ def read_log(spark: SparkSession, source: Source, key: str, storage_options: Map
             source.path, version=None if version is None else int(version), storage_options=dict(storage_options)
         )
     except (DeltaError, OSError, ValueError) as error:
-        raise ConfigError(f"{key}.path: {source.path} cannot be read as delta: {_first_line(error)}") from error
+        raise ConfigError(f"{key}.path: {source.path} cannot be read as delta: {first_line(error)}") from error
     unread = next(_unread_features(table), None)
     if unread is not None:
         raise ConfigError(f"{key}: {source.path} has {unread}, which only delta-spark reads: {NATIVE}")
@@ -93,7 +93,3 @@ def _read_files(spark: SparkSession, table: DeltaTable, root: str) -> DataFrame:
 
 def _spelled(value: Any) -> str | None:
     return None if value is None else str(value)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).split("\n")[0]

@@ -14,7 +14,7 @@ from pyspark.sql.types import DataType, DateType, DoubleType, FloatType, Timesta
 from pyspark.sql.window import Window
 
 from pipeline.config.models import Interactions
-from pipeline.errors import ConfigError, JobError
+from pipeline.errors import ConfigError, JobError, first_line
 from pipeline.on_spark.columns import BAD_ROW, key_column, named, require_columns, type_of
 from pipeline.on_spark.sources import read_source
 
@@ -103,7 +103,7 @@ def explained(settings: Interactions) -> Iterator[None]:
             raise
         key, expression = _failed(settings, error)
         raise JobError(
-            f"interactions.{key}: {expression!r} fails on a row: {_said(error)} Compare text with text, as in "
+            f"interactions.{key}: {expression!r} fails on a row: {first_line(error)} Compare text with text, as in "
             "clicked = 'yes', and cast the columns of a CSV, which are strings: try_cast(rating AS double) > 3"
         ) from error
 
@@ -126,13 +126,8 @@ def _checked(source: DataFrame, key: str, text: str, parse: Callable[[str], Colu
         column = parse(text)
         source.select(column)
     except Exception as error:
-        raise ConfigError(f"interactions.{key}: {text!r}: {_said(error)}") from error
+        raise ConfigError(f"interactions.{key}: {text!r}: {first_line(error)}") from error
     return column
-
-
-def _said(error: Exception) -> str:
-    """The first line of an engine's message that says anything."""
-    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 def _milliseconds(column: Column, kind: DataType | None, unit: str) -> Column:

@@ -18,7 +18,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import StringType, StructField, StructType
 
 from pipeline.config.models import Source
-from pipeline.errors import ConfigError, JobError
+from pipeline.errors import ConfigError, JobError, first_line
 from pipeline.on_spark.columns import BAD_ROW, named
 from pipeline.on_spark.delta_source import read_delta
 from pipeline.on_spark.nanoseconds import with_timestamps
@@ -134,7 +134,7 @@ def _with_unescaped(frame: DataFrame) -> DataFrame:
 def _unreadable(source: Source, key: str, error: Exception) -> ConfigError | None:
     """What is wrong with the section, if that is what made Spark fail: a file that is torn, or a network, is not."""
     text = str(error)
-    said = text.split("\n")[0]
+    said = first_line(error)
     if isinstance(error, Py4JJavaError):
         scheme = re.search("No FileSystem for scheme[^\\n]*", text)
         if scheme is None and "Input Pattern" not in text:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config.encoders import Encoder, TextEncoder
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, first_line
 
 BUILTIN = "builtin"
 DECIDING = ("*.safetensors", "*.json", "*.txt", "*.model", "*.spm", "*.bpe", "*.vocab", "*.tiktoken", "*.jinja")
@@ -47,7 +47,7 @@ def model_folder(modality: str, settings: Encoder) -> Path:
             )
         )
     except Exception as error:
-        why = str(error).strip().split("\n")[0]
+        why = first_line(error)
         raise ConfigError(
             f"encoders.{modality}.model: {settings.model} is no local folder and cannot be had from the "
             f"Hugging Face hub ({type(error).__name__}: {why})"

@@ -18,11 +18,12 @@ def command(
     """Look at a catalogue (Spark) and write a commented configuration file with guesses to mend."""
     from jobs.first_views import show_sources
     from pipeline.config.models import SparkSettings
-    from pipeline.inspect.guess.look import write_configuration
+    from pipeline.inspect.guess.look import readings, write_configuration
     from pipeline.on_spark.session import spark_session
 
+    reading, log_reading = readings(source, interactions, to)  # what is not there is said before Spark starts
     with spark_session(SparkSettings(), "hisam init") as spark:
-        seen = write_configuration(spark, source, interactions, to)
+        seen = write_configuration(spark, source, reading, interactions, log_reading, to)
     show_sources(seen)
     option = "" if to == DEFAULT_CONFIG else f" -c {to}"
     typer.echo(f"init: wrote {to}; read it, then: hisam check{option}")

@@ -34,23 +34,37 @@ class Seen:
     roles: dict[str, str]
 
 
-def write_configuration(spark: SparkSession, source: str, interactions: str | None, target: Path) -> list[Seen]:
-    """Guess a configuration for a catalogue and, if there is one, a log, and write it to ``target``.
+def readings(source: str, interactions: str | None, target: Path) -> tuple[Reading, Reading | None]:
+    """How a catalogue and, if there is one, a log are to be read; needs no Spark.
 
     Raises:
-        ConfigError: ``target`` is there already, or a source is not or cannot be read.
+        ConfigError: ``target`` is there already, or a source is not.
     """
     if target.exists():
         raise ConfigError(f"{target} is there already and stays as it is: name another file with --to")
-    reading = guess_reading(source)
+    return guess_reading(source), None if interactions is None else guess_reading(interactions)
+
+
+def write_configuration(
+    spark: SparkSession,
+    source: str,
+    reading: Reading,
+    interactions: str | None,
+    log_reading: Reading | None,
+    target: Path,
+) -> list[Seen]:
+    """Guess a configuration for a catalogue and, if there is one, a log, and write it to ``target``.
+
+    Raises:
+        ConfigError: a source cannot be read.
+    """
     frame = _read(spark, source, reading, "SOURCE")
     columns = profiles(frame)
     found = guess_catalogue(columns, source)
     items, repeated = _counts(frame, found.id)
     seen = [Seen(source, items, columns, found.roles)]
     log = None
-    if interactions is not None:
-        log_reading = guess_reading(interactions)
+    if interactions is not None and log_reading is not None:
         events = _read(spark, interactions, log_reading, "--interactions")
         log_columns = profiles(events)
         ids = next((profile.strings for profile in columns if profile.name == found.id), [])

@@ -1,4 +1,4 @@
-"""One commit: what becomes of staged files, what the log says of them, and who may make one."""
+"""One commit: what becomes of staged files, and what the log says of them."""
 
 import json
 import unicodedata
@@ -9,61 +9,24 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
-from deltalake import CommitProperties, DeltaTable, Transaction
+from committed import ENCODER, changes, faults, shas, staged, statistics, vectors
+from deltalake import DeltaTable
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from writing import as_writer
 
 from pipeline.errors import JobError
 from pipeline.lake.commit import (
-    RUNS,
     append,
     commit,
-    fence,
-    fenced,
     replace_files,
     stage,
     staged_files,
     staging_folder,
 )
 from pipeline.lake.file_entries import LAST
-from pipeline.lake.run import new_run_id
 from pipeline.lake.storage import Lake
-from schemas.tables import ITEMS, QUARANTINE, RELEASE_CHANGES, RELEASES, SEMANTIC_IDS, VECTORS
-
-ENCODER = "0123456789abcdef"
-
-
-@pytest.fixture
-def lake(tmp_path: Path) -> Lake:
-    return as_writer(Lake.create(str(tmp_path / "my l\u00e4ke")))
-
-
-def vectors(*shas: str, encoder: str = ENCODER) -> pa.Table:
-    rows = [{"encoder": encoder, "sha": sha, "vector": [0.5, -1.0], "fault": None} for sha in shas]
-    return pa.Table.from_pylist(rows, schema=VECTORS.schema)
-
-
-def changes(release: int, *items: str) -> pa.Table:
-    rows = [{"release": release, "item_id": item, "change": "added", "new_sid": "s1"} for item in items]
-    return pa.Table.from_pylist(rows, schema=RELEASE_CHANGES.schema)
-
-
-def faults(*items: str) -> pa.Table:
-    row = {"reason": "empty", "detail": "", "source": "x", "run_id": "r", "seen_at": 0}
-    return pa.Table.from_pylist([{"item_id": item, **row} for item in items], schema=QUARANTINE.schema)
-
-
-def staged(lake: Lake, *shas: str) -> str:
-    return stage(lake, VECTORS, vectors(*shas), {"encoder": ENCODER})
-
-
-def shas(lake: Lake, where: ds.Expression | None = None) -> list[str]:
-    return sorted(lake.read(VECTORS, ["sha"], where=where)["sha"].to_pylist())
-
-
-def statistics(lake: Lake, table: Any) -> list[dict[str, Any]]:
-    return pa.table(lake.delta(table).get_add_actions(flatten=True)).to_pylist()
+from schemas.tables import ITEMS, QUARANTINE, RELEASE_CHANGES, RELEASES, VECTORS
 
 
 def test_rows_are_added_and_partitions_replaced(lake: Lake) -> None:
@@ -305,112 +268,7 @@ def test_rows_that_depart_from_the_declaration_are_not_written(lake: Lake) -> No
     assert sorted(lake.read(QUARANTINE, ["item_id"])["item_id"].to_pylist()) == ["a", "b"]
 
 
-def test_who_does_not_hold_the_lock_writes_nothing(tmp_path: Path) -> None:
-    lake = Lake(str(tmp_path / "lake"))
-    for attempt in (
-        lambda: append(lake, VECTORS, vectors("a")),
-        lambda: commit(lake, VECTORS, [], overwrite={}),
-        lambda: replace_files(lake, VECTORS, [], []),
-        lambda: fenced(lake, VECTORS).__enter__(),
-    ):
-        with pytest.raises(JobError, match="only a job that holds the lake's lock may write to vectors"):
-            attempt()
-    assert not lake.exists(VECTORS)
-
-
-def test_who_has_lost_the_lock_writes_nothing(lake: Lake) -> None:
-    def lost() -> None:
-        raise JobError("the lease was lost")
-
-    append(lake, VECTORS, vectors("a"))
-    lake.writer = lake.writer and type(lake.writer)("encode", lake.writer.run_id, lost)
-    with pytest.raises(JobError, match="the lease was lost"):
-        append(lake, VECTORS, vectors("b"))
-    assert shas(lake) == ["a"]
-
-
-@pytest.mark.parametrize("when", ["before it begins", "before it puts its commit"])
-@pytest.mark.parametrize("kind", ["append", "overwrite", "replace", "delete", "restore"])
-def test_an_overtaken_run_writes_nothing(lake: Lake, when: str, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    append(lake, VECTORS, vectors("a"))
-    append(lake, VECTORS, vectors("b"))
-    later = Lake(lake.uri)
-
-    def overtake() -> None:
-        as_writer(later)
-        fence(later)
-        append(later, VECTORS, vectors("later"))
-
-    def attempt() -> None:
-        if kind == "append":
-            append(lake, VECTORS, vectors("stale"))
-        elif kind == "overwrite":
-            commit(lake, VECTORS, [staged(lake, "stale")], overwrite={})
-        elif kind == "replace":
-            replace_files(lake, VECTORS, lake.files(VECTORS)[:1], [staged(lake, "stale")])
-        else:
-            with fenced(lake, VECTORS) as (delta, transactions):
-                properties = CommitProperties(app_transactions=transactions)
-                if when != "before it begins":
-                    overtake()
-                if kind == "delete":
-                    delta.delete("sha = 'a'", commit_properties=properties)
-                else:
-                    delta.restore(1, commit_properties=properties)
-
-    if when == "before it begins":
-        overtake()
-    elif kind in ("append", "overwrite", "replace"):
-        real = DeltaTable.create_write_transaction
-
-        def after_the_later(delta: DeltaTable, *given: Any, **how: Any) -> None:
-            monkeypatch.setattr(DeltaTable, "create_write_transaction", real)
-            overtake()
-            real(delta, *given, **how)
-
-        monkeypatch.setattr(DeltaTable, "create_write_transaction", after_the_later)
-    with pytest.raises(JobError, match=r"has been written by a later run than test \(2.*, run it again$"):
-        attempt()
-    assert shas(Lake(lake.uri)) == ["a", "b", "later"]
-
-
-def test_a_run_may_commit_as_often_as_it_likes_and_so_may_the_next(lake: Lake) -> None:
-    first = lake.writer
-    for n in range(5):
-        append(lake, VECTORS, vectors(f"a{n}"))
-    next_run = as_writer(Lake(lake.uri))
-    append(next_run, VECTORS, vectors("b"))
-    assert next_run.writer is not None
-    assert first is not None
-    assert first.versions.stop <= next_run.writer.versions.start
-    assert next_run.delta(VECTORS).transaction_version(RUNS) in next_run.writer.versions
-    append(lake, QUARANTINE, faults("c"))  # of another table the later run has written nothing
-    fence(next_run)
-    with pytest.raises(JobError, match="a later run"):
-        append(lake, QUARANTINE, faults("d"))
-    assert not next_run.exists(SEMANTIC_IDS)
-
-
-def test_another_failure_is_told_as_it_is(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: Any, **__: Any) -> None:
-        raise OSError("No space left on device")
-
-    append(lake, VECTORS, vectors("a"))
-    monkeypatch.setattr(DeltaTable, "create_write_transaction", full)
-    with pytest.raises(OSError, match="No space left"):
-        append(lake, VECTORS, vectors("b"))
-
-
 def test_the_metadata_is_kept_with_the_commit(lake: Lake) -> None:
     said = {"hisam": json.dumps({"release": 3, "name": "caf\u00e9 \U0001f600"})}
     commit(lake, VECTORS, [staged(lake, "a")], metadata=said)
     assert json.loads(lake.delta(VECTORS).history(1)[0]["hisam"]) == {"release": 3, "name": "caf\u00e9 \U0001f600"}
-
-
-def test_a_foreign_transaction_is_no_later_run(lake: Lake) -> None:
-    append(lake, VECTORS, vectors("a"))
-    other = CommitProperties(app_transactions=[Transaction("spark-streaming", 2**60)])
-    lake.delta(VECTORS).create_write_transaction([], "append", VECTORS.schema, commit_properties=other)
-    append(lake, VECTORS, vectors("b"))
-    assert shas(lake) == ["a", "b"]
-    assert new_run_id(lake) < "29"

@@ -1,97 +1,21 @@
 """Embedded and native Delta, in a folder and in an object store, pass the same tests; foreign clients read them all."""
 
 import json
-import uuid
-from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any
 
 import duckdb
-import pyarrow as pa
 import pyarrow.dataset as ds
 import pytest
-from deltalake import DeltaTable
-from pyarrow import fs
-from pyspark.sql import DataFrame, SparkSession
-from writing import as_writer
+from delta_rows import LONG, NOW, changes, foreign, ids, in_every_form, items, read_back, windows
+from pyspark.sql import SparkSession
 
 from pipeline.config.models import SparkSettings
-from pipeline.errors import ConfigError, JobError
-from pipeline.lake.commit import RUNS, append, fence
+from pipeline.errors import ConfigError
 from pipeline.lake.storage import Lake
 from pipeline.on_spark.delta import SparkDelta, spark_delta, spark_schema
 from pipeline.on_spark.object_store import hadoop_settings
-from schemas.tables import ITEMS, RELEASE_CHANGES, SEQUENCES, VECTORS, Table
+from schemas.tables import ITEMS, RELEASE_CHANGES, SEQUENCES, VECTORS
 
 pytestmark = pytest.mark.spark
-
-NOW = datetime(2026, 2, 3, 4, 5, 6, 789_000, tzinfo=UTC)
-LONG = "\u00e9" * 63 + "\U0001f600" * 100
-
-
-FORMS = [
-    "embedded",
-    pytest.param("native", marks=pytest.mark.native_delta),
-    pytest.param("s3", marks=pytest.mark.spark_on_s3),
-]
-in_every_form = pytest.mark.parametrize("form", FORMS, indirect=True)  # in the default suite, where others are slow
-
-
-@pytest.fixture(
-    params=[
-        "embedded",
-        pytest.param("native", marks=[pytest.mark.native_delta, pytest.mark.slow]),
-        pytest.param("s3", marks=[pytest.mark.spark_on_s3, pytest.mark.slow]),
-    ]
-)
-def form(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@pytest.fixture
-def lake(form: str, request: pytest.FixtureRequest, tmp_path: Path) -> Lake:
-    if form == "s3":
-        return as_writer(Lake.create(f"s3://lakes/{uuid.uuid4().hex}", request.getfixturevalue("s3")))
-    return as_writer(Lake.create(str(tmp_path / "my l\u00e4ke")))
-
-
-@pytest.fixture
-def tables(form: str, spark: SparkSession, lake: Lake) -> SparkDelta:
-    return spark_delta(spark, lake, SparkSettings(delta="native" if form == "native" else "embedded"))
-
-
-def items(spark: SparkSession, *ids: str, image: bytes | None = b"\xff\x00", run_id: str = "run") -> DataFrame:
-    rows = [(i, run_id, f"text {i}", image, "t", None, "row", "stat", False, NOW) for i in ids]
-    return spark.createDataFrame(rows, spark_schema(ITEMS))
-
-
-def windows(spark: SparkSession, tokenizer: str, split: str, *users: str) -> DataFrame:
-    lists = {"item_hashes": [2**60], "tokens": [1, 2], "labels": [1], "times": [5], "loss_mask": [True]}
-    lists |= {"train_count": [0], "train_clicks": [0]}
-    known = {"window": 0, **lists, "latest": True, "split": split, "tokenizer": tokenizer}
-    rows = [tuple(({"user_id": user} | known).get(name) for name in SEQUENCES.schema.names) for user in users]
-    return spark.createDataFrame(rows, spark_schema(SEQUENCES))
-
-
-def changes(spark: SparkSession, release: int, *ids: str) -> DataFrame:
-    return spark.createDataFrame([(release, i, "added", None, "s1") for i in ids], spark_schema(RELEASE_CHANGES))
-
-
-def foreign(lake: Lake, table: Table) -> DeltaTable:
-    return DeltaTable(lake.table_uri(table), storage_options=lake.storage_options)
-
-
-def read_back(lake: Lake, table: Table) -> pa.Table:
-    return table.conform(foreign(lake, table).to_pyarrow_table().select(table.schema.names))
-
-
-def ids(frame: DataFrame) -> list[str]:
-    return sorted(row["item_id"] for row in frame.select("item_id").toLocalIterator())
-
-
-def files_of(lake: Lake, table: Table) -> set[str]:
-    found = lake.filesystem.get_file_info(fs.FileSelector(lake.path(table.name), recursive=True))
-    return {info.path for info in found if info.type == fs.FileType.File}
 
 
 @in_every_form
@@ -207,37 +131,6 @@ def test_staged_rows_are_seen_by_their_writer_alone(spark: SparkSession, lake: L
     assert said == {"release": "7", "name": "caf\u00e9"}
 
 
-def test_what_is_discarded_leaves_nothing(spark: SparkSession, lake: Lake, tables: SparkDelta) -> None:
-    tables.append(SEQUENCES, windows(spark, "0012", "train", "u1"))
-    before, version = files_of(lake, SEQUENCES), lake.version(SEQUENCES)
-    staged = tables.stage(SEQUENCES, windows(spark, "0012", "train", "u2"))
-    assert staged.rows.count() == 1
-    tables.discard(staged)
-    assert files_of(lake, SEQUENCES) == before
-    assert lake.version(SEQUENCES) == version
-
-
-def test_a_failed_write_leaves_the_table_as_it_was(spark: SparkSession, lake: Lake, tables: SparkDelta) -> None:
-    tables.append(ITEMS, items(spark, "a"))
-    before, version = files_of(lake, ITEMS), lake.version(ITEMS)
-    checked = items(spark, "b").selectExpr("*", "assert_true(item_id = 'a') as checked")
-    with pytest.raises(Exception, match=r"item_id = '?a'?"):
-        tables.append(ITEMS, checked.where("checked is null").drop("checked"))
-    assert read_back(lake, ITEMS)["item_id"].to_pylist() == ["a"]
-    assert files_of(lake, ITEMS) == before
-    assert lake.version(ITEMS) == version
-
-
-def test_a_null_where_none_may_be_is_not_written(spark: SparkSession, lake: Lake, tables: SparkDelta) -> None:
-    tables.append(ITEMS, items(spark))
-    with pytest.raises(Exception, match="column 'item_id' has a null"):
-        tables.append(ITEMS, items(spark, "a").selectExpr("cast(null as string) as item_id", "* except (item_id)"))
-    undeclared = changes(spark, 1, "a").selectExpr("* except (change)", "'moved' as change")
-    with pytest.raises(Exception, match="column 'change' has a null or a value that is not declared"):
-        tables.append(RELEASE_CHANGES, undeclared)
-    assert read_back(lake, ITEMS).num_rows == 0
-
-
 def test_keys_are_deleted_from_the_files_that_hold_them(spark: SparkSession, lake: Lake, tables: SparkDelta) -> None:
     for names in (("a", "b"), ("c", LONG), ("e",)):
         tables.append(ITEMS, items(spark, *names).coalesce(1))
@@ -270,81 +163,12 @@ def test_keys_are_deleted_in_every_partition(spark: SparkSession, lake: Lake, ta
     assert read_back(lake, VECTORS).num_rows == 0
 
 
-@in_every_form
-def test_an_overtaken_run_writes_nothing(spark: SparkSession, lake: Lake, tables: SparkDelta) -> None:
-    tables.append(ITEMS, items(spark, "a"))
-    tables.append(ITEMS, items(spark, "b"))
-    fence(as_writer(Lake(lake.uri, lake.storage_options)))
-    for attempt in (
-        lambda: tables.append(ITEMS, items(spark, "stale")),
-        lambda: tables.overwrite(ITEMS, items(spark, "stale")),
-        lambda: tables.delete(ITEMS, items(spark, "a")),
-    ):
-        with pytest.raises(JobError, match="has been written by a later run than test"):
-            attempt()
-    assert ids(tables.read(ITEMS)) == ["a", "b"]
-
-
-@pytest.mark.parametrize("kind", ["append", "overwrite", "delete"])
-def test_a_run_that_is_overtaken_while_it_writes_writes_nothing(
-    kind: str, spark: SparkSession, lake: Lake, tables: SparkDelta, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The other run commits between the check of the lock and our commit."""
-    tables.append(ITEMS, items(spark, "a"))
-    later = as_writer(Lake(lake.uri, lake.storage_options))
-    version = DeltaTable.transaction_version
-
-    def then_overtake(delta: DeltaTable, app: str) -> Any:
-        found = version(delta, app)
-        monkeypatch.setattr(DeltaTable, "transaction_version", version)
-        fence(later)
-        append(later, ITEMS, pa.Table.from_pylist([{"item_id": "later", "run_id": "r", "deleted": False,
-                                                    "extracted_at": NOW}], schema=ITEMS.schema))  # fmt: skip
-        return found
-
-    monkeypatch.setattr(DeltaTable, "transaction_version", then_overtake)
-    attempts = {
-        "append": lambda: tables.append(ITEMS, items(spark, "stale")),
-        "overwrite": lambda: tables.overwrite(ITEMS, items(spark, "stale")),
-        "delete": lambda: tables.delete(ITEMS, items(spark, "a")),
-    }
-    with pytest.raises(JobError, match="has been written by a later run than test"):
-        attempts[kind]()
-    assert ids(tables.read(ITEMS)) == ["a", "later"]
-    assert later.writer is not None
-    assert lake.delta(ITEMS).transaction_version(RUNS) in later.writer.versions
-
-
-def test_who_does_not_hold_the_lock_writes_nothing(spark: SparkSession, lake: Lake, tables: SparkDelta) -> None:
-    lake.writer = None
-    with pytest.raises(JobError, match="only a job that holds the lake's lock may write to items"):
-        tables.append(ITEMS, items(spark, "a"))
-    assert not lake.exists(ITEMS)
-
-
 def test_a_foreign_client_reads_the_declared_columns(spark: SparkSession, lake: Lake, tables: SparkDelta) -> None:
     tables.append(SEQUENCES, windows(spark, "0012", "train", "u1"))
     seen = foreign(lake, SEQUENCES).to_pyarrow_dataset()  # duckdb scans it by name
     rows = duckdb.sql("SELECT user_id, tokens, loss_mask, tokenizer FROM seen").fetchall()
     assert rows == [("u1", [1, 2], [True], "0012")]
     assert seen is not None
-
-
-def test_an_interrupt_after_the_commit_takes_nothing_back(
-    spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    commit = DeltaTable.create_write_transaction
-
-    def interrupted(*arguments: object, **options: object) -> None:
-        commit(*arguments, **options)
-        raise KeyboardInterrupt
-
-    lake = as_writer(Lake.create(str(tmp_path / "lake")))
-    tables = spark_delta(spark, lake, SparkSettings(delta="embedded"))
-    monkeypatch.setattr(DeltaTable, "create_write_transaction", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        tables.append(ITEMS, items(spark, "a"))
-    assert read_back(lake, ITEMS)["item_id"].to_pylist() == ["a"]
 
 
 def test_native_delta_on_s3_needs_a_safe_log_store(spark: SparkSession) -> None:

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from lamps import Row, Seen, versions
 from picture_server import picture_server, png
 from pyspark.sql import SparkSession
 from test_extract import catalogue, current, jpeg, reasons, run, stored
-from test_extract_by_difference import Row, Seen, seen, versions  # noqa: F401
 
 from pipeline.config.file import load_config
 from pipeline.config.models import Config
@@ -37,7 +37,7 @@ def later(spark: SparkSession, config: Config, days: int) -> dict[str, int]:
     return record.counts
 
 
-def test_nights_of_pictures_by_url(spark: SparkSession, tmp_path: Path, seen: Seen) -> None:  # noqa: F811
+def test_nights_of_pictures_by_url(spark: SparkSession, tmp_path: Path, seen: Seen) -> None:
     folder = tmp_path / "web"
     folder.mkdir()
     jpeg(folder / "local.jpg")

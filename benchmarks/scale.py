@@ -2,8 +2,8 @@
 
 A lake gets ``N`` versions of items (four of five are of a first night, the others changed an item in a second one), a
 small vector of every text, an ID of every item, and a release. Then 1 % changes, and a process of its own plans
-``encode`` and ``tokenize`` and publishes. Shown are its seconds by step and the peak memory of its Python driver;
-Spark's heap is bounded by ``spark.driver.memory``.
+``encode`` and ``tokenize`` and publishes. Shown are its seconds by step, the bytes that Spark shuffled for it, and the
+peak memory of its Python driver; Spark's heap is bounded by ``spark.driver.memory``.
 """
 
 import json
@@ -13,6 +13,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -96,29 +98,39 @@ def tokenize_pending(spark: SparkSession, config: Config) -> None:
 
 
 def measure(config: Config) -> dict[str, Any]:
-    """Seconds of each step on a lake of which 1 % is pending, and this process's peak memory in bytes."""
+    """Seconds and shuffled bytes of each step on a lake of which 1 % is pending, and this process's peak memory."""
     seconds: dict[str, float] = {}
+    shuffled: dict[str, int] = {}
     rows = {}
+
+    @contextmanager
+    def step(name: str) -> Iterator[None]:
+        clock, before = time.perf_counter(), _shuffled(spark)
+        yield
+        seconds[name], shuffled[name] = time.perf_counter() - clock, _shuffled(spark) - before
+
     with spark_session(config.spark, "scale") as spark:
-        with Run("encode", config) as run:
-            clock = time.perf_counter()
+        with Run("encode", config) as run, step("plan encode"):
             rows["plan encode"] = plan_encoding(spark, run, ENCODERS).rows
-            seconds["plan encode"] = time.perf_counter() - clock
         tokenize_pending(spark, config)
         with Run("tokenize", config) as run:
-            clock = time.perf_counter()
-            rows["plan tokenize"] = plan_tokenizing(spark, run, "tokenize", TOKENIZER, ENCODERS).rows
-            seconds["plan tokenize"] = time.perf_counter() - clock
+            with step("plan tokenize"):
+                rows["plan tokenize"] = plan_tokenizing(spark, run, "tokenize", TOKENIZER, ENCODERS).rows
             pending = spark.read.parquet(f"{run.lake.uri}/plans/{run.run_id}/tokenize")
             tables = spark_delta(spark, run.lake, config.spark)
             tables.append(SEMANTIC_IDS, _codes(pending.select("item_id", "item_hash", "content"), run.run_id))
         with Run("publish", config) as run:
-            clock = time.perf_counter()
-            publish(spark, run, TOKENIZER)
-            seconds["publish"] = time.perf_counter() - clock
+            with step("publish"):
+                publish(spark, run, TOKENIZER)
             rows["publish"] = run.counts["rows_out"]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Java is another process
-    return {"seconds": seconds, "rows": rows, "driver_peak_bytes": peak}
+    return {"seconds": seconds, "shuffled_bytes": shuffled, "rows": rows, "driver_peak_bytes": peak}
+
+
+def _shuffled(spark: SparkSession) -> int:
+    """Bytes that all executors wrote for others to read, so far."""
+    executors = spark.sparkContext._jsc.sc().statusStore().executorList(False)  # type: ignore[union-attr]
+    return sum(executors.apply(number).totalShuffleWrite() for number in range(executors.size()))
 
 
 def _vectors(rows: DataFrame) -> DataFrame:
@@ -197,6 +209,7 @@ def main(
     table = Table("versions of items", *found, title=f"1 % changed, Spark's heap {heap}")
     for step in STEPS:
         table.add_row(f"{step}, s", *(f"{lake['seconds'][step]:.1f}" for lake in found.values()))
+        table.add_row(f"{step}, shuffled", *(f"{lake['shuffled_bytes'][step] / 1e6:.0f} MB" for lake in found.values()))
     table.add_row("Python driver's peak", *(f"{lake['driver_peak_bytes'] / 1e6:.0f} MB" for lake in found.values()))
     table.add_row("built in, s", *(f"{lake['built_seconds']:.0f}" for lake in found.values()))
     Console().print(table)

@@ -93,8 +93,8 @@ def _statistics(codes_B: Tensor, x_BD: Tensor, codebook_size: int) -> tuple[Tens
 
 
 def _kmeans(x_ND: Tensor, clusters: int, seed: int) -> Tensor:
-    kmeans = faiss.Kmeans(
-        x_ND.shape[1], clusters, niter=KMEANS_ITERATIONS, seed=seed, min_points_per_centroid=1, verbose=False
-    )
+    settings = {"niter": KMEANS_ITERATIONS, "seed": seed, "min_points_per_centroid": 1, "verbose": False}
+    gpu = x_ND.is_cuda and faiss.get_num_gpus() > 0  # of faiss-gpu; faiss-cpu has none
+    kmeans = faiss.Kmeans(x_ND.shape[1], clusters, gpu=gpu, **settings)
     kmeans.train(x_ND.cpu().float().numpy())
     return torch.from_numpy(kmeans.centroids).to(x_ND)

@@ -1,44 +1,41 @@
 """Ray Data: the texts and pictures of a plan become vectors, each once, however many items have it.
 
-What an encoder cannot make a vector of is stored as tried, with its fault, so that no later night trips over it.
+What an encoder cannot make a vector of is stored as tried, with its fault, so that no later night trips over it; so is
+what kills the process that encodes it, see :mod:`pipeline.on_ray.deaths`.
 """
 
-import io
 import logging
-from collections.abc import Iterator, Sequence
-from functools import cached_property, partial
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
-from PIL import Image
-from ray.data import Dataset
+from ray.data import ActorPoolStrategy, Dataset
 
-from pipeline.config.encoders import Encoder, TextEncoder
-from pipeline.errors import JobError
+from pipeline.config.encoders import TextEncoder
 from pipeline.lake.plans import Plan
 from pipeline.lake.run import Run
 from pipeline.lake.storage import Lake
-from pipeline.on_ray.encoders.load import Encode, load_encoder
-from pipeline.on_ray.encoders.model_files import said_of_length
+from pipeline.on_ray.deaths import start_ledger
+from pipeline.on_ray.encode_stages import EmbedBatches, EncodeInputs, Load, PrepareInputs
+from pipeline.on_ray.encoders.load import load_encoder
+from pipeline.on_ray.encoders.model_files import BUILTIN, said_of_length
 from pipeline.on_ray.plan_reader import do_plan, read_parts, stage_rows
-from pipeline.on_ray.session import actor_device, actor_pool, block_rows
-from pipeline.on_ray.vector_columns import to_column
+from pipeline.on_ray.session import actor_pool, block_rows, spare_cores
 from schemas.semantic_id import MODALITIES
 from schemas.tables import ITEMS, VECTORS
 
 logger = logging.getLogger(__name__)
 
-LONGEST_FAULT = 300  # characters
+MOST_BATCHES = {"text": 16, "image": 4}  # of a block: many texts are sorted by length, few pictures fit a block
 
 
-def encode(run: Run, plan: Plan) -> None:
+def encode(run: Run, plan: Plan, load: Load = load_encoder) -> None:
     """Append a row to ``vectors`` for everything in ``plan``, a commit a chunk.
 
-    ``run.counts`` has ``rows_out``, ``texts_encoded``, ``images_encoded`` and ``failed``.
+    ``load`` is for measurements. ``run.counts`` has ``rows_out``, ``texts_encoded``, ``images_encoded`` and ``failed``.
 
     Raises:
         JobError: an encoder fails on whatever it is given; what was committed stays.
@@ -48,37 +45,55 @@ def encode(run: Run, plan: Plan) -> None:
     text = run.config.encoders.text
     if isinstance(text, TextEncoder) and (cut := said_of_length(text)):
         logger.warning(cut)
+    ledger = start_ledger()
     with run.phase("encode"):
-        for chunk in do_plan(lake, plan, VECTORS, partial(_encode_chunk, run, plan)):
+        for chunk in do_plan(
+            lake, plan, VECTORS, partial(_encode_chunk, run, plan, partial(encoded, run, ledger=ledger, load=load))
+        ):
             logger.info(
                 "encode: committed chunk %d of %d, %d vectors so far", chunk + 1, plan.chunks, run.counts["rows_out"]
             )
     run.wrote(VECTORS)
 
 
-def _encode_chunk(run: Run, plan: Plan, chunk: int) -> list[str]:
+def _encode_chunk(run: Run, plan: Plan, encoded: Callable[[str, list[str]], Dataset], chunk: int) -> list[str]:
     """Stage the vectors of a chunk: the files to commit."""
     lake, staged = run.lake, []
     parts = plan.parts(lake, chunk)
     for modality in MODALITIES:
         mine = [part for part in parts if f"/modality={modality}/" in part]
         if mine:
-            rows = _encoded(run, modality, mine)
+            rows = encoded(modality, mine)
             staged += stage_rows(rows, lake, VECTORS, {"encoder": plan.facts["encoders"][modality]})
     _count(run, plan, staged)
     return staged
 
 
-def _encoded(run: Run, modality: str, parts: list[str]) -> Dataset:
+def encoded(run: Run, modality: str, parts: list[str], ledger: Any, load: Load = load_encoder) -> Dataset:
+    """Rows of ``vectors`` of what some parts of a plan name, streamed; ``load`` is for measurements."""
     settings = run.config.encoders.models[modality]
     batch = settings.batch_size
     rows = sum(pq.read_metadata(part, filesystem=run.lake.filesystem).num_rows for part in parts)
-    pool = actor_pool(run.config.encoders.workers, -(-rows // batch))
+    has_model = settings.model != BUILTIN
+    pool = actor_pool(run.config.encoders.workers, -(-rows // batch), on_gpu=has_model)
     read = partial(read_inputs, modality=modality, rows=batch)
-    inputs = read_parts(run.lake, parts, read, block_rows(rows, batch, pool["concurrency"]))
-    return inputs.map_batches(
-        EncodeInputs, batch_format="pyarrow", batch_size=batch, fn_constructor_args=(modality, settings), **pool
-    )
+    size = block_rows(rows, batch, pool["concurrency"], MOST_BATCHES[modality])
+    inputs = read_parts(run.lake, parts, read, size)
+    stage: dict[str, Any] = {
+        "batch_format": "pyarrow",
+        "batch_size": None,
+        "fn_constructor_args": (modality, settings, ledger, load),
+    }
+    if "num_gpus" not in pool:
+        return inputs.map_batches(EncodeInputs, **stage, **pool)
+    return in_two_stages(inputs, stage, pool)
+
+
+def in_two_stages(inputs: Dataset, stage: dict[str, Any], pool: dict[str, Any]) -> Dataset:
+    """Work on the host on the cores that reading leaves, and the model on actors of its own, each with two blocks."""
+    prepared = inputs.map_batches(PrepareInputs, **stage, concurrency=(1, spare_cores()), num_cpus=1)
+    models = ActorPoolStrategy(size=pool["concurrency"], max_concurrent_calls_per_actor=2)
+    return prepared.map_batches(EmbedBatches, **stage, compute=models, num_gpus=pool["num_gpus"])
 
 
 def _count(run: Run, plan: Plan, staged: Sequence[str]) -> None:
@@ -116,67 +131,3 @@ def read_inputs(lake: Lake, part: str, *, modality: str, rows: int) -> Iterator[
                 for first in range(0, found.num_rows, rows):
                     yield found.slice(first, rows).combine_chunks()
             start = stop
-
-
-class EncodeInputs:
-    """An actor that holds one modality's encoder and turns texts or pictures into rows of ``vectors``."""
-
-    def __init__(self, modality: str, settings: Encoder) -> None:
-        self._modality, self._settings = modality, settings
-
-    def __call__(self, batch: pa.Table) -> pa.Table:
-        """``sha``, ``vector`` and ``fault`` of a batch of ``sha`` and ``input``.
-
-        Raises:
-            JobError: the encoder does not load, or fails not on an input but on any.
-        """
-        inputs = batch["input"].to_pylist()
-        if self._modality == "image":
-            inputs = [Image.open(io.BytesIO(data)).convert("RGB") for data in inputs]
-        vectors, faults = self._vectors(self._encode, inputs)
-        if all(fault is not None for fault in faults):
-            self._check_encoder()
-        present_N = np.array([fault is None for fault in faults])
-        width = max((len(vector) for vector in vectors if vector is not None), default=0)
-        x_ND = np.array([np.zeros(width) if vector is None else vector for vector in vectors], np.float32)
-        return pa.table(
-            {
-                "sha": batch["sha"],
-                "vector": to_column(x_ND.reshape(len(inputs), width), present_N),
-                "fault": pa.array(faults, pa.string()),
-            }
-        )
-
-    @cached_property
-    def _encode(self) -> Encode:
-        """Loaded with the first batch: what a constructor raises, Ray tells as an actor's death."""
-        return load_encoder(self._modality, self._settings, actor_device())
-
-    def _vectors(self, encode: Encode, inputs: list[Any]) -> tuple[list[NDArray[np.float32] | None], list[str | None]]:
-        """A vector or a fault of each input; a batch that raises is halved down to the inputs that make it raise."""
-        try:
-            x_ND = encode(inputs)
-        except Exception as error:  # noqa: BLE001 - whatever an encoder raises on one input must not cost the others
-            if len(inputs) == 1:
-                return [None], [f"{type(error).__name__}: {error}".splitlines()[0][:LONGEST_FAULT]]
-            half = len(inputs) // 2
-            first, second = self._vectors(encode, inputs[:half]), self._vectors(encode, inputs[half:])
-            return first[0] + second[0], first[1] + second[1]
-        faults = [_fault(x_D) for x_D in x_ND]
-        return [x_D if fault is None else None for x_D, fault in zip(x_ND, faults, strict=True)], faults
-
-    def _check_encoder(self) -> None:
-        """Where a whole batch fails, an input that nothing can be wrong with says whether the encoder is at fault."""
-        probe = "A plain text." if self._modality == "text" else Image.effect_noise((64, 64), 50).convert("RGB")
-        _, (fault,) = self._vectors(self._encode, [probe])
-        if fault is not None:
-            raise JobError(
-                f"encoders.{self._modality}: {self._settings.model} gives no usable vector of anything ({fault}): "
-                "mend or replace the model; nothing was recorded of this batch"
-            )
-
-
-def _fault(x_D: NDArray[np.float32]) -> str | None:
-    if not np.isfinite(x_D).all():
-        return "the vector is not finite"
-    return None if x_D.any() else "the vector is zero"

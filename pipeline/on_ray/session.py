@@ -93,21 +93,26 @@ def actor_device() -> str:
     return "cuda" if ray.get_gpu_ids() else "cpu"
 
 
-def actor_pool(workers: int | None, batches: int) -> dict[str, Any]:
+def spare_cores() -> int:
+    """Cores of the cluster but one, which is left for reading."""
+    return max(1, int(ray.cluster_resources().get("CPU", 1)) - 1)
+
+
+def actor_pool(workers: int | None, batches: int, *, on_gpu: bool = True) -> dict[str, Any]:
     """How many actors a map of so many batches runs on and what each takes.
 
-    A GPU each, else the cores but one, which is left for reading; never more actors than batches, so that a small
-    night does not load a model many times over.
+    A GPU each, else a core each of :func:`spare_cores`; never more actors than batches, so that a small night does not
+    load a model many times over.
     """
-    if gpus():
+    if on_gpu and gpus():
         return {"concurrency": min(workers or gpus(), batches), "num_gpus": 1}
-    cores = max(1, int(ray.cluster_resources().get("CPU", 1)) - 1)
+    cores = spare_cores()
     return {"concurrency": min(workers or cores, cores, batches), "num_cpus": 1}
 
 
-def block_rows(rows: int, batch: int, actors: int) -> int:
-    """Rows of a block, whole batches: each of so many actors gets about four blocks, and none more than 16 batches."""
-    return batch * max(1, min(16, rows // (4 * batch * actors)))
+def block_rows(rows: int, batch: int, actors: int, most: int = 16) -> int:
+    """Rows of a block, whole batches: each of so many actors gets about four blocks, and none more than ``most``."""
+    return batch * max(1, min(most, rows // (4 * batch * actors)))
 
 
 def read_files(lake: Lake, files: list[str], columns: list[str], block_rows: int | None = None) -> Dataset:

@@ -51,7 +51,8 @@ def at(function: str, when: Literal["before", "after"] = "before", nth: int = 1,
 
 PREPARE = "pipeline.on_spark.prepare:Prepare.__call__"
 COMPARE = "pipeline.on_spark.extract:resolve_duplicates"
-ENCODER, TOKENIZER = "pipeline.on_ray.encode:EncodeInputs.__call__", "pipeline.on_ray.tokenize:TokenizeItems.__call__"
+ENCODER = "pipeline.on_ray.encode_stages:EncodeInputs.__call__"
+TOKENIZER = "pipeline.on_ray.tokenize:TokenizeItems.__call__"
 READER, PLAN = "pipeline.on_ray.plan_reader:_read_part", "pipeline.lake.plans:save_plan"
 PICTURE, WINDOWS = "pipeline.on_spark.prepare:Prepare._picture", "pipeline.on_spark.sequences:build_windows"
 TRAINED = {"train-tokenizer": "pipeline.on_ray.training.tokenizer", "train-ranker": "pipeline.on_ray.training.ranker"}

@@ -10,7 +10,6 @@ from handmade import become_run, config_of, digest, writable
 from pyspark.sql import SparkSession
 from tiny_models import SIZES, WORDS, save, save_tokenizer
 
-import pipeline.on_ray.encode as encoding
 from jobs.error_messages import one_line
 from pipeline.config.models import Config
 from pipeline.errors import ConfigError, JobError
@@ -19,7 +18,7 @@ from pipeline.lake.plans import load_plan
 from pipeline.lake.run import Run
 from pipeline.lake.storage import Lake
 from pipeline.lake.vectors import forget_failures
-from pipeline.on_ray.encode import EncodeInputs, encode
+from pipeline.on_ray.encode import encode
 from pipeline.on_ray.encoders.fingerprint import encoder_fingerprints
 from pipeline.on_spark.plans import plan_encoding
 from schemas.tables import ITEMS, VECTORS
@@ -119,46 +118,6 @@ def test_a_model_that_does_not_load_and_a_text_that_is_cut_are_told(
     assert said is not None
     assert said.startswith(f"encoders.text.model: {model} does not load (")
     assert lake.read(VECTORS, ["sha"]).num_rows == 2
-
-
-class Fussy:
-    """Raises on some texts, makes NaN of others."""
-
-    def __call__(self, inputs: list[str]) -> np.ndarray:
-        if any("raise" in text for text in inputs):
-            raise RuntimeError("cannot read this")
-        x_ND = np.ones((len(inputs), 3), np.float32)
-        x_ND[[i for i, text in enumerate(inputs) if "nan" in text], 0] = np.nan
-        return x_ND
-
-
-def batch(*texts: str) -> pa.Table:
-    return pa.table({"sha": [digest(text) for text in texts], "input": list(texts)})
-
-
-def test_a_batch_is_halved_down_to_the_inputs_at_fault(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(encoding, "load_encoder", lambda *_: Fussy())
-    encoder = EncodeInputs("text", config_of(Path()).encoders.text)
-    rows = encoder(batch("a", "raise 1", "b", "nan", "c", "raise 2", "d")).to_pylist()
-    assert [row["vector"] is None for row in rows] == [False, True, False, True, False, True, False]
-    assert [row["fault"] for row in rows if row["fault"]] == [
-        "RuntimeError: cannot read this",
-        "the vector is not finite",
-        "RuntimeError: cannot read this",
-    ]
-    (alone,) = encoder(batch("nan")).to_pylist()  # a whole batch fails, but the encoder does not
-    assert alone["fault"] == "the vector is not finite"
-
-
-def test_an_encoder_that_fails_on_anything_stops_the_job_and_records_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Broken:
-        def __call__(self, inputs: list[str]) -> np.ndarray:
-            return np.full((len(inputs), 3), np.nan, np.float32)
-
-    monkeypatch.setattr(encoding, "load_encoder", lambda *_: Broken())
-    encoder = EncodeInputs("text", config_of(Path()).encoders.text)
-    with pytest.raises(JobError, match=r"encoders\.text: builtin gives no usable vector of anything"):
-        encoder(batch("a", "b"))
 
 
 @pytest.mark.slow

@@ -14,14 +14,18 @@ from pipeline.on_ray.encoders.model_files import BUILTIN
 
 
 class Encode(Protocol):
-    """What an encoder is: inputs to float32 rows of length ``dim``."""
+    """What an encoder is: inputs to float32 rows of length ``dim``.
+
+    One with a model is a :class:`pipeline.on_ray.encoders.model_encoder.ModelEncoder` besides, whose two halves may
+    run in two processes.
+    """
 
     def __call__(self, inputs: list[Any], /) -> NDArray[np.float32]:
         """``(N, dim)`` vectors of N texts or N RGB pictures."""
 
 
-def load_encoder(modality: str, settings: Encoder, device: str) -> Encode:
-    """The encoder that the configuration names, ready on ``device``.
+def load_encoder(modality: str, settings: Encoder, device: str | None) -> Encode:
+    """The encoder that the configuration names, ready on ``device``; with ``None`` for its work on the host alone.
 
     Raises:
         ConfigError: the model cannot be had, must not be loaded, or does not load.
@@ -40,7 +44,7 @@ def load_encoder(modality: str, settings: Encoder, device: str) -> Encode:
         ) from error
 
 
-def _load_model(folder: Path, settings: Encoder, device: str) -> Encode:
+def _load_model(folder: Path, settings: Encoder, device: str | None) -> Encode:
     from pipeline.on_ray.encoders import hugging_face  # torch takes seconds to import
 
     if not isinstance(settings, TextEncoder):

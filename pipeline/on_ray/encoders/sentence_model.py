@@ -1,24 +1,28 @@
 """Text models as the library sentence-transformers runs them, loaded from a local folder."""
 
 import math
-from itertools import groupby
+from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.modules.transformer import Transformer
 from sentence_transformers.sentence_transformer.modules import Pooling
+from torch import Tensor
+from transformers import AutoModel, PreTrainedConfig
 
 from pipeline.config.encoders import TextEncoder
 from pipeline.errors import ConfigError
-from pipeline.on_ray.encoders.hugging_face import unit_rows
-from pipeline.on_ray.encoders.model_files import longest_text
+from pipeline.on_ray.encoders.model_encoder import ModelEncoder
+from pipeline.on_ray.encoders.model_files import longest_text, read_json, transformer_folder
+from pipeline.on_ray.encoders.token_batches import STEP, Batch, Places, token_batches
 
-STEP = 16  # tokens
+UNPADDED: Any = {"text": {"padding": False}, "common": {"return_tensors": None}}
 
 
-class SentenceModel:
+class SentenceModel(ModelEncoder):
     """A text model with the modules, pooling and prompt that its folder states.
 
     A plain folder of transformers, without ``modules.json``, is pooled by the mean, a causal language model's by its
@@ -28,62 +32,76 @@ class SentenceModel:
     the text itself, and not the longest of its neighbours, says over how much padding is summed.
     """
 
-    def __init__(self, folder: Path, settings: TextEncoder, device: str) -> None:
-        self._model = SentenceTransformer(
-            str(folder),
-            device=device,
-            local_files_only=True,
-            trust_remote_code=settings.trust_remote_code,
-            model_kwargs={"use_safetensors": True, "dtype": getattr(torch, settings.dtype)},
-        ).eval()
-        if not self._model.supports("text"):
-            raise ValueError("it is not a model of texts")
+    def __init__(self, folder: Path, settings: TextEncoder, device: str | None) -> None:
+        super().__init__(device, settings.batch_size)
+        if device is None:
+            first: Any = _WithoutWeights.load(
+                str(transformer_folder(folder)), trust_remote_code=settings.trust_remote_code, local_files_only=True
+            )
+            stated = read_json(folder / "config_sentence_transformers.json") or {}
+            prompts, named = stated.get("prompts") or {}, stated.get("default_prompt_name")
+        else:
+            self._model = _loaded(folder, settings, device)
+            first, prompts, named = self._model[0], self._model.prompts, self._model.default_prompt_name
+        self._first = first
         limit = longest_text(folder)
-        limits = (settings.max_length, limit, self._model.max_seq_length)
-        self._model.max_seq_length = int(min(limit for limit in limits if limit))
+        limits = (settings.max_length, limit, first.max_seq_length)
+        first.max_seq_length = int(min(limit for limit in limits if limit))
         self._step = math.gcd(STEP, limit or 0)  # padding, too, has to keep within the model's positions
-        own = self._model.prompts.get(self._model.default_prompt_name, "")
-        self._prompt = own if settings.prompt is None else settings.prompt
-        if settings.pooling != "auto":
-            self._pool_by(settings.pooling)
-        if settings.truncate_dim:
-            self._truncate(settings.truncate_dim)
+        self._prompt = prompts.get(named, "") if settings.prompt is None else settings.prompt
 
-    @torch.inference_mode()
-    def __call__(self, inputs: list[str]) -> NDArray[np.float32]:
-        """``(N, dim)`` float32 vectors of length one."""
-        widths = self._widths(inputs)
-        order = sorted(range(len(inputs)), key=widths.__getitem__)
-        groups = [list(rows) for _, rows in groupby(order, key=widths.__getitem__)]
-        x_ND = np.concatenate([self._encode([inputs[row] for row in rows]) for rows in groups])
-        return x_ND[np.argsort(order)]
+    def prepare(self, inputs: Sequence[str]) -> Iterator[tuple[Places, Batch]]:
+        """Of batches of one width each: tokens, their mask, and what else the tokenizer makes."""
+        lists = {name: rows for name, rows in self._tokens(inputs).items() if isinstance(rows, list)}
+        return token_batches(lists, self._first.tokenizer, self._batch_size, self._step)
 
-    def _widths(self, inputs: list[str]) -> list[int]:
-        """The steps that each text's tokens fill, with the prompt's."""
-        tokens = self._model.tokenizer([self._prompt + text for text in inputs], truncation=True)["input_ids"]
-        return [-(-len(row) // self._step) for row in tokens]
+    def forward(self, tensors: dict[str, Tensor]) -> Tensor:
+        """As all modules together make them."""
+        x_ND = self._model({**tensors, **self._alike})["sentence_embedding"]
+        return x_ND[:, : self._model.truncate_dim]
 
-    def _encode(self, inputs: list[str]) -> NDArray[np.float32]:
-        x_ND = self._model.encode(
-            inputs,
-            prompt=self._prompt,
-            batch_size=len(inputs),
-            convert_to_tensor=True,
-            show_progress_bar=False,
-            processing_kwargs={"text": {"pad_to_multiple_of": self._step}},
-        )
-        return unit_rows(x_ND)
+    def _tokens(self, inputs: Sequence[str]) -> dict[str, Any]:
+        return dict(self._first.preprocess(list(inputs), prompt=self._prompt, processing_kwargs=UNPADDED))
 
-    def _pool_by(self, mode: str) -> None:
-        poolings = [module for module in self._model if isinstance(module, Pooling)]
+    @cached_property
+    def _alike(self) -> dict[str, Any]:
+        """What the modules are told besides, the same of every text: the prompt's length."""
+        return {name: value for name, value in self._tokens(["a"]).items() if not isinstance(value, list)}
+
+
+class _WithoutWeights(Transformer):
+    """The first module for its tokenizer alone."""
+
+    def _load_model(self, *args: Any, **kwargs: Any) -> Any:
+        config = next(value for value in args if isinstance(value, PreTrainedConfig))
+        with torch.device("meta"):
+            return AutoModel.from_config(config, trust_remote_code=kwargs.get("trust_remote_code", False))
+
+
+def _loaded(folder: Path, settings: TextEncoder, device: str) -> SentenceTransformer:
+    model = SentenceTransformer(
+        str(folder),
+        device=device,
+        local_files_only=True,
+        trust_remote_code=settings.trust_remote_code,
+        model_kwargs={"use_safetensors": True, "dtype": getattr(torch, settings.dtype)},
+    ).eval()
+    if not model.supports("text"):
+        raise ValueError("it is not a model of texts")
+    if settings.pooling != "auto":
+        poolings = [module for module in model if isinstance(module, Pooling)]
         if not poolings:
             raise ConfigError("encoders.text.pooling: the model has no pooling of its own to replace, leave it at auto")
         for pooling in poolings:
-            pooling.pooling_mode = mode
+            pooling.pooling_mode = settings.pooling
+    if settings.truncate_dim:
+        _truncate(model, settings.truncate_dim)
+    return model
 
-    def _truncate(self, dim: int) -> None:
-        self._model.truncate_dim = None  # the model's own
-        whole = self._model.get_embedding_dimension()
-        if whole is not None and dim > whole:
-            raise ConfigError(f"encoders.text.truncate_dim is {dim}, the model's vectors have {whole} numbers")
-        self._model.truncate_dim = dim
+
+def _truncate(model: SentenceTransformer, dim: int) -> None:
+    model.truncate_dim = None  # the model's own
+    whole = model.get_embedding_dimension()
+    if whole is not None and dim > whole:
+        raise ConfigError(f"encoders.text.truncate_dim is {dim}, the model's vectors have {whole} numbers")
+    model.truncate_dim = dim

@@ -56,6 +56,7 @@ class Ledger:
 
     def __init__(self) -> None:
         self._begun: Counter[str] = Counter()
+        self._given_up: set[str] = set()
 
     def begin(self, name: str) -> int:
         """How often it was begun before and not done."""
@@ -69,6 +70,14 @@ class Ledger:
     def deaths(self, names: list[str]) -> list[int]:
         """Of each how often it has been begun and not done."""
         return [self._begun[name] for name in names]
+
+    def give_up(self, name: str) -> None:
+        """It is not tried again."""
+        self._given_up.add(name)
+
+    def given_up(self) -> int:
+        """How many rows are not tried again."""
+        return len(self._given_up)
 
 
 def start_ledger() -> Any:
@@ -122,7 +131,9 @@ class Watched:
     ) -> list[T]:
         deaths = self._ask("begin", piece.name)
         if len(piece) == 1 and deaths >= TRIES:
-            return give_up(piece)
+            found = give_up(piece)
+            self._ask("give_up", piece.name)
+            return found
         if len(piece) > 1 and deaths:
             return [result for half in piece.halves() for result in self._piece(half, work, give_up)]
         results = work([piece])

@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+import ray
 from ray.data import ActorPoolStrategy, Dataset
 
 from pipeline.config.encoders import TextEncoder
@@ -47,23 +48,24 @@ def encode(run: Run, plan: Plan, load: Load = load_encoder) -> None:
         logger.warning(cut)
     ledger = start_ledger()
     with run.phase("encode"):
-        for chunk in do_plan(
-            lake, plan, VECTORS, partial(_encode_chunk, run, plan, partial(encoded, run, ledger=ledger, load=load))
-        ):
+        rows_of = partial(encoded, run, ledger=ledger, load=load)
+        for chunk in do_plan(lake, plan, VECTORS, partial(_encode_chunk, run, plan, rows_of)):
             logger.info(
                 "encode: committed chunk %d of %d, %d vectors so far", chunk + 1, plan.chunks, run.counts["rows_out"]
             )
+    if killers := ray.get(ledger.given_up.remote()):
+        logger.warning("encode: %d inputs killed the process that encoded them, and are stored as failed", killers)
     run.wrote(VECTORS)
 
 
-def _encode_chunk(run: Run, plan: Plan, encoded: Callable[[str, list[str]], Dataset], chunk: int) -> list[str]:
+def _encode_chunk(run: Run, plan: Plan, rows_of: Callable[[str, list[str]], Dataset], chunk: int) -> list[str]:
     """Stage the vectors of a chunk: the files to commit."""
     lake, staged = run.lake, []
     parts = plan.parts(lake, chunk)
     for modality in MODALITIES:
         mine = [part for part in parts if f"/modality={modality}/" in part]
         if mine:
-            rows = encoded(modality, mine)
+            rows = rows_of(modality, mine)
             staged += stage_rows(rows, lake, VECTORS, {"encoder": plan.facts["encoders"][modality]})
     _count(run, plan, staged)
     return staged

@@ -105,6 +105,16 @@ def test_vectors_are_those_of_the_library(family: Callable[[Path], Path], tmp_pa
     assert np.abs(found[0] - found[2]).max() > 1e-4
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_without_weights_texts_are_prepared_alike(family: Callable[[Path], Path], tmp_path: Path) -> None:
+    settings = TextEncoder(model=str(family(tmp_path)), batch_size=2)
+    texts = [*TEXTS, "a lamp with wood " * 5]
+    whole, half = (list(load_encoder("text", settings, device).prepare(texts)) for device in ("cpu", None))
+    for (places, batch), (expected_places, expected) in zip(half, whole, strict=True):
+        assert places.tolist() == expected_places.tolist()
+        assert {name: x.tolist() for name, x in batch.items()} == {name: x.tolist() for name, x in expected.items()}
+
+
 @torch.inference_mode()
 def test_the_last_token_is_that_of_the_text_and_not_of_the_padding(tmp_path: Path) -> None:
     folder = qwen3(tmp_path)

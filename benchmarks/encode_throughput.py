@@ -129,15 +129,15 @@ def lake_of(home: Path, modality: str, model: str, inputs: Sequence[Any]) -> Con
 
 def planned(run: Run, modality: str) -> Plan:
     """Everything in the lake, as Spark would plan it."""
-    lake, position = run.lake, 0
+    lake = run.lake
     plan = Plan("encode", run.run_id, 0, 1, {"encoders": encoder_fingerprints(run.config.encoders)})
-    for file in lake.delta(ITEMS).file_uris():
-        name = file.rpartition("/")[2]
+    for number, file in enumerate(lake.delta(ITEMS).file_uris()):
+        name = file.rpartition(f"/{ITEMS.name}/")[2]
         shas = pq.read_table(file, columns=[f"{modality}_sha"])[0]
         for position in range(0, len(shas), PART_ROWS):
             part = shas.slice(position, PART_ROWS)
             places = pa.array(range(position, position + len(part)), pa.int64())
-            folder = Path(lake.uri) / plan.folder / f"chunk=0/modality={modality}/part={name}-{position}"
+            folder = Path(lake.uri) / plan.folder / f"chunk=0/modality={modality}/part={number}-{position}"
             folder.mkdir(parents=True)
             rows = pa.table({"sha": part, "file": [name] * len(part), "position": places})
             pq.write_table(rows, folder / "rows.parquet")

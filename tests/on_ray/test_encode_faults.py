@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import killers
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -16,6 +17,7 @@ from pipeline.on_ray.deaths import Ledger, start_ledger
 from pipeline.on_ray.encode import in_two_stages
 from pipeline.on_ray.encode_stages import KILLED, EmbedBatches, EncodeInputs, PrepareInputs
 
+ray.cloudpickle.register_pickle_by_value(killers)  # the tests' folder is nothing that workers import from
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray")]
 
 SETTINGS = config_of(Path(), encoders={"text": {"batch_size": 8}}).encoders.text

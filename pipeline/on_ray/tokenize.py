@@ -22,6 +22,7 @@ from schemas.semantic_id import Layout
 from schemas.tables import CODES, SEMANTIC_IDS
 from tokenizer.base import artefact
 from tokenizer.base.embeddings import TokenizerError
+from tokenizer.base.tokenizer import Encoder
 
 logger = logging.getLogger(__name__)
 
@@ -90,6 +91,7 @@ class TokenizeItems:
         self._device = actor_device()
         self._tokenizer, self._run_id = tokenizer, run_id
         self._model = load_tokenizer(lake, tokenizer, self._device).model
+        self._encode = Encoder(self._model)
 
     def __call__(self, items: pa.Table) -> pa.Table:
         """The IDs of the items of a batch.
@@ -102,7 +104,7 @@ class TokenizeItems:
         text_ND, has_text_N = self._vectors(items, "text", known)
         image_ND, has_image_N = self._vectors(items, "image", known)
         inputs = (torch.from_numpy(a).to(self._device) for a in (text_ND, image_ND, has_text_N, has_image_N))
-        codes_NS = self._model.encode(*inputs).cpu().numpy()
+        codes_NS = self._encode(*inputs).cpu().numpy()
         count = items.num_rows
         rows = {
             **{name: items[name] for name in ("item_id", "item_hash", "content")},

@@ -5,6 +5,7 @@ N items, E embedding width of a modality, D width of a code space, S slots.
 
 import copy
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +14,10 @@ from torch import Tensor, nn
 from schemas.semantic_id import Layout
 from tokenizer.base.config import TokenizerConfig
 from tokenizer.base.embeddings import MODALITIES, Embeddings, TokenizerError
+from tokenizer.base.networks import Network
+from tokenizer.base.rounding import Bound
+
+Bounds = Mapping[nn.Module, Bound]
 
 
 @dataclass(frozen=True)
@@ -62,20 +67,9 @@ class Tokenizer(nn.Module, ABC):
     def encode(self, text_ND: Tensor, image_ND: Tensor, has_text_N: Tensor, has_image_N: Tensor) -> Tensor:
         """Codes (N, S) int16 of embeddings that need not be normalised.
 
-        A pure function of each row alone, whatever the batch, its order and the device: it computes in float64,
-        where the rounding that differs between batch shapes is far smaller than the gap between codes, and takes the
-        lowest of tied codes. The slots of an absent modality hold ``absent``; what stands in its row does not matter.
-
-        Raises:
-            TokenizerError: wrong shapes, a present embedding that is zero or not finite, an item with neither modality,
-                a modality that no training item had, or a tokenizer that has not been trained.
+        See :class:`Encoder`, which spares copying the tokenizer for every call.
         """
-        items = Embeddings(text_ND, image_ND, has_text_N, has_image_N)
-        self._refuse_unknown(items)
-        exact = copy.deepcopy(self).double().eval()
-        none = torch.zeros(0, self.layout.slots, dtype=torch.int16, device=self.device)
-        blocks = items.normalised_blocks(self.device, torch.float64)
-        return torch.cat([none, *(exact.assign(block).to(torch.int16) for block in blocks)])
+        return Encoder(self)(text_ND, image_ND, has_text_N, has_image_N)
 
     @torch.no_grad()
     def decode(self, codes_NS: Tensor) -> tuple[Tensor, Tensor]:
@@ -98,8 +92,16 @@ class Tokenizer(nn.Module, ABC):
         return self.look_up(self._checked(codes_NS))
 
     @abstractmethod
-    def assign(self, items: Embeddings) -> Tensor:
-        """Codes (N, S) int64 of normalised embeddings on the tokenizer's device."""
+    def assign(self, items: Embeddings, bounds: Bounds | None = None) -> tuple[Tensor, Tensor]:
+        """Codes (N, S) int64 of normalised embeddings on the tokenizer's device.
+
+        And which rows would have the same codes in exact arithmetic, (N,) bool, where ``bounds`` has the bound of every
+        network of this tokenizer; without it the networks count as exact.
+        """
+
+    def bounds(self) -> Bounds:
+        """How far every network is from exact in the tokenizer's precision."""
+        return {module: module.bound() for module in self.modules() if isinstance(module, Network)}
 
     @abstractmethod
     def restore(self, codes_NS: Tensor) -> tuple[Tensor, Tensor]:
@@ -121,7 +123,8 @@ class Tokenizer(nn.Module, ABC):
             raise TokenizerError(f"codes must lie in 0 to {layout.absent - 1}; only text and image slots may be absent")
         return codes_NS
 
-    def _refuse_unknown(self, items: Embeddings) -> None:
+    def refuse_unknown(self, items: Embeddings) -> None:
+        """Raise a TokenizerError for embeddings that a tokenizer so trained cannot read."""
         known = self.known()
         if not known:
             raise TokenizerError("this tokenizer has not been trained; fit it or load an artefact")
@@ -134,3 +137,53 @@ class Tokenizer(nn.Module, ABC):
                 )
             if m not in known and bool(items.present(m).any()):
                 raise TokenizerError(f"the tokenizer was trained without any {m}; withhold the {m} or train a new one")
+
+
+class Encoder:
+    """Codes of items by a tokenizer as it is now, as float64 would have them at about the cost of float32.
+
+    The codes are a pure function of each row alone, whatever the batch, its order and the device: those of float64,
+    where the rounding that differs between batch shapes is far smaller than the gap between codes, the lowest of tied
+    ones. float32 finds them for the rows whose decisions all have more room than its rounding takes, see
+    :mod:`tokenizer.base.rounding`; the others are computed again.
+    """
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self.exact = copy.deepcopy(tokenizer).double().eval()
+        single = all(x.dtype == torch.float32 for x in tokenizer.state_dict().values() if x.is_floating_point())
+        self.fast = copy.deepcopy(tokenizer).eval() if single else None
+        self._bounds = self.fast.bounds() if self.fast else {}
+
+    @torch.no_grad()
+    def __call__(self, text_ND: Tensor, image_ND: Tensor, has_text_N: Tensor, has_image_N: Tensor) -> Tensor:
+        """Codes (N, S) int16 of embeddings that need not be normalised.
+
+        The slots of an absent modality hold ``absent``; what stands in its row does not matter.
+
+        Raises:
+            TokenizerError: wrong shapes, a present embedding that is zero or not finite, an item with neither modality,
+                a modality that no training item had, or a tokenizer that has not been trained.
+        """
+        items = Embeddings(text_ND, image_ND, has_text_N, has_image_N)
+        self.exact.refuse_unknown(items)
+        device = self.exact.device
+        codes_NS = torch.empty(len(items), self.exact.layout.slots, dtype=torch.int16, device=device)
+        unsure_N = torch.ones(len(items), dtype=torch.bool, device=device)
+        if self.fast is not None and all(items.vectors(m).dtype != torch.float64 for m in MODALITIES) and _ieee():
+            start = 0
+            for block in items.normalised_blocks(device):
+                rows = slice(start, start := start + len(block))
+                block_codes_NS, sure_N = self.fast.assign(block, self._bounds)
+                codes_NS[rows], unsure_N[rows] = block_codes_NS.to(torch.int16), ~sure_N
+        rows_U = unsure_N.nonzero()[:, 0]
+        rest = items if len(rows_U) == len(items) else items.select(rows_U.to(text_ND.device))
+        start = 0
+        for block in rest.normalised_blocks(device, torch.float64):
+            rows = slice(start, start := start + len(block))
+            codes_NS[rows_U[rows]] = self.exact.assign(block)[0].to(torch.int16)
+        return codes_NS
+
+
+def _ieee() -> bool:
+    """Whether float32 is computed as such, not as TensorFloat-32 or bfloat16."""
+    return torch.get_float32_matmul_precision() == "highest"

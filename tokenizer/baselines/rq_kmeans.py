@@ -9,7 +9,8 @@ from torch import Tensor
 
 from tokenizer.base.config import TokenizerConfig
 from tokenizer.base.embeddings import MODALITIES, Embeddings, TokenizerError
-from tokenizer.base.tokenizer import Parts, Tokenizer
+from tokenizer.base.rounding import grown, unit
+from tokenizer.base.tokenizer import Bounds, Parts, Tokenizer
 from tokenizer.quantisation.quantiser import ResidualQuantiser
 
 
@@ -45,9 +46,11 @@ class RQKMeans(Tokenizer):
         self.quantiser.codebooks_LKD.copy_(codebooks.view_as(self.quantiser.codebooks_LKD))
         self.quantiser.initialised.fill_(True)
 
-    def assign(self, items: Embeddings) -> Tensor:
+    def assign(self, items: Embeddings, bounds: Bounds | None = None) -> tuple[Tensor, Tensor]:
         """See :class:`Tokenizer`."""
-        return self.quantiser.encode(torch.cat([items.vectors(m) for m in MODALITIES], dim=1), self.config.beam)
+        x_NE = torch.cat([items.vectors(m) for m in MODALITIES], dim=1)
+        error_N = x_NE.new_full((len(x_NE),), 2 * grown(x_NE.shape[1]) * unit(x_NE.dtype))
+        return self.quantiser.search(x_NE, error_N, self.config.beam)
 
     def restore(self, codes_NS: Tensor) -> tuple[Tensor, Tensor]:
         """See :class:`Tokenizer`."""

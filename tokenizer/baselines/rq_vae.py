@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from tokenizer.base.config import TokenizerConfig
 from tokenizer.base.embeddings import MODALITIES, Embeddings
 from tokenizer.base.networks import Network, Standardiser
-from tokenizer.base.tokenizer import Parts, Tokenizer
+from tokenizer.base.tokenizer import Bounds, Parts, Tokenizer
 from tokenizer.dst.objective import Outcome, unexplained_share
 from tokenizer.quantisation.codebooks import CodebookLearner
 from tokenizer.quantisation.quantiser import ResidualQuantiser
@@ -40,9 +40,14 @@ class RQVAE(Tokenizer):
         both = [self.standardiser(m)(items.vectors(m)).masked_fill(~items.present(m)[:, None], 0.0) for m in MODALITIES]
         return torch.cat(both, dim=1)
 
-    def assign(self, items: Embeddings) -> Tensor:
+    def assign(self, items: Embeddings, bounds: Bounds | None = None) -> tuple[Tensor, Tensor]:
         """See :class:`Tokenizer`."""
-        return self.quantiser.encode(self.encoder(self.inputs(items)), self.config.beam)
+        x_NE = self.inputs(items)
+        error_N = x_NE.new_zeros(len(x_NE))
+        if bounds is not None:
+            errors = [self.standardiser(m).error(items.vectors(m)) for m in MODALITIES]
+            error_N = bounds[self.encoder](x_NE, torch.stack(errors).norm(dim=0))
+        return self.quantiser.search(self.encoder(x_NE), error_N, self.config.beam)
 
     def restore(self, codes_NS: Tensor) -> tuple[Tensor, Tensor]:
         """See :class:`Tokenizer`."""

@@ -16,12 +16,19 @@ def consensus(
     Departure from the paper, which weighs all modalities alike: where one tells less of an item (a poster, beside a
     plot), ``text_share`` other than a half keeps it from turning the consensus over.
     """
+    return F.normalize(weighted_sum(z_text_BD, z_image_BD, has_text_B, has_image_B, text_share), dim=1)
+
+
+def weighted_sum(
+    z_text_BD: Tensor, z_image_BD: Tensor, has_text_B: Tensor, has_image_B: Tensor, text_share: float
+) -> Tensor:
+    """What :func:`consensus` normalises."""
     w_text_B1 = has_text_B[:, None] * text_share
     w_image_B1 = has_image_B[:, None] * (1 - text_share)
     zero = z_text_BD.new_zeros(())
     # An absent row may hold anything, NaN too, so it is replaced, not multiplied by zero.
     total_BD = torch.where(has_text_B[:, None], z_text_BD, zero) * w_text_B1
-    return F.normalize(total_BD + torch.where(has_image_B[:, None], z_image_BD, zero) * w_image_B1, dim=1)
+    return total_BD + torch.where(has_image_B[:, None], z_image_BD, zero) * w_image_B1
 
 
 def contrastive_loss(z_text_BD: Tensor, z_image_BD: Tensor, temperature: float) -> Tensor:

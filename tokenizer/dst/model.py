@@ -5,13 +5,15 @@ N items, E embedding width of a modality, D width of the code space, L levels, S
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from tokenizer.base.config import TokenizerConfig
 from tokenizer.base.embeddings import MODALITIES, Embeddings
 from tokenizer.base.networks import Standardiser
-from tokenizer.base.tokenizer import Parts, Tokenizer
+from tokenizer.base.tokenizer import Bounds, Parts, Tokenizer
 from tokenizer.dst.alignment import consensus
 from tokenizer.dst.branch import Branch
+from tokenizer.dst.rounding import Errors
 from tokenizer.quantisation.quantiser import ResidualQuantiser
 
 
@@ -45,18 +47,24 @@ class DST(Tokenizer):
         z = {m: self.branch(m).align(x[m]) for m in MODALITIES}
         return x, self.merge(z["text"], z["image"], items.has_text_N, items.has_image_N)
 
-    def assign(self, items: Embeddings) -> Tensor:
+    def assign(self, items: Embeddings, bounds: Bounds | None = None) -> tuple[Tensor, Tensor]:
         """See :class:`Tokenizer`. Shared codes are the nearest level by level, which is what keeps the first of them
         when a modality is withheld; a modality's own codes are the best sum that a beam search finds."""
-        x, merged_ND = self.read(items)
-        shared_NL = self.shared.encode(merged_ND)
+        x = {m: self.branch(m).standardise(items.vectors(m)) for m in MODALITIES}
+        y = {m: self.branch(m).projection(x[m]) for m in MODALITIES}
+        z = {m: F.normalize(y[m], dim=1) for m in MODALITIES}
+        merged_ND = self.merge(z["text"], z["image"], items.has_text_N, items.has_image_N)
+        errors = Errors(self, items, x, bounds)
+        shared_NL, sure_N = self.shared.search(merged_ND, errors.of_merged(y, z))
         codes = [shared_NL]
         for m in MODALITIES:
             branch = self.branch(m)
-            u_ND = branch.left_over(branch.features(x[m]), shared_NL)
-            own_NL = branch.quantiser.encode(u_ND, self.config.beam)
+            h_ND = branch.features(x[m])
+            u_ND = branch.left_over(h_ND, shared_NL)
+            own_NL, own_sure_N = branch.quantiser.search(u_ND, errors.of_left_over(m, h_ND, u_ND), self.config.beam)
             codes.append(own_NL.masked_fill(~items.present(m)[:, None], self.layout.absent))
-        return torch.cat(codes, dim=1)
+            sure_N &= own_sure_N | ~items.present(m)
+        return torch.cat(codes, dim=1), sure_N
 
     def restore(self, codes_NS: Tensor) -> tuple[Tensor, Tensor]:
         """See :class:`Tokenizer`."""

@@ -9,8 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tokenizer.base.rounding import unit
+
 # Two codes nearer to each other than this share of the squared scale count as tied, far above float64 rounding.
 TIE = 1e-9
+PATHS = 4096  # that a search by beam holds at a time
 
 
 @dataclass(frozen=True)
@@ -79,18 +82,46 @@ class ResidualQuantiser(nn.Module):
 
         Among tied codes the lowest; with a beam of 1, the code nearest to each level's residual, as in training.
         """
+        return self.search(x_BD, x_BD.new_zeros(len(x_BD)), beam)[0]
+
+    @torch.no_grad()
+    def search(self, x_BD: Tensor, error_B: Tensor, beam: int = 1) -> tuple[Tensor, Tensor]:
+        """The codes of :meth:`encode`, and of which rows they are sure, (B,) bool.
+
+        A row is sure if every vector within ``error_B`` (B,) of ``x_BD`` has these codes, whatever the rounding of this
+        search, and none is tied: then exact vectors in exact arithmetic have them, too.
+        """
+        rows = max(1, PATHS // beam if beam > 1 else len(x_BD))
+        parts = zip(x_BD.split(rows), error_B.split(rows), strict=True)
+        codes, sure = zip(*(self._search(*part, beam) for part in parts), strict=True)
+        return torch.cat(codes), torch.cat(sure)
+
+    def _search(self, x_BD: Tensor, error_B: Tensor, beam: int) -> tuple[Tensor, Tensor]:
         rows_B1 = torch.arange(len(x_BD), device=x_BD.device)[:, None]
         codes_BPL = torch.zeros(len(x_BD), 1, 0, dtype=torch.int64, device=x_BD.device)
         residual_BPD = x_BD[:, None]
-        for codebook_KD in self.codebooks_LKD:
+        sure_B = torch.ones(len(x_BD), dtype=torch.bool, device=x_BD.device)
+        u = unit(x_BD.dtype)
+        for level, codebook_KD in enumerate(self.codebooks_LKD):
             distance_BPK = squared_distances(residual_BPD, codebook_KD)
             distance_BC = (distance_BPK + residual_BPD.square().sum(dim=2, keepdim=True)).flatten(1)
-            band = TIE * codebook_KD.square().sum(dim=1).max()
-            chosen_BP = _lowest(distance_BC, min(beam, distance_BC.shape[1]), band)
+            longest2 = codebook_KD.square().sum(dim=1).max()
+            kept = min(beam, distance_BC.shape[1]) if level < self.levels - 1 else 1
+            chosen_BP, last_B, next_B = _lowest(distance_BC, kept, TIE * longest2)
+            reach_B = residual_BPD.norm(dim=2).amax(dim=1) + longest2.sqrt()
+            rounding_B = (x_BD.shape[1] + 8) * u * reach_B.square()
+            # A distance, not squared, moves by no more than its vector; of one path the difference of two squared ones
+            # moves by no more than the vector times twice the way between two codes, too.
+            moved_B = (next_B + rounding_B).clamp(min=0).sqrt()
+            if codes_BPL.shape[1] == 1:
+                moved_B = torch.minimum(moved_B, longest2.sqrt())
+            moved_B = moved_B.masked_fill(next_B.isinf(), 0.0)  # there is no next
+            sure_B &= next_B - last_B > TIE * longest2 + 2 * rounding_B + 4 * error_B * moved_B
             path_BP, code_BP = chosen_BP // len(codebook_KD), chosen_BP % len(codebook_KD)
             codes_BPL = torch.cat([codes_BPL[rows_B1, path_BP], code_BP[:, :, None]], dim=2)
             residual_BPD = residual_BPD[rows_B1, path_BP] - codebook_KD[code_BP]
-        return codes_BPL[:, 0]
+            error_B = error_B + 2 * u * reach_B
+        return codes_BPL[:, 0], sure_B
 
     def lookup(self, codes_BL: Tensor) -> Tensor:
         """The sum (B, D) of the codebook vectors that ``codes_BL`` (B, L) names."""
@@ -103,8 +134,26 @@ def squared_distances(x_BD: Tensor, codebook_KD: Tensor) -> Tensor:
     return codebook_KD.square().sum(dim=1) - 2 * x_BD @ codebook_KD.T
 
 
-def _lowest(distance_BC: Tensor, count: int, band: Tensor) -> Tensor:
-    """Positions (B, count) of the smallest distances in order; of those within ``band``, the lower position first."""
+def _lowest(distance_BC: Tensor, count: int, band: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Positions (B, count) of the smallest distances in order; of those within ``band``, the lower position first.
+
+    And the last distance that is among them and the first that is not, (B,) each; that is infinite if there is none.
+    """
+    if count == 1:  # faster than topk
+        found_BP = distance_BC.argmin(dim=1, keepdim=True)
+        others_BC = distance_BC.scatter(1, found_BP, torch.inf)
+        values_BM = torch.stack([distance_BC.gather(1, found_BP)[:, 0], others_BC.amin(dim=1)], dim=1)
+    else:
+        values_BM, positions_BM = distance_BC.topk(min(count + 1, distance_BC.shape[1]), dim=1, largest=False)
+        found_BP = positions_BM[:, :count]
+    tied_B = (values_BM.diff(dim=1) <= band).any(dim=1)
+    if bool(tied_B.any()):
+        found_BP = found_BP.masked_scatter(tied_B[:, None], _lowest_of_tied(distance_BC[tied_B], count, band))
+    next_B = values_BM[:, count] if values_BM.shape[1] > count else torch.full_like(values_BM[:, 0], torch.inf)
+    return found_BP, values_BM[:, count - 1], next_B
+
+
+def _lowest_of_tied(distance_BC: Tensor, count: int, band: Tensor) -> Tensor:
     found = []
     for _ in range(count):
         tied_BC = distance_BC <= distance_BC.amin(dim=1, keepdim=True) + band

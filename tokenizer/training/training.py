@@ -202,7 +202,7 @@ class Training:
             return
         self.model.eval()
         items = self.held_out.to(self.model.device)
-        rebuilt = self.model.restore(self.model.assign(items))
+        rebuilt = self.model.restore(self.model.assign(items)[0])
         errors = [
             ((x_ND - items.vectors(m)) / self.model.standardiser(m).spread)[items.present(m)].square().mean()
             for m, x_ND in zip(MODALITIES, rebuilt, strict=True)

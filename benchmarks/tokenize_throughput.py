@@ -8,7 +8,6 @@ count, since machines differ from minute to minute.
 """
 
 import json
-import os
 import statistics
 import tempfile
 import time
@@ -118,7 +117,8 @@ def tokenizer() -> DST:
     """A DST of the default shape whose codebooks fit random vectors."""
     torch.manual_seed(0)
     model, has_N = DST(TokenizerConfig(), *WIDTHS.values()), torch.ones(ROWS, dtype=torch.bool)
-    items = Embeddings(*(torch.randn(ROWS, width) for width in WIDTHS.values()), has_N, has_N).normalised()
+    text_ND, image_ND = (torch.randn(ROWS, width) for width in WIDTHS.values())
+    items = Embeddings(text_ND, image_ND, has_N, has_N).normalised()
     for m in WIDTHS:
         model.standardiser(m).learn(items.vectors(m))
     model.seen_2.fill_(True)
@@ -160,7 +160,7 @@ def measure(config: Config, items: int, runs: int) -> dict[str, Any]:
                 again = Plan(plan.job, run.run_id, plan.rows, plan.chunks, plan.facts)
                 source, target = (run.lake.path(each.folder) for each in (plan, again))
                 Path(target).parent.mkdir(parents=True)
-                os.symlink(Path(source).resolve(), target)
+                Path(target).symlink_to(Path(source).resolve())
                 bare_seconds = bare(run, plan, fingerprint)
                 clock = time.perf_counter()
                 tokenize(run, again)

@@ -140,7 +140,7 @@ class Tokenizer(nn.Module, ABC):
 
 
 class Encoder:
-    """Codes of items by a tokenizer as it is now, as float64 would have them at about the cost of float32.
+    """Codes of items by a tokenizer as it is now, as float64 would have them, most of them found in float32.
 
     The codes are a pure function of each row alone, whatever the batch, its order and the device: those of float64,
     where the rounding that differs between batch shapes is far smaller than the gap between codes, the lowest of tied

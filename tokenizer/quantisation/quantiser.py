@@ -13,7 +13,7 @@ from tokenizer.base.rounding import unit
 
 # Two codes nearer to each other than this share of the squared scale count as tied, far above float64 rounding.
 TIE = 1e-9
-PATHS = 2048  # that a search holds at a time, so that their distances stay in a core's cache
+PATHS = 2048  # that a search holds at a time, which bounds memory
 
 
 @dataclass(frozen=True)
@@ -160,7 +160,7 @@ def _lowest(distance_BC: Tensor, count: int, band: Tensor) -> tuple[Tensor, Tens
 def _about_lowest(distance_BC: Tensor) -> Tensor:
     """The position (B, 1) of the smallest distance, or of one that differs from it in its last bits alone.
 
-    Those bits make way for the position, so that one vectorised minimum finds both; argmin takes ten times as long.
+    Those bits make way for the position, so that one minimum finds both; argmin alone takes longer.
     """
     integer = torch.int32 if distance_BC.dtype == torch.float32 else torch.int64
     bits = (1 << (distance_BC.shape[1] - 1).bit_length()) - 1

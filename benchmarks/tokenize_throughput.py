@@ -3,7 +3,8 @@
 The lake has items whose texts and pictures are random vectors of 384 and 512 numbers, and a DST of the default shape:
 networks as they begin, codebooks of k-means over what they make of some of the vectors. The bare loop reads the plan's
 Parquet with pyarrow, makes tensors of it and encodes them, in one process on all cores. The job runs beside it from the
-same plan (its Ray half). "Whole" is the sum of its phases, each timed once, not a run of the command. All comparisons alternate, and medians
+same plan (its Ray half). "Whole" is the sum of its phases, each timed once, not a run of the command. All
+comparisons alternate, and medians
 count, since machines differ from minute to minute.
 """
 

@@ -75,7 +75,8 @@ def draw(numbers: range, folder: Path, seed: int) -> int:
 def bare_loop(part: int, folder: Path, target: Path) -> int:
     """Every :data:`PROCESSES`-th picture, normalised and written; how many."""
     files = sorted(folder.rglob("*.jpg"))[part::PROCESSES]
-    with pq.ParquetWriter(target / f"{part}.parquet", schema=pa.schema({"name": pa.string(), "image": pa.binary()})) as out:
+    schema = pa.schema({"name": pa.string(), "image": pa.binary()})
+    with pq.ParquetWriter(target / f"{part}.parquet", schema) as out:
         for at in range(0, len(files), BATCH):
             batch = files[at : at + BATCH]
             rows = {"name": [file.name for file in batch], "image": [normalised(file.read_bytes()) for file in batch]}
@@ -160,12 +161,12 @@ def main(
     ratios = {name: statistics.median(run["bare"] / run[name] for run in timed) for name in timed[0]}
     found = {"items": items, "picture_bytes": size, "runs": timed, "medians": medians, "ratios": ratios}
     (RESULTS / "extract_throughput.json").write_text(json.dumps(found, indent=1) + "\n")
-    table = Table("", "seconds", "least", "most", "pictures a second", "of the bare loop's speed", title=f"{items:,} JPEGs, {size / 1e6:,.0f} MB")
+    title = f"{items:,} JPEGs, {size / 1e6:,.0f} MB"
+    table = Table("", "seconds", "least", "most", "pictures a second", "of the bare loop's speed", title=title)
     for name, seconds in medians.items():
         each = [run[name] for run in timed]
-        table.add_row(
-            name, *(f"{s:.1f}" for s in (seconds, min(each), max(each))), f"{items / seconds:.0f}", f"{ratios[name]:.2f}"
-        )
+        shown = (f"{s:.1f}" for s in (seconds, min(each), max(each)))
+        table.add_row(name, *shown, f"{items / seconds:.0f}", f"{ratios[name]:.2f}")
     Console().print(table)
 
 

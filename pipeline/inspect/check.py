@@ -11,7 +11,7 @@ from pipeline.on_spark.caching import kept_on_disk
 from pipeline.on_spark.changes import Before, compare, totals
 from pipeline.on_spark.current_items import current_items
 from pipeline.on_spark.delta import empty
-from pipeline.on_spark.extract import prepare, read_catalogue, resolve_duplicates, written
+from pipeline.on_spark.extract import GAVE_WAY, prepare, read_catalogue, resolve_duplicates, written
 from pipeline.on_spark.prepare import KNOWN, Prepare
 from pipeline.on_spark.quarantine import found_faults
 from pipeline.on_spark.raw_items import raw_items
@@ -45,8 +45,8 @@ def check(spark: SparkSession, config: Config, rows: int) -> dict[str, Any]:
         work = Prepare(catalog, vector_readers(raw, None, vectors))
         staged = keep(prepare(raw, compared, found, work, spark))
         verdicts = keep(resolve_duplicates(staged))
-        items = written(staged, verdicts)
         status = {row["status"]: row["count"] for row in verdicts.groupBy("status").count().collect()}
+        items = written(staged, verdicts, sum(status.get(name, 0) for name in GAVE_WAY))
         degraded = verdicts.where("faulty AND status != 'rejected'").count()
         return {
             "rows": found.rows,

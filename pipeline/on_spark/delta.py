@@ -279,8 +279,8 @@ class EmbeddedDelta(SparkDelta):
 
 
 def empty(spark: SparkSession, table: Table, *, located: bool) -> DataFrame:
-    """``table`` without a row."""
-    frame = spark.createDataFrame([], spark_schema(table))
+    """``table`` without a row; Spark's optimiser knows that, and plans nothing of what is joined with it."""
+    frame = spark.createDataFrame([], spark_schema(table)).limit(0)
     return frame.withColumns({"file": F.lit(""), "position": F.lit(0).cast("bigint")}) if located else frame
 
 

@@ -39,6 +39,7 @@ BROADCAST_ROWS = 100_000  # pending rows that every task may hold the keys of
 TASK_BYTES = 32 * 2**20  # of texts and pictures as the source has them
 TASK_ROWS = 64  # fewer are not worth another worker
 WRITTEN = ("new", "changed", "refreshed")
+GAVE_WAY = ("repeated", "conflicting")
 
 
 def extract(spark: SparkSession, run: Run, *, verify_pictures: bool = False) -> None:
@@ -66,23 +67,24 @@ def extract(spark: SparkSession, run: Run, *, verify_pictures: bool = False) -> 
             found = totals(compared)
             _tell_of_urls(found, config.catalog)
         with run.phase("prepare"), readable_files("catalog.source"):
-            staged = spark.createDataFrame([], from_arrow_schema(PREPARED))
+            staged = spark.createDataFrame([], from_arrow_schema(PREPARED)).limit(0)
             if found.pending:
                 work = Prepare(config.catalog, vector_readers(raw, tables, vectors), verify=verify_pictures)
                 prepare(raw, compared, found, work, spark).write.parquet(uri)
                 staged = spark.read.schema(staged.schema).parquet(uri)
-            verdicts = keep(resolve_duplicates(staged))
-            count(run, found, verdicts)
+            verdicts = resolve_duplicates(staged)
+            verdicts = keep(verdicts) if found.pending else verdicts
+            gave_way = count(run, found, verdicts)
             refuse_faults_alone(run, staged, first=not lake.exists(ITEMS))
             refuse_harm(run, current.count() if run.counts["deleted"] else 0)
         with run.phase("write"):
             if vectors and run.counts["rows_out"]:
-                append_vectors(tables, written(staged, verdicts), vectors, run)
+                append_vectors(tables, written(staged, verdicts, gave_way), vectors, run)
             if run.counts["rows_out"] or run.counts["deleted"] or not lake.exists(ITEMS):
                 gone = compared.where(GONE) if config.catalog.full_snapshot else compared.limit(0)
                 fetches = config.catalog.image is not None and config.catalog.image.fetch is not None
-                whole = with_live_pictures(staged, tables) if fetches else staged
-                tables.append(ITEMS, new_versions(whole, verdicts, gone, run))
+                rows = written(with_live_pictures(staged, tables) if fetches else staged, verdicts, gave_way)
+                tables.append(ITEMS, new_versions(rows, gone, run))
             run.wrote(ITEMS)
             update_quarantine(tables, compared, staged, verdicts, run)
             run.wrote(QUARANTINE)
@@ -169,16 +171,22 @@ def resolve_duplicates(staged: DataFrame) -> DataFrame:
     return keys.withColumn("status", F.coalesce(verdict, "status")).drop("content")
 
 
-def written(staged: DataFrame, verdicts: DataFrame) -> DataFrame:
-    """The prepared rows that become new, changed and refreshed items."""
-    kept = verdicts.where(F.col("status").isin(*WRITTEN)).select("row")
-    return staged.join(kept, on="row", how="left_semi")
+def written(staged: DataFrame, verdicts: DataFrame, gave_way: int) -> DataFrame:
+    """The prepared rows that become new, changed and refreshed items.
+
+    ``gave_way`` says how many of them do not, for another row of their id: rarely so many that pictures are shuffled.
+    """
+    rows = staged.where(F.col("status").isin(*WRITTEN))
+    if not gave_way:
+        return rows
+    others = verdicts.where(F.col("status").isin(*GAVE_WAY)).select("row")
+    return rows.join(F.broadcast(others) if gave_way <= BROADCAST_ROWS else others, on="row", how="left_anti")
 
 
-def new_versions(staged: DataFrame, verdicts: DataFrame, gone: DataFrame, run: Run) -> DataFrame:
+def new_versions(rows: DataFrame, gone: DataFrame, run: Run) -> DataFrame:
     """The rows to append to ``items``: those :func:`written`, and a tombstone for every deleted item."""
     columns = ["item_id", "text", "image", "text_sha", "image_sha", "row_hash", "picture_stat"]
-    rows = written(staged, verdicts).select(*columns, F.lit(False).alias("deleted"))
+    rows = rows.select(*columns, F.lit(False).alias("deleted"))
     tombstones = gone.select("item_id", F.lit(True).alias("deleted"))
     rows = rows.unionByName(tombstones, allowMissingColumns=True)
     return rows.withColumns({"run_id": F.lit(run.run_id), "extracted_at": F.lit(run.started)})
@@ -203,8 +211,11 @@ def with_live_pictures(staged: DataFrame, tables: SparkDelta) -> DataFrame:
     return staged.join(live, on=same, how="left").withColumn("image", F.coalesce("image", "live")).drop("live")
 
 
-def count(run: Run, found: Totals, verdicts: DataFrame) -> None:
+def count(run: Run, found: Totals, verdicts: DataFrame) -> int:
     """Note what became of every row of the source: ``rows_in = rows_out + skipped + quarantined``.
+
+    Returns:
+        How many rows gave way to another one of their id.
 
     ``degraded`` are the rows that go on without a modality: those with a fault that was found now, and unchanged ones
     that have one from before. ``fetch_failed`` are those whose picture was not fetched, whether or not they have one.
@@ -224,15 +235,18 @@ def count(run: Run, found: Totals, verdicts: DataFrame) -> None:
         of("rejected", "conflicting").alias("quarantined"),
         F.count_if(F.col("faulty") & (F.col("status") != "rejected")).alias("degraded"),
         F.count_if("unfetched").alias("fetch_failed"),
+        of(*GAVE_WAY).alias("gave_way"),
     ).first()
     assert row is not None  # an aggregate without groups has one row
     counts = row.asDict()
+    gave_way = int(counts.pop("gave_way"))
     if counts.pop("seen") != found.pending:
         raise JobError(f"catalog.source: {run.config.catalog.source.path} changed while it was read: run extract again")
     unchanged = found.rows - found.pending
     deleted = found.gone if run.config.catalog.full_snapshot else 0
     run.count(**counts, rows_in=found.rows, deleted=deleted)
     run.count(skipped=unchanged, degraded=found.standing)
+    return gave_way
 
 
 def refuse_faults_alone(run: Run, staged: DataFrame, *, first: bool) -> None:

@@ -30,6 +30,7 @@ MAX_DETAIL = 500  # characters
 OUT_OF_REACH = (Reason.MISSING_IMAGE, Reason.IMAGE_NOT_ALLOWED)
 OF_URL = "url:"  # what the stat of a fetched picture begins with; what was asked for and the validator follow
 FETCHED_ROWS = 256  # of a batch
+BATCH_BYTES = 32 * 2**20  # of normalised pictures, past which a batch ends
 MAX_PATH = 4096  # characters of a reference: more than any file system takes
 
 FAULT = pa.struct([("reason", pa.string()), ("detail", pa.string())])
@@ -67,13 +68,16 @@ class Prepare:
     verify: bool = False
 
     def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        """Batches of :data:`PREPARED` rows, one for every batch; where pictures are fetched, in the order of these."""
+        """Batches of :data:`PREPARED` rows, in the order of the rows, or where pictures are fetched in that of these.
+
+        What a task holds at once is a batch as Spark gives it, and :data:`BATCH_BYTES` and a picture besides.
+        """
         template = Template(self.catalog.text) if self.catalog.text else None
         fetches = self.catalog.image is not None and self.catalog.image.fetch is not None
         read = map(self._rows, batches)
         for rows in self._fetched(read) if fetches else read:
-            items = [self._item_or_fault(row, template) for row in rows]
-            yield pa.RecordBatch.from_pylist(items, schema=PREPARED)
+            for items in bounded(self._item_or_fault(row, template) for row in rows):
+                yield pa.RecordBatch.from_pylist(items, schema=PREPARED)
 
     def _rows(self, batch: pa.RecordBatch) -> list[dict[str, Any]]:
         given = {f"{m}_vector": reader.numbers(batch[f"{m}_vector"]) for m, reader in self.vectors.items()}
@@ -199,6 +203,20 @@ class Prepare:
                 return _Picture(*live, stale=True)
             said = by_url and fault.reason is Reason.MISSING_IMAGE
             return None if fault.reason in OUT_OF_REACH and not said else _Picture(stat, None, None)
+
+
+def bounded(items: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    """Runs of items, each of which ends with the picture that takes it past :data:`BATCH_BYTES`."""
+    run: list[dict[str, Any]] = []
+    size = 0
+    for item in items:
+        run.append(item)
+        size += len(item.get("image") or b"")
+        if size > BATCH_BYTES:
+            yield run
+            run, size = [], 0
+    if run:
+        yield run
 
 
 @dataclass(frozen=True)

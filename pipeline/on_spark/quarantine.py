@@ -62,7 +62,10 @@ def update_quarantine(
     if not run.config.catalog.full_snapshot:
         stays |= of.isNull()
     judged = before.join(states, on="item_id", how="left").withColumn("stays", F.coalesce(stays, F.lit(False)))
-    _replace(tables, judged.drop("state"), found_faults(staged, verdicts), run)
+    found = found_faults(staged, verdicts)
+    if not any(run.counts[name] for name in ("quarantined", "degraded", "fetch_failed")):
+        found = found.limit(0)  # as the counts know, and so does Spark's optimiser
+    _replace(tables, judged.drop("state"), found, run)
 
 
 def quarantine_failed(spark: SparkSession, run: Run, encoders: Mapping[str, str]) -> None:

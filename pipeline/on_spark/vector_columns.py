@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import reduce
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -22,11 +22,13 @@ from pyspark.sql.types import ArrayType, BinaryType, DataType, DoubleType, Float
 
 from pipeline.config.encoders import VectorColumn
 from pipeline.errors import ConfigError
-from pipeline.lake.run import Run
 from pipeline.on_spark.columns import named, type_of
-from pipeline.on_spark.delta import SparkDelta
 from pipeline.on_spark.expressions import VECTOR_SHA
 from schemas.tables import VECTORS
+
+if TYPE_CHECKING:  # workers that read vectors need no lake
+    from pipeline.lake.run import Run
+    from pipeline.on_spark.delta import SparkDelta
 
 ITEM_BYTES = {"float16": 2, "float32": 4, "float64": 8}
 MOST = 65_536  # numbers of a vector, as the configuration bounds them, too
@@ -139,7 +141,7 @@ def hashed_settings(columns: Columns) -> list[str]:
     return [json.dumps([m, each.fingerprint(m), each.dim]) for m, each in columns.items()]
 
 
-def vector_readers(raw: DataFrame, tables: SparkDelta | None, columns: Columns) -> dict[str, VectorReader]:
+def vector_readers(raw: DataFrame, tables: "SparkDelta | None", columns: Columns) -> dict[str, VectorReader]:
     """By modality what reads its vectors. Their width is that of those which the lake has under the same name and
     version, else the configured one, else the most frequent of the source.
 
@@ -154,7 +156,7 @@ def vector_readers(raw: DataFrame, tables: SparkDelta | None, columns: Columns) 
     return {m: VectorReader(each.column, each.dtype, _width(m, raw, tables, each)) for m, each in columns.items()}
 
 
-def _width(modality: str, raw: DataFrame, tables: SparkDelta | None, settings: VectorColumn) -> int:
+def _width(modality: str, raw: DataFrame, tables: "SparkDelta | None", settings: VectorColumn) -> int:
     stored = _stored_width(tables, settings.fingerprint(modality)) if tables else None
     if stored is not None and settings.dim not in (None, stored):
         raise ConfigError(
@@ -171,13 +173,13 @@ def _width(modality: str, raw: DataFrame, tables: SparkDelta | None, settings: V
     return int(usual["width"]) if usual else 0
 
 
-def _stored_width(tables: SparkDelta, encoder: str) -> int | None:
+def _stored_width(tables: "SparkDelta", encoder: str) -> int | None:
     stored = tables.read(VECTORS, where={"encoder": encoder}).where("vector IS NOT NULL")
     first = stored.select(F.size("vector").alias("width")).first()
     return int(first["width"]) if first else None
 
 
-def append_vectors(tables: SparkDelta, written: DataFrame, columns: Columns, run: Run) -> None:
+def append_vectors(tables: "SparkDelta", written: DataFrame, columns: Columns, run: "Run") -> None:
     """Commit the vectors of rows that become items, those that ``vectors`` lacks; ``run.counts`` has ``vectors``.
 
     Args:

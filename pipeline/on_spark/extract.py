@@ -125,8 +125,10 @@ def prepare(raw: DataFrame, compared: DataFrame, found: Totals, work: Prepare, s
     are fetched there are no more tasks than run at once, and all URLs of a lane are in one.
     """
     image = work.catalog.image
-    spread = min(spark.sparkContext.defaultParallelism, found.pending // TASK_ROWS)
-    tasks = max(found.pending_bytes // TASK_BYTES + 1, spread)
+    slots = spark.sparkContext.defaultParallelism
+    tasks = max(found.pending_bytes // TASK_BYTES + 1, min(slots, found.pending // TASK_ROWS))
+    if tasks > slots:
+        tasks += -tasks % slots  # a round that only some of the cores have work in takes as long as any other
     # Equal rows are of one item and one picture, so one of them has what all of them need.
     wanted = (
         compared.where("pending").dropDuplicates(["row_hash"]).drop("item_id", "bytes", "pending", "standing", "url")
@@ -145,7 +147,7 @@ def prepare(raw: DataFrame, compared: DataFrame, found: Totals, work: Prepare, s
         rows = with_remote_contents(rows, wanted, str(image.root), image.max_bytes, spark)
     place = [F.col("row_hash")]
     if "lane" in raw.columns:
-        tasks = min(tasks, spark.sparkContext.defaultParallelism)
+        tasks = min(tasks, slots)
         reference = F.col("reference")
         place = [F.when(is_url(reference), host_of(reference)).otherwise(F.col("row_hash")), F.col("lane")]
     return rows.repartition(tasks, *place).mapInArrow(work, from_arrow_schema(PREPARED))

@@ -2,6 +2,8 @@
 
 import hashlib
 import io
+import subprocess
+import sys
 from pathlib import Path
 
 import pyarrow as pa
@@ -34,6 +36,24 @@ def prepared(title: str, known: dict[str, str | None], settings: Catalog, **row:
     row |= {"fields": {"title": title}, "image": row.get("image"), "image_bytes": 100}
     (batch,) = Prepare(settings)(iter([pa.RecordBatch.from_pylist([row])]))
     return batch.to_pylist()[0]
+
+
+def test_what_a_task_holds_is_bounded_by_bytes_whatever_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    item = prepared("A lamp", NOTHING, catalog(), image=picture("red"))
+    assert isinstance(item["image"], bytes)
+    monkeypatch.setattr(preparing, "BATCH_BYTES", 2 * len(item["image"]))
+    row = {"item_id": "a", "bad_row": None, "row_hash": "1", "picture_stat": None, "fields": {"title": "A lamp"}}
+    rows = [row | NOTHING | {"row": i, "image": picture("red"), "image_bytes": 100} for i in range(7)]
+    batches = list(Prepare(catalog())(iter([pa.RecordBatch.from_pylist(rows)])))
+    assert [batch["row"].to_pylist() for batch in batches] == [[0, 1, 2], [3, 4, 5], [6]]
+
+
+def test_a_worker_starts_without_the_lake_and_one_that_lists_folders_without_the_configuration() -> None:
+    """A night on which nothing changed waits for the imports of its workers, and there is a worker a core."""
+    heavy = {"prepare": {"deltalake", "pandas"}, "folder_listing": {"deltalake", "pandas", "pydantic", "httpx"}}
+    for module, names in heavy.items():
+        said = f"import sys, pipeline.on_spark.{module}; print(*sys.modules.keys() & {names})"
+        assert subprocess.run([sys.executable, "-c", said], capture_output=True, text=True, check=True).stdout == "\n"
 
 
 def known_of(item: dict[str, object]) -> dict[str, str | None]:

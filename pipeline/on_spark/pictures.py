@@ -2,6 +2,9 @@
 
 The form: first frame, upright, on white, 8-bit RGB, its longer side at most ``size`` pixels, as JPEG without
 anything but pixels.
+
+It is a function of the picture's bytes and ``size`` alone, under one version of Pillow: a JPEG whose shorter side has
+``4 * size`` pixels or more is decoded at a half, a quarter or an eighth, the smallest whose sides have ``2 * size``.
 """
 
 import errno

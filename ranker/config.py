@@ -4,6 +4,11 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+# Of larger ones flex attention's tiles outgrow the shared memory of a GPU's processors: see the sizes it falls back to
+# in torch._inductor.template_heuristics.triton.CUDAConfigHeuristic.get_flex_attn_fwd_configs. Smaller ones than it
+# takes are padded (ranker/hmat/flex.py).
+LARGEST_HEAD = 256
+
 
 class ItemIdConfig(BaseModel):
     """A learned vector of every item's own, for the items that training meets."""
@@ -57,8 +62,8 @@ class RankerConfig(BaseModel):
 
     Raises:
         pydantic.ValidationError: a value out of bounds, an unknown key, or heads that do not divide ``dim``
-            into multiples of four (a head's halves are rotated apart, each in pairs), a ranker that would know nothing
-            of an item, or one that would hide all it knows.
+            into multiples of four (a head's halves are rotated apart, each in pairs), heads of the HMAT that no GPU takes,
+            a ranker that would know nothing of an item, or one that would hide all it knows.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -93,7 +98,7 @@ class RankerConfig(BaseModel):
         ge=0,
         le=1,
         description="share of the training windows whose items see the history as it was when a request of 20 began, "
-        "as candidates do; on CUDA such windows take attention's quadratic form",
+        "as candidates do",
     )
     epochs: int = Field(default=3, ge=1, le=1000, description="passes over the training windows")
     batch_items: int = Field(default=1600, ge=1, description="items of one step, padding included, over all workers")
@@ -125,6 +130,18 @@ class RankerConfig(BaseModel):
     def _heads_fit(self) -> Self:
         if self.dim % (4 * self.heads):
             raise ValueError(f"dim {self.dim} is not a multiple of 4 · heads = {4 * self.heads}")
+        return self
+
+    @model_validator(mode="after")
+    def _heads_fit_a_gpu(self) -> Self:
+        if self.arch == "hmat" and self.dim // self.heads > LARGEST_HEAD:
+            ways = (n for n in range(self.heads, 65) if self.dim % (4 * n) == 0 and self.dim // n <= LARGEST_HEAD)
+            least = next(ways, None)
+            do = f"set ranker.heads to {least} or more" if least else f"lower ranker.dim {self.dim}"
+            raise ValueError(
+                f"ranker.heads {self.heads} gives heads of {self.dim // self.heads} numbers, where attention on CUDA "
+                f"takes {LARGEST_HEAD} at most: {do}"
+            )
         return self
 
     @model_validator(mode="after")

@@ -1,5 +1,8 @@
 """Training a ranker, one process's part: the schedule, the step, the pass over the data.
 
+The thread that steps does nothing else and waits for nothing: batches are made by another one, and what they cost
+stays on the device until :data:`LOOK` of them are looked at together.
+
 Works alone or under DistributedDataParallel. Every step counts the impressions of all workers, so that a step's
 gradient is that of the mean loss over all of them however they are spread; a worker that has run out of windows
 steps with a blank batch until all have. Every step has a random state of its own, so a training that goes on from what
@@ -8,7 +11,7 @@ steps with a blank batch until all have. Every step has a random state of its ow
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -19,12 +22,14 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ranker.ahead import ahead
 from ranker.config import RankerConfig
 from ranker.optimisers import Optimisers
 from ranker.windows import WindowBatch, blank_batch
 from schemas.semantic_id import Layout
 
 WORSE_THAN_GUESSING = 1.5 * math.log(2)  # mean loss; even odds for every impression would give log 2
+LOOK = 32  # steps after which their losses are looked at: a training that diverges goes on no longer than that
 
 
 class DivergedError(ValueError):
@@ -91,8 +96,8 @@ def learning_rate(steps: int, windows: int, total_windows: int, config: RankerCo
 
 def loss_sum(logits_BN: Tensor, batch: WindowBatch) -> Tensor:
     """Summed binary cross-entropy over the positions of the loss mask."""
-    mask = batch.loss_mask
-    return F.binary_cross_entropy_with_logits(logits_BN[mask].float(), batch.labels[mask].float(), reduction="sum")
+    logits_P, labels_P = (x_BN.flatten()[batch.counted].float() for x_BN in (logits_BN, batch.labels))
+    return F.binary_cross_entropy_with_logits(logits_P, labels_P, reduction="sum")
 
 
 class Training:
@@ -114,6 +119,9 @@ class Training:
         self.optimisers = Optimisers(model, config)
         self.progress = Progress()
         self.best: dict[str, Tensor] = {}
+        self._unseen: list[tuple[Tensor, int]] = []  # losses, summed over the impressions of all workers beside them
+        on_gpus = self.device.type == "cuda" and dist.is_initialized()
+        self._hosts = dist.new_group(backend="gloo") if on_gpus else None  # to agree without waiting for the GPUs
 
     @property
     def finished(self) -> bool:
@@ -126,6 +134,12 @@ class Training:
         """Of the next step."""
         progress, config = self.progress, self.config
         return learning_rate(progress.all_steps, progress.all_windows, self.windows * config.epochs, config)
+
+    @property
+    def loss(self) -> float:
+        """Mean loss of the pass under way, as far as it was looked at."""
+        unseen = sum(impressions for _, impressions in self._unseen)
+        return self.progress.loss / max(1, self.progress.impressions - unseen)
 
     def weights(self) -> dict[str, Tensor]:
         """Those of the model as it is."""
@@ -157,21 +171,24 @@ class Training:
             DivergedError: the loss is no number any more, or the pass was worse than guessing.
         """
         self.model.train()
-        batches = islice(batches, self.progress.steps, None)
+        batches = ahead(map(self._ready, islice(batches, self.progress.steps, None)))
         began, before = time.monotonic(), self.progress.seconds
         while True:
             batch = next(batches, None)
             own = (0, 0) if batch is None else (batch.windows, batch.impressions)
-            windows, impressions = (int(x) for x in sum_over_workers(own, self.device))
+            windows, impressions = (int(x) for x in self.sum_over_workers(own))
             if windows == 0:
                 break
             self._step((batch or blank_batch(self.layout)).to(self.device), windows, impressions)
+            if len(self._unseen) == LOOK:
+                self.look()
             self.progress.seconds = before + time.monotonic() - began
             if on_step is not None:
                 on_step(self)
+        self.look()
         mean = self.progress.loss / max(1, self.progress.impressions)
         if mean > WORSE_THAN_GUESSING:
-            raise self._diverged(mean)
+            raise self._diverged(mean, self.progress.all_steps)
         validation = None if watched is None else self._validate(watched())
         self.progress.end_epoch(validation)
         if validation is not None and self.progress.stale == 0:
@@ -189,17 +206,38 @@ class Training:
         self.optimisers.zero_grad()
         (loss * size / max(1, impressions)).backward()  # DDP averages over the workers
         self.optimisers.step(self.learning_rate)
-        (summed,) = sum_over_workers((loss.item(),), self.device)
-        if not math.isfinite(summed):
-            raise self._diverged(summed)
+        self._unseen.append((loss.detach(), impressions))
         progress.steps += 1
         progress.windows += windows
         progress.impressions += impressions
-        progress.loss += summed
 
-    def _diverged(self, loss: float) -> DivergedError:
+    def look(self) -> None:
+        """Add the losses of the latest steps to the progress; to be called by all workers at once.
+
+        Raises:
+            DivergedError: one of them is no number.
+        """
+        losses, self._unseen = [loss for loss, _ in self._unseen], []
+        first = self.progress.all_steps - len(losses)
+        for step, summed in enumerate(self.sum_over_workers(_numbers(losses)), first):
+            if not math.isfinite(summed):
+                raise self._diverged(summed, step)
+            self.progress.loss += summed
+
+    def sum_over_workers(self, values: Sequence[float]) -> list[float]:
+        """Each value's sum over all workers; what was given where there is one."""
+        if not values or not dist.is_initialized():
+            return list(values)
+        total = torch.tensor(values, dtype=torch.float64)
+        dist.all_reduce(total, group=self._hosts)
+        return total.tolist()
+
+    def _ready(self, batch: WindowBatch) -> WindowBatch:
+        return batch.pinned() if self.device.type == "cuda" else batch
+
+    def _diverged(self, loss: float, step: int) -> DivergedError:
         return DivergedError(
-            f"the training diverged, its loss is {loss:.3g} at step {self.progress.all_steps}: lower "
+            f"the training diverged, its loss is {loss:.3g} at step {step}: lower "
             f"ranker.learning_rate ({self.config.learning_rate}) or ranker.max_gradient_norm "
             f"({self.config.max_gradient_norm})"
         )
@@ -207,12 +245,13 @@ class Training:
     @torch.no_grad()
     def _validate(self, batches: Iterator[WindowBatch]) -> float:
         self.model.eval()
-        loss, impressions = 0.0, 0
-        for batch in (batch.to(self.device) for batch in batches):
+        losses, impressions = list[Tensor](), 0
+        for batch in (batch.to(self.device) for batch in ahead(map(self._ready, batches))):
             with self._autocast():
                 logits_BN = self._alone(*batch.inputs)
-            loss, impressions = loss + loss_sum(logits_BN, batch).item(), impressions + batch.impressions
-        loss, counted = sum_over_workers((loss, impressions), self.device)
+            losses.append(loss_sum(logits_BN, batch))
+            impressions += batch.impressions
+        loss, counted = self.sum_over_workers((sum(_numbers(losses)), impressions))
         return loss / max(1, counted)
 
     def _autocast(self) -> torch.autocast:
@@ -222,10 +261,7 @@ class Training:
         return torch.autocast(device, torch.bfloat16, enabled=wanted == "bfloat16")
 
 
-def sum_over_workers(values: tuple[float, ...], device: torch.device) -> list[float]:
-    """Each value's sum over all workers; what was given where there is one."""
-    if not dist.is_initialized():
-        return list(values)
-    total = torch.tensor(values, dtype=torch.float64, device=device)
-    dist.all_reduce(total)
-    return total.tolist()
+def _numbers(losses: list[Tensor]) -> list[float]:
+    """All at once, since this waits until they are there."""
+    numbers: list[float] = torch.stack(losses).tolist() if losses else []
+    return numbers

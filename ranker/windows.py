@@ -6,8 +6,8 @@ Letters: B windows, N items (the longest window of the batch), T semantic tokens
 """
 
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields
 
 import numpy as np
 import pyarrow as pa
@@ -30,7 +30,8 @@ class WindowBatch:
     """Padded windows: int64 ``tokens`` (B, N, T), ``items`` (B, N), hashes of the item ids, and ``labels`` (B, N); bool
     ``loss_mask`` (B, N), false in padding; float32 ``feedback`` (B, N), NaN where there is none; int64 ``seen`` (B, N),
     how many of the window's items are of an earlier time than each, None where that is its place in every window; int64
-    ``fold`` (B,), of the users."""
+    ``fold`` (B,), of the users; int64 ``counted``, the places of the loss mask in all B·N: known where the batch is
+    made, since a GPU would have to be waited for."""
 
     tokens: Tensor
     items: Tensor
@@ -39,6 +40,11 @@ class WindowBatch:
     feedback: Tensor
     seen: Tensor | None = None
     fold: Tensor | None = None
+    counted: Tensor = None  # type: ignore[assignment]  # the loss mask's
+
+    def __post_init__(self) -> None:
+        if self.counted is None:
+            object.__setattr__(self, "counted", self.loss_mask.flatten().nonzero().squeeze(1))
 
     @property
     def inputs(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None]:
@@ -53,19 +59,19 @@ class WindowBatch:
     @property
     def impressions(self) -> int:
         """Positions that the loss or the evaluation counts."""
-        return int(self.loss_mask.sum())
+        return len(self.counted)
 
     def to(self, device: torch.device) -> "WindowBatch":
-        """The batch on ``device``."""
-        return WindowBatch(
-            self.tokens.to(device),
-            self.items.to(device),
-            self.labels.to(device),
-            self.loss_mask.to(device),
-            self.feedback.to(device),
-            None if self.seen is None else self.seen.to(device),
-            None if self.fold is None else self.fold.to(device),
-        )
+        """The batch on ``device``; out of pinned memory nothing waits for it."""
+        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pinned(self) -> "WindowBatch":
+        """The batch in memory that a GPU reads by itself."""
+        return self._each(Tensor.pin_memory)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "WindowBatch":
+        tensors = (getattr(self, field.name) for field in fields(self))
+        return WindowBatch(*(None if tensor is None else change(tensor) for tensor in tensors))
 
 
 class WindowError(ValueError):

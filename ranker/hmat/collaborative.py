@@ -107,11 +107,11 @@ class CollaborativeMemory(nn.Module):
         for first in range(0, x_BNG.shape[1] + 1, STRETCH):
             stretch = slice(first, first + STRETCH)
             x_BLG, above_BL1, wanted_BLG = x_BNG[:, stretch], above_BN1[:, stretch], wanted_BMG[:, stretch]
-            spread_BGG = torch.linalg.inv(torch.diag(precision_G) + evidence_BGG)
+            spread_BGG = torch.linalg.inv_ex(torch.diag(precision_G) + evidence_BGG).inverse  # both are positive
             state_B1G = weighed_B1G @ spread_BGG
             known_BLG = x_BLG @ spread_BGG
             own_LL = torch.eye(x_BLG.shape[1], dtype=x_BLG.dtype, device=x_BLG.device)
-            factor_BLL = torch.linalg.cholesky(known_BLG @ x_BLG.transpose(1, 2) + own_LL)
+            factor_BLL = torch.linalg.cholesky_ex(known_BLG @ x_BLG.transpose(1, 2) + own_LL).L  # definite: unchecked
             both = torch.cat([known_BLG, above_BL1 - x_BLG @ state_B1G.transpose(1, 2)], 2)
             both = torch.linalg.solve_triangular(factor_BLL, both, upper=False)
             gain_BLG, error_BL1 = both[..., :-1], both[..., -1:]

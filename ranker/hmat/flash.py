@@ -3,7 +3,7 @@
 The past is plain causal attention, once for every slot; what an item reads of itself is a product of S×S. Each gives
 its part of the softmax with the logarithm of its denominator, and the two are merged by these. Backwards, the merged
 output and denominator go to flash attention's own backward pass, as in ring attention (Liu et al. 2023): a part's
-gradient needs nothing else of the other part.
+gradient needs nothing else of the other part. That is on CPU; on CUDA :mod:`ranker.hmat.flex` does both parts at once.
 
 Nothing is laid out anew on the way: the own item is one product over all heads, of which only what lies on the
 diagonal counts.
@@ -16,11 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ranker.hmat import partial_attention_cpu, partial_attention_cuda
+from ranker.hmat import flex
 from ranker.hmat.attention import dense_attention, own_item_mask
-from ranker.hmat.partial_attention import Past
-
-HALF = (torch.float16, torch.bfloat16)
+from ranker.hmat.partial_attention_cpu import Past, past_backward, read_past
 
 
 def memory_anchor_attention(
@@ -31,14 +29,24 @@ def memory_anchor_attention(
     past_v_BHMD: Tensor,
     seen_BN: Tensor | None = None,
 ) -> Tensor:
-    """:func:`ranker.hmat.attention.dense_attention` in memory linear in the items, where a flash attention tells its
-    denominators: on CPU, and on CUDA in half precision if every item has a time of its own (no ``seen_BN``)."""
-    half_on_cuda = q_BHNQD.device.type == "cuda" and q_BHNQD.dtype in HALF and seen_BN is None
-    if q_BHNQD.device.type != "cpu" and not half_on_cuda:
-        return dense_attention(q_BHNQD, k_BHNSD, v_BHNSD, past_k_BHMD, past_v_BHMD, seen_BN=seen_BN)
+    """:func:`ranker.hmat.attention.dense_attention` in memory linear in the items, on CPU and on CUDA; there in single
+    or half precision, which its kernels know."""
+    inputs = q_BHNQD, k_BHNSD, v_BHNSD, past_k_BHMD, past_v_BHMD
+    device = q_BHNQD.device
+    if device.type == "cuda" and q_BHNQD.dtype != torch.float64:
+        seen_BN = seen_by_place(q_BHNQD, past_k_BHMD) if seen_BN is None else seen_BN
+        return flex.compiled_read(*inputs, seen_BN.contiguous())
+    if device.type != "cpu":
+        return dense_attention(*inputs, seen_BN=seen_BN)
     q_BNQHD, k_BNSHD, v_BNSHD = (x.movedim(1, 3) for x in (q_BHNQD, k_BHNSD, v_BHNSD))
     read_BNQHD: Tensor = _Merged.apply(q_BNQHD, k_BNSHD, v_BNSHD, past_k_BHMD, past_v_BHMD, seen_BN)
     return read_BNQHD.movedim(3, 1)
+
+
+def seen_by_place(q_BHNQD: Tensor, past_k_BHMD: Tensor) -> Tensor:
+    """Int64 ``(B, N)``: the last item sees all rows of the memory, each before it one less."""
+    batch, items, rows = len(q_BHNQD), q_BHNQD.shape[2], past_k_BHMD.shape[2]
+    return torch.arange(rows - items, rows, device=q_BHNQD.device).expand(batch, items)
 
 
 class _Merged(torch.autograd.Function):
@@ -55,32 +63,24 @@ class _Merged(torch.autograd.Function):
         seen_BN: Tensor | None,
     ) -> Tensor:
         """``(B, N, Q, H, D)``, what each query reads."""
-        if q_BNQHD.device.type == "cpu":
-            past = partial_attention_cpu.read_past(q_BNQHD, past_k_BHMD, past_v_BHMD, seen_BN)
-        else:
-            past = partial_attention_cuda.read_past(q_BNQHD, past_k_BHMD, past_v_BHMD)
+        past = read_past(q_BNQHD, past_k_BHMD, past_v_BHMD, seen_BN)
         past_XR1 = past.log_BNQH.flatten(0, 1).flatten(1).unsqueeze(-1)
         own_XRC = _own_scores(q_BNQHD, k_BNSHD)
         log_XR1 = torch.logaddexp(past_XR1, own_XRC.logsumexp(-1, keepdim=True))
         own_XRC = (own_XRC - log_XR1).exp_().to(v_BNSHD.dtype)
         past_XRD = _flat(past.read_BNQHD) * (past_XR1 - log_XR1).exp_().to(v_BNSHD.dtype)
         read_BNQHD = torch.baddbmm(past_XRD, own_XRC, _flat(v_BNSHD)).view(q_BNQHD.shape)
-        ctx.seen_BN, ctx.longest, inputs = seen_BN, past.longest, (q_BNQHD, k_BNSHD, v_BNSHD, past_k_BHMD, past_v_BHMD)
-        ctx.save_for_backward(*inputs, read_BNQHD, log_XR1, own_XRC, *past.random)
+        ctx.seen_BN, inputs = seen_BN, (q_BNQHD, k_BNSHD, v_BNSHD, past_k_BHMD, past_v_BHMD)
+        ctx.save_for_backward(*inputs, read_BNQHD, log_XR1, own_XRC)
         return read_BNQHD
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients of the five inputs that have any."""
         g_BNQHD = gradients[0].contiguous()
-        q_BNQHD, k_BNSHD, v_BNSHD, past_k, past_v, read_BNQHD, log_XR1, own_XRC, *random = ctx.saved_tensors
-        past = Past(read_BNQHD, log_XR1.view(q_BNQHD.shape[:4]), tuple(random), ctx.longest)
-        if q_BNQHD.device.type == "cpu":
-            to_q, to_past_k, to_past_v = partial_attention_cpu.past_backward(
-                g_BNQHD, q_BNQHD, past_k, past_v, past, ctx.seen_BN
-            )
-        else:
-            to_q, to_past_k, to_past_v = partial_attention_cuda.past_backward(g_BNQHD, q_BNQHD, past_k, past_v, past)
+        q_BNQHD, k_BNSHD, v_BNSHD, past_k, past_v, read_BNQHD, log_XR1, own_XRC = ctx.saved_tensors
+        past = Past(read_BNQHD, log_XR1.view(q_BNQHD.shape[:4]))
+        to_q, to_past_k, to_past_v = past_backward(g_BNQHD, q_BNQHD, past_k, past_v, past, ctx.seen_BN)
         q_XRD, k_XCD, v_XCD, g_XRD, read_XRD = map(_flat, (q_BNQHD, k_BNSHD, v_BNSHD, g_BNQHD, read_BNQHD))
         delta_XR1 = (g_XRD * read_XRD).sum(-1, keepdim=True)
         scale = q_BNQHD.shape[-1] ** -0.5

@@ -1,4 +1,6 @@
-"""Flash attention over the memories on CPU: all slots of an item ask the same memories in one product.
+"""Flash attention over the memories on CPU, with the logarithms of its denominators, to be merged with other keys'.
+
+All slots of an item ask the same memories in one product.
 
 The items go in stretches. What came before a stretch all of its queries see; of its own memories each item sees those
 that a mask shows. So little more is computed than is seen, and no memory is copied for every slot. Where items of one
@@ -7,13 +9,12 @@ time may not see each other, the mask begins at the first memory that one item o
 Letters as in :mod:`ranker.hmat.attention`; L queries of a stretch, all slots of all its items.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import reduce
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
-
-from ranker.hmat.partial_attention import Past, merged
 
 STRETCH = 128  # items: wider ones compute more that the mask hides, narrower ones take more calls
 
@@ -22,6 +23,23 @@ aten = torch.ops.aten
 Part = tuple[
     slice, bool, Tensor | None
 ]  # of the memories, whether causal, what is added to scores (B or 1, 1, L, rows)
+
+
+class Past(NamedTuple):
+    """What every query reads (B, N, Q, H, D), and the logarithms of its denominators (B, N, Q, H), float32 or better."""
+
+    read_BNQHD: Tensor
+    log_BNQH: Tensor
+
+
+def merged(parts: Iterable[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """One softmax from parts of it: of what each reads ``(…, D)`` and its logarithms ``(…)``, those of all."""
+    (read, log), *others = parts
+    for more, more_log in others:
+        both = torch.logaddexp(log, more_log)
+        read = torch.lerp(read, more, (more_log - both).exp_().unsqueeze(-1).to(read.dtype))
+        log = both
+    return read, log
 
 
 def read_past(q_BNQHD: Tensor, k_BHMD: Tensor, v_BHMD: Tensor, seen_BN: Tensor | None = None) -> Past:

@@ -5,9 +5,8 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensorMode
 
-from ranker.hmat import partial_attention_cpu, partial_attention_cuda
+from ranker.hmat import partial_attention_cpu
 from ranker.hmat.attention import dense_attention, with_null
 from ranker.hmat.flash import memory_anchor_attention
 from ranker.hmat.rotary import hierarchical_rotation, plain_rotation, rotate
@@ -85,17 +84,19 @@ def test_flash_equals_the_reference_in_lower_precision(batch: int, items: int, s
         assert difference <= near * max(1.0, torch.linalg.vector_norm(slow.detach()))
 
 
-@pytest.mark.parametrize("memories", [9, 12])
-def test_cudas_flash_takes_and_gives_the_same_shapes(memories: int) -> None:
-    """The signatures of CUDA's operators, without a GPU: fake tensors have shapes and no numbers."""
-    with FakeTensorMode():
-        q, gradient = (torch.empty(4, 9, 4, 2, 32, dtype=torch.bfloat16, device="cuda") for _ in range(2))
-        k, v = (torch.empty(4, 2, memories, 32, dtype=torch.bfloat16, device="cuda") for _ in range(2))
-        past = partial_attention_cuda.read_past(q, k, v)
-        assert (past.read_BNQHD.shape, past.read_BNQHD.dtype) == (q.shape, q.dtype)
-        assert (past.log_BNQH.shape, past.log_BNQH.dtype) == (q.shape[:4], torch.float32)
-        to_q, to_k, to_v = partial_attention_cuda.past_backward(gradient, q, k, v, past)
-    assert (to_q.shape, to_k.shape, to_v.shape) == (q.shape, k.shape, k.shape)
+def test_the_operators_on_cpu_are_those_that_were_written_for() -> None:
+    """They are torch's own and not public: where a version changes them, partial_attention_cpu.py is to follow."""
+    forward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default._schema
+    assert str(forward).partition("(")[2] == (
+        "Tensor query, Tensor key, Tensor value, float dropout_p=0., bool is_causal=False, *, "
+        "Tensor? attn_mask=None, float? scale=None) -> (Tensor output, Tensor logsumexp)"
+    )
+    backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward.default._schema
+    assert str(backward).partition("(")[2] == (
+        "Tensor grad_out, Tensor query, Tensor key, Tensor value, Tensor out, Tensor logsumexp, float dropout_p, "
+        "bool is_causal, *, Tensor? attn_mask=None, float? scale=None) -> "
+        "(Tensor grad_query, Tensor grad_key, Tensor grad_value)"
+    )
 
 
 def test_a_score_depends_on_distances_in_items_and_in_slots() -> None:

@@ -127,3 +127,11 @@ def test_a_wrong_artefact_is_named(tmp_path: Path) -> None:
 def test_a_wrong_configuration_is_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         RankerConfig(**wrong)
+
+
+def test_heads_that_no_gpu_takes_are_refused() -> None:
+    with pytest.raises(ValidationError, match=r"heads of 512 numbers, .* takes 256 at most: set ranker.heads to 4 or"):
+        RankerConfig(dim=1024, heads=2)
+    with pytest.raises(ValidationError, match=r"set ranker.heads to 5 or more"):
+        RankerConfig(dim=1020, heads=3)
+    assert RankerConfig(dim=1024, heads=2, arch="sasrec").heads == 2

@@ -31,7 +31,7 @@ from ranker.artefact import TrainedRanker
 from ranker.config import RankerConfig
 from ranker.hmat.layers import FeedbackEmbedding
 from ranker.requests import as_requests
-from ranker.training import DivergedError, EpochFigures, Progress, Training, sum_over_workers
+from ranker.training import DivergedError, EpochFigures, Progress, Training
 from ranker.windows import (
     MODEL_COLUMNS,
     WindowBatch,
@@ -150,8 +150,9 @@ def _train_worker(told: dict[str, Any]) -> str | None:
         if rank == 0 and now - told_at >= TELL_SECONDS:
             job.figures.put(_so_far(training))
             told_at = now
-        (late,) = sum_over_workers((rank == 0 and now - saved >= job.checkpoint_seconds,), device)
+        (late,) = training.sum_over_workers((rank == 0 and now - saved >= job.checkpoint_seconds,))
         if late:
+            training.look()
             _leave(training, rank)
             saved = time.monotonic()
 
@@ -194,7 +195,7 @@ def _so_far(training: Training) -> tuple[float, int, dict[str, float]]:
     progress, last = training.progress, training.progress.epochs[-1:]
     done = len(progress.epochs) + progress.windows / training.windows
     if progress.steps:
-        return done, training.config.epochs, {"loss": progress.loss / max(1, progress.impressions)}
+        return done, training.config.epochs, {"loss": training.loss}
     (epoch,) = last
     shown = {
         "loss": epoch.loss,

@@ -62,8 +62,8 @@ class RankerConfig(BaseModel):
 
     Raises:
         pydantic.ValidationError: a value out of bounds, an unknown key, or heads that do not divide ``dim``
-            into multiples of four (a head's halves are rotated apart, each in pairs), heads of the HMAT that no GPU takes,
-            a ranker that would know nothing of an item, or one that would hide all it knows.
+            into multiples of four (a head's halves are rotated apart, each in pairs), heads of the HMAT that no GPU
+            takes, a ranker that would know nothing of an item, or one that would hide all it knows.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

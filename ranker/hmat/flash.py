@@ -35,7 +35,7 @@ def memory_anchor_attention(
     device = q_BHNQD.device
     if device.type == "cuda" and q_BHNQD.dtype != torch.float64:
         seen_BN = seen_by_place(q_BHNQD, past_k_BHMD) if seen_BN is None else seen_BN
-        return flex.compiled_read(*inputs, seen_BN.contiguous())
+        return flex.read(*inputs, seen_BN.contiguous())
     if device.type != "cpu":
         return dense_attention(*inputs, seen_BN=seen_BN)
     q_BNQHD, k_BNSHD, v_BNSHD = (x.movedim(1, 3) for x in (q_BHNQD, k_BHNSD, v_BHNSD))

@@ -18,27 +18,25 @@ KINDS = 64  # of inputs, each with kernels of its own: all slots or anchors, one
 LEAST_HEAD = 16  # tl.dot takes no less: torch._inductor.kernel.flex.flex_attention.flex_attention
 
 
+# Uncompiled it would compute the scores of all pairs; one kernel is made for all lengths, since batches differ.
+compiled = torch.compile(flex_attention, dynamic=True, fullgraph=True)
+
+
 def read(
     q_BHNQD: Tensor, k_BHNSD: Tensor, v_BHNSD: Tensor, past_k_BHMD: Tensor, past_v_BHMD: Tensor, seen_BN: Tensor
 ) -> Tensor:
-    """:func:`ranker.hmat.attention.dense_attention`, with ``seen_BN``, in memory linear in items and memories."""
+    """:func:`ranker.hmat.attention.dense_attention`, with ``seen_BN``, in memory linear in items and memories. The
+    first calls take a while, in which kernels are made."""
     items, queries, head = q_BHNQD.shape[2:]
+    q_BHLD = q_BHNQD.flatten(2, 3)
     k_BHKD, v_BHKD = (torch.cat([m, x.flatten(2, 3)], 2) for m, x in ((past_k_BHMD, k_BHNSD), (past_v_BHMD, v_BHNSD)))
+    if head < LEAST_HEAD:
+        q_BHLD = q_BHLD * (LEAST_HEAD / head) ** 0.5  # scores are divided by the root of the size
+        q_BHLD, k_BHKD, v_BHKD = (F.pad(x, (0, LEAST_HEAD - head)) for x in (q_BHLD, k_BHKD, v_BHKD))
     blocks = visible_blocks(seen_BN, queries, k_BHNSD.shape[3], past_k_BHMD.shape[2])
-    wide = (F.pad(x, (0, max(0, LEAST_HEAD - head))) for x in (q_BHNQD.flatten(2, 3), k_BHKD, v_BHKD))
-    read_BHLD = flex_attention(*wide, block_mask=blocks, scale=head**-0.5)
-    assert isinstance(read_BHLD, Tensor)  # no log-sum-exp is asked for
-    return read_BHLD[..., :head].unflatten(2, (items, queries))
-
-
-# Whole, since what is left out would be computed for all pairs of queries and keys; for all lengths at once.
-_compiled = torch.compile(read, dynamic=True, fullgraph=True)
-
-
-def compiled_read(*inputs: Tensor) -> Tensor:
-    """:func:`read` as kernels of its own, which the first calls take a while to make."""
     with torch.compiler.config.patch(recompile_limit=KINDS):
-        return _compiled(*inputs)
+        read_BHLD: Tensor = compiled(q_BHLD, k_BHKD, v_BHKD, block_mask=blocks)
+    return read_BHLD[..., :head].unflatten(2, (items, queries))
 
 
 def visible_blocks(seen_BN: Tensor, queries: int, slots: int, memories: int) -> BlockMask:

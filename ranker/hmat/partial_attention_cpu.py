@@ -1,6 +1,7 @@
 """Flash attention over the memories on CPU, with the logarithms of its denominators, to be merged with other keys'.
 
-All slots of an item ask the same memories in one product.
+All slots of an item ask the same memories in one product. The operators are torch's own, not public: what is public on
+CPU gives no denominators (scaled_dot_product_attention) or no gradients (flex_attention).
 
 The items go in stretches. What came before a stretch all of its queries see; of its own memories each item sees those
 that a mask shows. So little more is computed than is seen, and no memory is copied for every slot. Where items of one
@@ -26,7 +27,7 @@ Part = tuple[
 
 
 class Past(NamedTuple):
-    """What every query reads (B, N, Q, H, D), and the logarithms of its denominators (B, N, Q, H), float32 or better."""
+    """What every query reads (B, N, Q, H, D), and the logarithms of its denominators (B, N, Q, H), float32 at least."""
 
     read_BNQHD: Tensor
     log_BNQH: Tensor

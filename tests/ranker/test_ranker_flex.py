@@ -77,7 +77,10 @@ def _gradients_on_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("_gradients_on_cpu")
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 @pytest.mark.parametrize(("queries", "head"), [(4, 16), (1, 4)])
-def test_its_mask_gives_the_values_and_gradients_of_dense_attention(queries: int, head: int) -> None:
+def test_its_mask_gives_the_values_and_gradients_of_dense_attention(
+    monkeypatch: pytest.MonkeyPatch, queries: int, head: int
+) -> None:
+    monkeypatch.setattr(flex, "compiled", flex_attention.flex_attention)
     equal_in_values_and_gradients(flex.read, case(2, 7, queries, 3, head, torch.float64))
 
 
@@ -86,15 +89,16 @@ def test_its_mask_gives_the_values_and_gradients_of_dense_attention(queries: int
 def test_batches_of_all_lengths_share_a_few_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
     """Few beside the limit, and of a length that was never met before none."""
     counter = CompileCounterWithBackend("aot_eager")
-    monkeypatch.setattr(flex, "_compiled", torch.compile(flex.read, dynamic=True, fullgraph=True, backend=counter))
+    attend = torch.compile(flex_attention.flex_attention, dynamic=True, fullgraph=True, backend=counter)
+    monkeypatch.setattr(flex, "compiled", attend)
     for batch, items in ((2, 40), (5, 33), (3, 1), (1, 50), (1, 1)):
         for queries in (4, 1):
-            equal_in_values_and_gradients(flex.compiled_read, case(batch, items, queries, 0))
+            equal_in_values_and_gradients(flex.read, case(batch, items, queries, 0))
     made = counter.frame_count
     assert made < flex.KINDS / 2
     for batch, items in ((7, 21), (4, 77), (1, 91)):
         for queries in (4, 1):
-            equal_in_values_and_gradients(flex.compiled_read, case(batch, items, queries, 5))
+            equal_in_values_and_gradients(flex.read, case(batch, items, queries, 5))
     assert counter.frame_count == made
 
 
@@ -103,5 +107,5 @@ def test_kernels_that_leave_blocks_out_read_the_same() -> None:
     """Those for the CPU, which know no gradients."""
     for batch, items, queries in ((2, 150, 4), (1, 300, 4), (2, 300, 1)):
         *inputs, seen = case(batch, items, queries, 20)
-        found = flex.compiled_read(*inputs, seen)
+        found = flex.read(*inputs, seen)
         torch.testing.assert_close(found, dense_attention(*inputs, seen_BN=seen), atol=1e-5, rtol=1e-5)

@@ -7,7 +7,7 @@ DEMO ?= demo
 PROCESSES ?= 2
 BIN := $(VENV)/bin
 
-.PHONY: demo test slow lint format clean
+.PHONY: demo test slow gpu-check lint format clean
 
 demo: $(VENV)/installed
 	$(BIN)/hisam demo $(DEMO)
@@ -17,6 +17,9 @@ test: lint
 
 slow: $(VENV)/installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(PROCESSES) --dist loadfile --no-loadscope-reorder -m "slow and not gpu"
+
+gpu-check: $(VENV)/installed-dev
+	$(BIN)/python -m benchmarks.gpu_check
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .

@@ -7,7 +7,7 @@ Letters: B windows, N items (the longest window of the batch), T semantic tokens
 
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import pyarrow as pa
@@ -70,8 +70,8 @@ class WindowBatch:
         return self._each(Tensor.pin_memory)
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> "WindowBatch":
-        tensors = (getattr(self, field.name) for field in fields(self))
-        return WindowBatch(*(None if tensor is None else change(tensor) for tensor in tensors))
+        tensors = {field.name: getattr(self, field.name) for field in fields(self)}
+        return replace(self, **{name: change(x) for name, x in tensors.items() if x is not None})
 
 
 class WindowError(ValueError):

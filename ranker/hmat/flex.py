@@ -34,7 +34,7 @@ def read(
         q_BHLD = q_BHLD * (LEAST_HEAD / head) ** 0.5  # scores are divided by the root of the size
         q_BHLD, k_BHKD, v_BHKD = (F.pad(x, (0, LEAST_HEAD - head)) for x in (q_BHLD, k_BHKD, v_BHKD))
     blocks = visible_blocks(seen_BN, queries, k_BHNSD.shape[3], past_k_BHMD.shape[2])
-    with torch.compiler.config.patch(recompile_limit=KINDS):
+    with torch.compiler.config.patch(recompile_limit=KINDS):  # type: ignore[attr-defined]
         read_BHLD: Tensor = compiled(q_BHLD, k_BHKD, v_BHKD, block_mask=blocks)
     return read_BHLD[..., :head].unflatten(2, (items, queries))
 

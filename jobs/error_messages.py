@@ -4,10 +4,10 @@ import errno
 from collections.abc import Iterator
 from typing import Any
 
-from pipeline.errors import AGAIN, JobError
+from pipeline.errors import AGAIN, JobError, first_line
 
 ENGINES = {"ray": "Ray", "pyspark": "Spark", "py4j": "Spark", "deltalake": "Delta"}
-FULL = ("No space left on device", "Disk quota exceeded", "File too large")
+FULL = ("No space left on device", "Disk quota exceeded", "File too large", "HTTP status 507", "507 Insufficient")
 LASTING = {  # of Spark's errors those that come from what it was given: another run ends as this one did
     *("AnalysisException", "ParseException", "IllegalArgumentException", "SparkRuntimeException"),
     *("ArithmeticException", "DateTimeException", "NumberFormatException", "ArrayIndexOutOfBoundsException"),
@@ -57,7 +57,8 @@ def _full_disk(error: BaseException) -> str | None:
     """The line of the error that says so."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return _first_line(error)
-    return next((_short(line) for line in _said(error).splitlines() if any(sign in line for sign in FULL)), None)
+    said = (line for line in (first_line(error), *_said(error).splitlines()) if any(sign in line for sign in FULL))
+    return next(map(_short, said), None)
 
 
 def _java_is_gone(error: BaseException) -> bool:
@@ -70,8 +71,8 @@ def _carries_another(error: BaseException) -> bool:
 
 
 def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in _said(error).splitlines() if line.strip()]
-    return _short(f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__)
+    said, kind = first_line(error), type(error).__name__
+    return _short(said if said == kind else f"{kind}: {said}")
 
 
 def _said(error: BaseException) -> str:

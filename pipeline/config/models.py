@@ -17,7 +17,7 @@ from pydantic import (
 )
 
 from pipeline.config.encoders import Encoders
-from pipeline.config.places import check_place
+from pipeline.config.places import SECRETS, check_lake, check_options, check_place
 from pipeline.config.section import Section
 from ranker.config import RankerConfig
 from tokenizer.base.config import TokenizerConfig
@@ -26,8 +26,7 @@ Place = Annotated[str, AfterValidator(check_place)]
 
 
 def _refuse_secrets(options: dict[str, Any]) -> dict[str, Any]:
-    words = ("SECRET", "TOKEN", "PASSWORD", "ACCESS_KEY", "ACCESS.KEY", "ACCOUNT_KEY", "ACCOUNT.KEY")
-    secret = [key for key in options if any(word in key.upper() for word in words)]
+    secret = [key for key in options if any(word in key.upper() for word in SECRETS)]
     if secret:
         raise ValueError(f"{secret[0]} looks like a secret: take it out of the file and set it in the environment")
     return options
@@ -227,8 +226,8 @@ class Gates(Section):
 class Config(Section):
     """Everything that one configuration file says."""
 
-    lake: Place
-    storage_options: dict[str, str] = Field(default_factory=dict)
+    lake: Annotated[str, AfterValidator(check_lake)]
+    storage_options: Annotated[dict[str, str], AfterValidator(check_options)] = Field(default_factory=dict)
     catalog: Catalog
     interactions: Interactions | None = None
     encoders: Encoders = Encoders()
@@ -240,5 +239,3 @@ class Config(Section):
     ray: RaySettings = RaySettings()
     gates: Gates = Gates()
     lock: LockSettings = LockSettings()
-
-    _no_secrets = field_validator("storage_options")(_refuse_secrets)

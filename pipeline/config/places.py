@@ -1,9 +1,20 @@
-"""Where a lake or a source may lie: paths and URIs that would be taken for something else are refused by name."""
+"""Where a lake or a source may lie, and what may be said of its store: what would be misunderstood is refused.
 
+A configuration says where a store is, never who asks: keys, a profile or a role are of each process's own environment,
+so that no secret is in a file, a task, a log or a record.
+"""
+
+import difflib
 import re
+from collections.abc import Mapping
 
 WEB = ("http", "https")
-SCHEMES = ("s3", "s3a", "gs", "az", "abfs", "abfss", "hdfs", "viewfs", "file", *WEB)
+UNPROVEN = ("gs", "az", "abfs", "abfss")  # stores that Spark may read a source from, and no lake was ever tried in
+SCHEMES = ("s3", "s3a", *UNPROVEN, "hdfs", "viewfs", "file", *WEB)
+ENDPOINT, REGION, VIRTUAL = "AWS_ENDPOINT_URL", "AWS_REGION", "AWS_VIRTUAL_HOSTED_STYLE_REQUEST"
+OPTIONS = (ENDPOINT, REGION, VIRTUAL)  # what they mean to each engine: pipeline.lake.object_store
+SECRETS = ("SECRET", "TOKEN", "PASSWORD", "ACCESS_KEY", "ACCESS.KEY", "ACCOUNT_KEY", "ACCOUNT.KEY")
+IDENTITY = (*SECRETS, "PROFILE", "ROLE")
 
 
 def check_place(place: str) -> str:
@@ -27,3 +38,40 @@ def check_place(place: str) -> str:
     if len(uri[2]) < 2:
         raise ValueError(f"two slashes follow the scheme: {scheme}://…")
     return place
+
+
+def check_lake(place: str) -> str:
+    """``place`` itself, where a lake may lie there.
+
+    Raises:
+        ValueError: as :func:`check_place`, or it is in a kind of store that no lake was ever tried in.
+    """
+    scheme = check_place(place).partition("://")[0]
+    if scheme in UNPROVEN:
+        raise ValueError(
+            f"no lake has been tried in {scheme}://, and a store must be proven not to lose commits: use s3://"
+        )
+    return place
+
+
+def check_options(options: Mapping[str, str]) -> dict[str, str]:
+    """``options`` themselves.
+
+    Raises:
+        ValueError: one says who asks, is unknown, or has a value that it cannot have.
+    """
+    for key, value in options.items():
+        if any(word in key.upper() for word in IDENTITY):
+            raise ValueError(
+                f"{key} says who asks, and may be a secret: take it out of the file and set it in the environment of "
+                "each node, or give the node a role"
+            )
+        if key not in OPTIONS:
+            near = difflib.get_close_matches(key.upper(), OPTIONS, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"known keys: {', '.join(OPTIONS)}"
+            raise ValueError(f"{key} is an unknown key; {hint}")
+        if key == ENDPOINT and not re.fullmatch(r"https?://[^/@]+/?", value):
+            raise ValueError(f"{key} is http:// or https:// and a host, with a port where it needs one")
+        if key == VIRTUAL and value not in ("true", "false"):
+            raise ValueError(f'{key} is "true" (the bucket is part of the host\'s name) or "false" (of the path)')
+    return dict(options)

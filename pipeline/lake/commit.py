@@ -74,7 +74,7 @@ def create(lake: Lake, table: Table) -> None:
         mode="ignore",
         partition_by=list(table.partition) or None,
         configuration=PROPERTIES | {"delta.dataSkippingStatsColumns": ",".join(bounded_columns(table))},
-        storage_options=lake.storage_options,
+        storage_options=lake.delta_options,
     )
 
 
@@ -185,7 +185,8 @@ def fenced(lake: Lake, table: Table) -> Iterator[tuple[DeltaTable, list[Transact
             raise
         said = first_line(error)
         raise JobError(
-            f"{table.name} in {lake.uri} was written by another program at the same time ({said}): run it again"
+            f"{table.name} in {lake.uri} was written by another program at the same time, or the answer to this commit "
+            f"was lost on its way ({said}): run it again"
         ) from error
 
 

@@ -29,7 +29,7 @@ def compact(run: Run, target_bytes: int = TARGET_BYTES) -> dict[str, dict[str, A
     Spark does not write are compacted.
     """
     lake, done = run.lake, {}
-    through_spark = run.config.spark.delta == "native" and lake.on_s3
+    through_spark = run.config.spark.delta == "native" and lake.store is not None
     for name, table in TABLES.items():
         if not lake.exists(table):
             continue

@@ -8,17 +8,16 @@ import threading
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
 
 import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, NotFoundError, PreconditionError
-from obstore.store import ObjectStore, from_url
+from obstore.store import ObjectStore
 from typing_extensions import override
 
-from pipeline.errors import ConfigError, JobError, first_line
+from pipeline.errors import JobError, first_line
 from pipeline.lake.lock_holder import HOLDER, Holder, Lock
-from pipeline.lake.storage import Lake
 
 if TYPE_CHECKING:
     from obstore import UpdateVersion
@@ -26,10 +25,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 LEASE_SECONDS = 60.0
-REQUEST_SECONDS = 10.0  # a request that hangs must not hide that the lease grows old
 CLOCK = "lock.clock"  # written only for the time that the store says it was written at
 LOST = signal.SIGUSR2  # wakes a job whose lease is lost; a shell's background jobs ignore SIGINT
-STORES = ("s3://", "s3a://", "gs://", "az://", "abfs://", "abfss://")
 
 
 @dataclass(frozen=True)
@@ -166,28 +163,6 @@ class StoreLease(Lock):
         obstore.put(self._store, CLOCK, b"")
         now = obstore.head(self._store, CLOCK)["last_modified"]
         return (now - lease.written).total_seconds() > lease.seconds
-
-
-def object_store(lake: Lake) -> ObjectStore | None:
-    """The lake's store, ``None`` where it is of a kind without conditional puts, as HDFS.
-
-    Raises:
-        ConfigError: the store does not know one of the lake's storage options.
-    """
-    if not lake.uri.startswith(STORES):
-        return None
-    settings: Any = lake.store_settings()
-    patience = timedelta(seconds=REQUEST_SECONDS)
-    http = settings.get("AWS_ENDPOINT_URL", "").startswith("http://")
-    try:
-        return from_url(
-            lake.uri,
-            config=settings,
-            client_options={"timeout": patience, "allow_http": http},
-            retry_config={"max_retries": 1, "retry_timeout": patience},
-        )
-    except BaseError as error:
-        raise ConfigError(f"storage_options: {first_line(error)}") from error
 
 
 def _version(found: Mapping[str, Any]) -> "UpdateVersion":

@@ -20,7 +20,7 @@ from typing_extensions import override
 
 from pipeline.config.models import LockSettings
 from pipeline.errors import JobError
-from pipeline.lake.lease import StoreLease, object_store
+from pipeline.lake.lease import StoreLease
 from pipeline.lake.lock_holder import HOLDER, Holder, Lock
 from pipeline.lake.storage import Lake
 
@@ -62,11 +62,10 @@ def holds(lake: Lake) -> bool:
 def _lock_of(lake: Lake) -> Lock | None:
     if isinstance(lake.filesystem, fs.LocalFileSystem):
         return FolderLock(lake)
-    store = object_store(lake)
-    if store is None:
+    if lake.store is None:
         logger.warning("no lock is kept on %s: see to it that one job at a time writes there", lake.uri)
         return None
-    return StoreLease(store, lake.uri)
+    return StoreLease(lake.store.obstore(lake.uri), lake.uri)
 
 
 def _wait_for(lock: Lock, lake: Lake, wait_seconds: float, me: Holder) -> None:

@@ -1,7 +1,6 @@
 """The lake: where tables, artefacts and run records lie, and how they are read."""
 
 import json
-import os
 import secrets
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -14,8 +13,9 @@ import pyarrow.dataset as ds
 from deltalake import DeltaTable
 from pyarrow import fs
 
-from pipeline.config.places import check_place
+from pipeline.config.places import check_lake, check_options
 from pipeline.errors import ConfigError, JobError, first_line
+from pipeline.lake.object_store import S3Store, why_refused
 from schemas.tables import RELEASED_IDS, TABLES, Table
 
 if TYPE_CHECKING:
@@ -25,28 +25,31 @@ if TYPE_CHECKING:
 FORM = 2  # of the tables; a lake of another form is refused
 DESCRIPTION = "lake.json"
 UNUSABLE_IN_PATHS = "%*?[]{}\\"
-S3 = ("s3://", "s3a://")
-S3_SETTINGS = ("AWS_ENDPOINT_URL", "AWS_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+REFUSED = ("ACCESS_DENIED", "INVALID_ACCESS_KEY_ID", "SIGNATURE_DOES_NOT_MATCH", "HTTP status 403", "HTTP status 401")
 UPKEEP = ("OPTIMIZE", "VACUUM START", "VACUUM END")  # commits that change no row
 
 
 class Lake:
     """A folder or an object-store URI that holds every table and artefact of one catalogue.
 
-    ``storage_options`` are delta-rs's (``AWS_ENDPOINT_URL``, ``AWS_REGION``, …); secrets come from the environment of
-    whichever process opens the lake and are in nothing that is pickled. To name a lake touches no disk:
-    :meth:`open` is for readers, :meth:`create` for jobs.
+    ``storage_options`` say where an S3 store is (``AWS_ENDPOINT_URL``, ``AWS_REGION``, …; see
+    :mod:`pipeline.lake.object_store`); secrets come from the environment of whichever process opens the lake and are in
+    nothing that is pickled. To name a lake touches no disk: :meth:`open` is for readers, :meth:`create` for jobs.
 
     Raises:
-        ConfigError: the path has characters that engines take for patterns, or is a URI of no store.
+        ConfigError: the path has characters that engines take for patterns, or is a URI of no store that a lake may lie
+            in, or an option is wrong.
     """
 
     def __init__(self, uri: str, storage_options: Mapping[str, str] | None = None) -> None:
-        self.storage_options = dict(storage_options or {})
         try:
-            check_place(uri)
+            check_lake(uri)
         except ValueError as error:
             raise ConfigError(f"lake: {uri}: {error}") from error
+        try:
+            self.storage_options = check_options(storage_options or {})
+        except ValueError as error:
+            raise ConfigError(f"storage_options: {error}") from error
         if "://" not in uri:
             unusable = sorted(set(uri) & set(UNUSABLE_IN_PATHS))
             if unusable:
@@ -60,7 +63,7 @@ class Lake:
         """A lake to read from.
 
         Raises:
-            JobError: there is none, or one of another form.
+            JobError: there is none, or one of another form, or the store cannot be reached.
         """
         lake = cls(uri, storage_options)
         if not lake._check_form():
@@ -72,7 +75,7 @@ class Lake:
         """A lake to write to, made if there is none.
 
         Raises:
-            JobError: there is one of another form.
+            JobError: there is one of another form, or the store cannot be reached.
         """
         lake = cls(uri, storage_options)
         if not lake._check_form():
@@ -82,8 +85,14 @@ class Lake:
     def _check_form(self) -> bool:
         try:
             names = set(self.names(""))
+            if not names and self.store is not None:
+                self._check_bucket(self.store)
         except NotADirectoryError as error:
             raise ConfigError(f"lake: {self.uri} is a file, a lake is a folder") from error
+        except OSError as error:
+            if self.store is None:
+                raise
+            raise JobError(f"{self.uri} cannot be reached at {self.store}: {_cause(error)}") from error
         if DESCRIPTION not in names and not names & {*TABLES, "embeddings"}:
             return False
         form = self.read_json(DESCRIPTION).get("form") if DESCRIPTION in names else 1
@@ -91,28 +100,33 @@ class Lake:
             raise JobError(f"{self.uri} is a lake of form {form}, this version knows form {FORM}: begin a new lake")
         return True
 
+    def _check_bucket(self, store: S3Store) -> None:
+        """A store lists a bucket that is not there like an empty folder, and some make one of whatever is written."""
+        if self.filesystem.get_file_info(store.bucket).type == fs.FileType.NotFound:
+            raise JobError(f"there is no bucket {store.bucket} at {store}: make it, or name another as lake")
+
     def __getstate__(self) -> dict[str, Any]:
         """What names the lake; file systems are made, with the secrets of their machine, where they are used."""
         return {"uri": self.uri, "storage_options": self.storage_options, "writer": None}
 
     @property
-    def on_s3(self) -> bool:
-        """Whether the lake lies in an object store that speaks S3."""
-        return self.uri.startswith(S3)
+    def store(self) -> S3Store | None:
+        """The S3 store that the lake lies in, ``None`` where it lies in none."""
+        return S3Store.of(self.uri, self.storage_options)
+
+    @property
+    def delta_options(self) -> dict[str, str]:
+        """What delta-rs is to be given beside the place of a table."""
+        return self.store.delta_rs() if self.store else {}
 
     @cached_property
     def _located(self) -> tuple[fs.FileSystem, str]:
-        if not self.on_s3:
-            try:
-                return fs.FileSystem.from_uri(self.uri)
-            except (pa.ArrowInvalid, OSError) as error:
-                raise ConfigError(f"lake: {self.uri} cannot be reached: {first_line(error)}") from error
-        settings = self.store_settings()
-        endpoint = settings.get("AWS_ENDPOINT_URL")
-        scheme = "http" if endpoint and endpoint.startswith("http://") else "https"
-        # Without keys here Arrow finds them where AWS's programs do: in the environment, a profile, the machine's role.
-        store = fs.S3FileSystem(endpoint_override=endpoint, region=settings.get("AWS_REGION"), scheme=scheme)
-        return store, self.uri.split("://", 1)[1]
+        if self.store is not None:
+            return self.store.arrow(), self.uri.split("://", 1)[1]
+        try:
+            return fs.FileSystem.from_uri(self.uri)
+        except (pa.ArrowInvalid, OSError) as error:
+            raise ConfigError(f"lake: {self.uri} cannot be reached: {first_line(error)}") from error
 
     @property
     def filesystem(self) -> fs.FileSystem:
@@ -123,13 +137,6 @@ class Lake:
         """The path of a file of the lake in :attr:`filesystem`."""
         return f"{self._located[1]}/{relative}" if relative else self._located[1]
 
-    def store_settings(self) -> dict[str, str]:
-        """What the object store is reached with: ``storage_options``, for S3 over the environment."""
-        if not self.on_s3:
-            return {k: v for k, v in self.storage_options.items() if k.upper().startswith(("AZURE_", "GOOGLE_"))}
-        settings = {**os.environ, **self.storage_options}
-        return {key: settings[key] for key in S3_SETTINGS if key in settings}
-
     # Tables
 
     def table_uri(self, table: Table) -> str:
@@ -138,7 +145,7 @@ class Lake:
 
     def exists(self, table: Table) -> bool:
         """Whether ``table`` has been created."""
-        return DeltaTable.is_deltatable(self.table_uri(table), self.storage_options)
+        return DeltaTable.is_deltatable(self.table_uri(table), self.delta_options)
 
     def delta(self, table: Table, version: int | None = None) -> DeltaTable:
         """``table`` as delta-rs sees it, at ``version`` or the newest.
@@ -148,7 +155,7 @@ class Lake:
         """
         if not self.exists(table):
             raise JobError(f"there is no table {table.name} in {self.uri}: run the job that writes it first")
-        return DeltaTable(self.table_uri(table), version=version, storage_options=self.storage_options)
+        return DeltaTable(self.table_uri(table), version=version, storage_options=self.delta_options)
 
     def version(self, table: Table) -> int | None:
         """The newest version of ``table``, ``None`` where it is not there."""
@@ -267,6 +274,16 @@ class Lake:
         folder.mkdir(parents=True, exist_ok=True)
         fs.copy_files(self.path(relative), str(folder), source_filesystem=self.filesystem)
         return folder
+
+
+def _cause(error: OSError) -> str:
+    """What a store said, and what to look at."""
+    said = first_line(error)
+    if any(sign in said for sign in REFUSED):
+        return f"{why_refused()} ({said})"
+    if "NETWORK_CONNECTION" in said:
+        return f"is the store up, and storage_options right? ({said})"
+    return said
 
 
 def spark_uri(uri: str) -> str:

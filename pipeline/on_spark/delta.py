@@ -29,6 +29,8 @@ from pipeline.on_spark.object_store import reach_store
 from schemas.tables import Table
 
 TRANSACTION = "spark.databricks.delta.write"  # where delta-spark finds the transaction that a commit is to carry
+LOG_STORE = "spark.delta.logStore.s3a.impl"
+SAFE_LOG_STORES = ("io.delta.storage.S3DynamoDBLogStore",)  # the others say so themselves, or lost commits when tried
 LOCATED = ("file", "position")  # of a row: its file, relative to the table, and its place in that file
 
 
@@ -94,14 +96,14 @@ def spark_delta(spark: SparkSession, lake: Lake, settings: SparkSettings) -> Spa
     """The access that the configuration asks for; the session learns where the lake's object store is.
 
     Raises:
-        ConfigError: native Delta on S3 without a log store; Spark's own one loses commits there.
+        ConfigError: native Delta on S3 without a log store that is known to be safe; Spark's own loses commits.
     """
-    if settings.delta == "native" and lake.on_s3 and not any("logStore" in key for key in settings.conf):
+    if settings.delta == "native" and lake.store is not None and settings.conf.get(LOG_STORE) not in SAFE_LOG_STORES:
         raise ConfigError(
-            "spark.delta: native Delta on S3 needs a log store that can commit safely, such as "
-            "spark.delta.logStore.s3a.impl: io.delta.storage.S3DynamoDBLogStore; or set spark.delta: embedded"
+            "spark.delta: native Delta on S3 needs a log store that is known to lose no commit: set spark.conf: "
+            f"{LOG_STORE}: {SAFE_LOG_STORES[0]}, or spark.delta: embedded, which needs none"
         )
-    reach_store(spark, lake)
+    reach_store(spark, lake.uri, lake.storage_options)
     return NativeDelta(spark, lake) if settings.delta == "native" else EmbeddedDelta(spark, lake)
 
 

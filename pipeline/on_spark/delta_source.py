@@ -15,6 +15,7 @@ from pyspark.sql.types import StringType, StructField, StructType
 
 from pipeline.config.models import Source
 from pipeline.errors import ConfigError, first_line
+from pipeline.lake.object_store import S3Store
 from pipeline.lake.storage import spark_uri
 
 NATIVE = "set spark.delta: native, with delta-spark's JARs"
@@ -42,10 +43,10 @@ def read_log(spark: SparkSession, source: Source, key: str, storage_options: Map
     if others:
         raise ConfigError(f"{key}.options: only delta-spark knows {others[0]}: take it out, or {NATIVE}")
     version = source.options.get("versionAsOf")
+    store = S3Store.of(source.path, storage_options)
+    options = store.delta_rs() if store else None
     try:
-        table = DeltaTable(
-            source.path, version=None if version is None else int(version), storage_options=dict(storage_options)
-        )
+        table = DeltaTable(source.path, version=None if version is None else int(version), storage_options=options)
     except (DeltaError, OSError, ValueError) as error:
         raise ConfigError(f"{key}.path: {source.path} cannot be read as delta: {first_line(error)}") from error
     unread = next(_unread_features(table), None)

@@ -23,6 +23,7 @@ from pipeline.on_spark.changes import GONE, Before, Totals, compare, totals
 from pipeline.on_spark.current_items import current_items
 from pipeline.on_spark.delta import SparkDelta, spark_delta
 from pipeline.on_spark.expressions import content
+from pipeline.on_spark.object_store import reach_store
 from pipeline.on_spark.picture_stats import with_listing, with_remote_contents
 from pipeline.on_spark.prepare import KNOWN, PREPARED, Prepare
 from pipeline.on_spark.quarantine import update_quarantine
@@ -107,6 +108,8 @@ def read_catalogue(spark: SparkSession, config: Config) -> DataFrame:
         ConfigError: it is not there or cannot be read.
     """
     catalog = config.catalog
+    if catalog.image is not None and catalog.image.root is not None:
+        reach_store(spark, catalog.image.root, config.storage_options)
     return read_source(
         spark, catalog.source, "catalog.source", ids=[catalog.id], storage_options=config.storage_options
     )

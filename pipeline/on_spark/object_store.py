@@ -1,24 +1,31 @@
-"""How Spark reaches the object store that a lake lies in."""
+"""How Spark reaches an S3 store: as :mod:`pipeline.lake.object_store` says, through Hadoop's connector."""
+
+from collections.abc import Mapping
 
 from pyspark.sql import SparkSession
 
-from pipeline.lake.storage import Lake
+from pipeline.errors import ConfigError
+from pipeline.lake.object_store import S3Store
+
+CONNECTOR = "org.apache.hadoop.fs.s3a.S3AFileSystem"
+PACKAGE = "org.apache.hadoop:hadoop-aws:3.5.0"  # of the Hadoop that pyspark brings
 
 
-def reach_store(spark: SparkSession, lake: Lake) -> None:
-    """Let a session that runs read and write the lake; the user's own ``spark.hadoop`` settings win."""
+def reach_store(spark: SparkSession, uri: str, options: Mapping[str, str]) -> None:
+    """Let a session that runs reach the S3 store that ``uri`` lies in, if it does; ``spark.hadoop`` settings win.
+
+    Raises:
+        ConfigError: the session has no connector to S3, or nothing says where the store is.
+    """
+    store = S3Store.of(uri, options)
+    if store is None:
+        return
     hadoop = spark.sparkContext._jsc.hadoopConfiguration()  # type: ignore[union-attr]
-    for key, value in hadoop_settings(lake).items():
+    if hadoop.getClassByNameOrNull(CONNECTOR) is None:
+        raise ConfigError(
+            f"{uri}: Spark has no connector to S3: name its JARs in spark.conf, as spark.jars.packages: {PACKAGE}, or "
+            "lay them on the cluster's class path"
+        )
+    for key, value in store.hadoop().items():
         if spark.conf.get(f"spark.hadoop.{key}", None) is None:
             hadoop.set(key, value)
-
-
-def hadoop_settings(lake: Lake) -> dict[str, str]:
-    """What Hadoop's S3 connector needs to reach the lake; it finds keys by itself, in the environment or a role."""
-    if not lake.on_s3:
-        return {}
-    known = lake.store_settings()
-    endpoint, region = known.get("AWS_ENDPOINT_URL"), known.get("AWS_REGION")
-    found = {"fs.s3a.endpoint": endpoint, "fs.s3a.endpoint.region": region}
-    found["fs.s3a.path.style.access"] = "true" if endpoint else None
-    return {key: value for key, value in found.items() if value is not None}

@@ -19,9 +19,11 @@ from pyspark.sql.types import StringType, StructField, StructType
 
 from pipeline.config.models import Source
 from pipeline.errors import ConfigError, JobError, first_line
+from pipeline.lake.storage import spark_uri
 from pipeline.on_spark.columns import BAD_ROW, named
 from pipeline.on_spark.delta_source import read_delta
 from pipeline.on_spark.nanoseconds import with_timestamps
+from pipeline.on_spark.object_store import reach_store
 
 CSV: dict[str, str | bool] = {"escape": '"', "multiLine": True, "columnPruning": False, "enforceSchema": False}
 PATTERNS = "*?[]{}\\"
@@ -44,7 +46,7 @@ def read_source(
         source: the section under ``key``.
         key: for messages.
         ids: columns that a CSV holds as strings even if its options infer types: ``00042`` is no number.
-        storage_options: of the store, for a Delta table that Spark itself cannot read.
+        storage_options: of the S3 store that it lies in, if it lies in one.
 
     Returns:
         Columns of a CSV are strings unless its options say more. Of CSV and JSON one may be :data:`BAD_ROW`: the line,
@@ -89,13 +91,14 @@ def _read(
 ) -> DataFrame:
     if set(source.path) & set(PATTERNS) and Path(source.path.removeprefix("file://")).exists():
         raise ConfigError(f"{key}.path: {source.path}: {RENAME}")
+    reach_store(spark, source.path, storage_options)
     if source.format == "delta":
         return read_delta(spark, source, key, storage_options)
     reader = spark.read.format(source.format).options(**source.options).option("columnNameOfCorruptRecord", BAD_ROW)
     try:
         if source.format == "csv":
             return _read_csv(reader, source, key, ids)
-        frame = reader.load(source.path)
+        frame = reader.load(spark_uri(source.path))
     except (Py4JJavaError, PySparkException) as error:
         if (unreadable := _unreadable(source, key, error)) is None:
             raise
@@ -112,13 +115,13 @@ def _read_csv(reader: DataFrameReader, source: Source, key: str, ids: Collection
     if given.get("multiline", "").lower() == "false" and re.match(r"utf-?_?(16|32)", encoding, re.IGNORECASE):
         raise ConfigError(f"{key}.options: lines of {encoding} are told apart only with multiLine: true, the default")
     reader = reader.options(**{name: value for name, value in CSV.items() if name.lower() not in given})
-    frame = reader.load(source.path)
+    frame = reader.load(spark_uri(source.path))
     if not frame.columns:
         return frame
     known = dict(zip(source.columns or frame.columns, frame.columns, strict=False))
     of_ids = {known.get(name) for name in ids}
     fields = [StructField(f.name, StringType()) if f.name in of_ids else f for f in frame.schema.fields]
-    frame = reader.schema(StructType([*fields, StructField(BAD_ROW, StringType())])).load(source.path)
+    frame = reader.schema(StructType([*fields, StructField(BAD_ROW, StringType())])).load(spark_uri(source.path))
     return frame if given.keys() & {"escape", "quote"} else _with_unescaped(frame)
 
 

@@ -108,12 +108,41 @@ def test_overrides_are_laid_over_the_file(tmp_path: Path) -> None:
 
 
 def test_secrets_stay_out_of_the_file(tmp_path: Path) -> None:
-    said = faults(tmp_path, GOOD | {"storage_options": {"AWS_SECRET_ACCESS_KEY": "abc"}})
-    assert "set it in the environment" in said
-    assert "abc" not in said
+    for key in (
+        "AWS_SECRET_ACCESS_KEY",
+        "aws_session_token",
+        "AWS_PROFILE",
+        "AWS_ROLE_ARN",
+        "AZURE_STORAGE_ACCOUNT_KEY",
+    ):
+        said = faults(tmp_path, GOOD | {"storage_options": {key: "abc"}})
+        assert f"storage_options: {key} says who asks" in said
+        assert "set it in the environment" in said
+        assert "abc" not in said
     said = faults(tmp_path, GOOD | {"spark": {"conf": {"spark.hadoop.fs.s3a.secret.key": "abc"}}})
     assert "spark.hadoop.fs.s3a.secret.key looks like a secret" in said
     assert "abc" not in said
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"aws_region": "eu-west-1"}, "aws_region is an unknown key; did you mean AWS_REGION?"),
+        ({"conditional_put": "etag"}, "conditional_put is an unknown key; known keys: AWS_ENDPOINT_URL, AWS_REGION"),
+        ({"AWS_ENDPOINT_URL": "store:9000"}, "AWS_ENDPOINT_URL is http:// or https:// and a host"),
+        ({"AWS_ENDPOINT_URL": "http://user:pass@store"}, "AWS_ENDPOINT_URL is http:// or https:// and a host"),
+        ({"AWS_VIRTUAL_HOSTED_STYLE_REQUEST": "yes"}, 'is "true" (the bucket is part of the host'),
+    ],
+)
+def test_what_is_said_of_a_store_is_known(tmp_path: Path, options: dict[str, str], said: str) -> None:
+    told = faults(tmp_path, GOOD | {"storage_options": options})
+    assert f"storage_options: {said}" in told if said[0] != "i" else said in told
+    assert "pass" not in told
+
+
+@pytest.mark.parametrize("lake", ["gs://bucket/x", "az://container/x", "abfss://container@account/x"])
+def test_a_lake_lies_in_no_store_that_was_never_tried(tmp_path: Path, lake: str) -> None:
+    assert f"no lake has been tried in {lake.partition(':')[0]}://" in faults(tmp_path, GOOD | {"lake": lake})
 
 
 def test_a_missing_or_broken_file_is_told(tmp_path: Path) -> None:

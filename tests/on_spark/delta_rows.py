@@ -42,7 +42,7 @@ def changes(spark: SparkSession, release: int, *ids: str) -> DataFrame:
 
 
 def foreign(lake: Lake, table: Table) -> DeltaTable:
-    return DeltaTable(lake.table_uri(table), storage_options=lake.storage_options)
+    return DeltaTable(lake.table_uri(table), storage_options=lake.delta_options)
 
 
 def read_back(lake: Lake, table: Table) -> pa.Table:

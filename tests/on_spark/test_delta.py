@@ -11,11 +11,12 @@ from pyspark.sql import SparkSession
 from pipeline.config.models import SparkSettings
 from pipeline.errors import ConfigError
 from pipeline.lake.storage import Lake
-from pipeline.on_spark.delta import SparkDelta, spark_delta, spark_schema
-from pipeline.on_spark.object_store import hadoop_settings
+from pipeline.on_spark.delta import LOG_STORE, SAFE_LOG_STORES, SparkDelta, spark_delta, spark_schema
 from schemas.tables import ITEMS, RELEASE_CHANGES, SEQUENCES, VECTORS
 
 pytestmark = pytest.mark.spark
+
+STORE = {"AWS_ENDPOINT_URL": "http://127.0.0.1:9"}
 
 
 @in_every_form
@@ -172,19 +173,6 @@ def test_a_foreign_client_reads_the_declared_columns(spark: SparkSession, lake: 
 
 
 def test_native_delta_on_s3_needs_a_safe_log_store(spark: SparkSession) -> None:
-    with pytest.raises(ConfigError, match="needs a log store"):
-        spark_delta(spark, Lake("s3://bucket/lake"), SparkSettings(delta="native"))
-
-
-def test_what_hadoop_is_given_names_the_store_and_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "needle")
-    monkeypatch.setenv("AWS_REGION", "eu-west-1")
-    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
-    assert hadoop_settings(Lake("/tmp/lake")) == {}
-    assert hadoop_settings(Lake("s3://bucket/lake")) == {"fs.s3a.endpoint.region": "eu-west-1"}
-    own = Lake("s3://bucket/lake", {"AWS_ENDPOINT_URL": "http://store:9000", "AWS_REGION": "us-east-1"})
-    assert hadoop_settings(own) == {
-        "fs.s3a.endpoint": "http://store:9000",
-        "fs.s3a.endpoint.region": "us-east-1",
-        "fs.s3a.path.style.access": "true",
-    }
+    for conf in ({}, {LOG_STORE: "io.delta.storage.GCSLogStore"}, {"spark.delta.logStore.gs.impl": SAFE_LOG_STORES[0]}):
+        with pytest.raises(ConfigError, match=r"log store that is known to lose no commit.*S3DynamoDBLogStore"):
+            spark_delta(spark, Lake("s3://bucket/lake", STORE), SparkSettings(delta="native", conf=conf))

@@ -189,7 +189,7 @@ def test_a_root_without_authority_and_references_of_every_spelling(spark: SparkS
 @pytest.mark.spark_on_s3
 def test_pictures_in_a_bucket_by_either_scheme(spark: SparkSession, tmp_path: Path, s3: dict[str, str]) -> None:
     lake = Lake.create(f"s3://lakes/{uuid.uuid4().hex}", s3)
-    reach_store(spark, lake)
+    reach_store(spark, lake.uri, s3)
     folder = lake.uri.removeprefix("s3://")
     jpeg(tmp_path / "a.jpg")
     for name, data in {"a.jpg": (tmp_path / "a.jpg").read_bytes(), "big.jpg": bytes(60_000)}.items():

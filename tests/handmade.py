@@ -5,7 +5,7 @@ A night is a mapping from item to content; an item whose content is ``None`` is 
 
 import hashlib
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -127,7 +127,14 @@ def described(lake: Lake, fingerprint: str, config: TokenizerConfig = TOKENIZER)
     return fingerprint
 
 
-def identified(lake: Lake, tokenizer: str, codes: Mapping[str, Codes], night: Night, **constant: Any) -> None:
+def identified(
+    lake: Lake,
+    tokenizer: str,
+    codes: Mapping[str, Codes],
+    night: Night,
+    name: Callable[[str], str] = content_name,
+    **constant: Any,
+) -> None:
     """What ``tokenize`` would have appended for the contents of ``night``; ``constant`` replaces columns."""
     run_id, layout, rows = become_run(lake), TOKENIZER.layout(), []
     for item, (*shared, text, image) in codes.items():
@@ -135,7 +142,7 @@ def identified(lake: Lake, tokenizer: str, codes: Mapping[str, Codes], night: Ni
         rows.append(
             {
                 "item_id": item,
-                "content": content_name(night[item] or item),
+                "content": name(night[item] or item),
                 "tokenizer": tokenizer,
                 "item_hash": item_hash(item),
                 "shared": shared,

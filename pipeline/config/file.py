@@ -55,7 +55,7 @@ def describe(error: ValidationError, model: type[BaseModel]) -> Iterator[str]:
             yield f"{path}: unknown key; {_hint(model, fault['loc'])}"
         else:
             allowed = _range(section, keys[-1])
-            secret = keys[-1] in ("storage_options", "conf")  # may hold what must not be in a log
+            secret = {"storage_options", "conf"} & set(keys)  # may hold what must not be in a log
             given = "" if fault["type"] == "missing" or secret else f" (given: {fault['input']!r}{allowed})"
             yield f"{path}: {fault['msg'].removeprefix('Value error, ')}{given}"
 

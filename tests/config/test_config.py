@@ -119,6 +119,7 @@ def test_secrets_stay_out_of_the_file(tmp_path: Path) -> None:
         assert f"storage_options: {key} says who asks" in said
         assert "set it in the environment" in said
         assert "abc" not in said
+    assert "9876" not in faults(tmp_path, GOOD | {"storage_options": {"AWS_SECRET_ACCESS_KEY": 9876}})
     said = faults(tmp_path, GOOD | {"spark": {"conf": {"spark.hadoop.fs.s3a.secret.key": "abc"}}})
     assert "spark.hadoop.fs.s3a.secret.key looks like a secret" in said
     assert "abc" not in said

@@ -21,7 +21,13 @@ Row = tuple[str, ...]
 
 def contents(folder: Path) -> Counter[Row]:
     """Every row of every table, its table's name first, and every artefact; how often each is there."""
-    lake = Lake.open(config_of(folder).lake) if (folder / "lake").exists() else Lake(config_of(folder).lake)
+    return lake_contents(
+        Lake.open(config_of(folder).lake) if (folder / "lake").exists() else Lake(config_of(folder).lake)
+    )
+
+
+def lake_contents(lake: Lake) -> Counter[Row]:
+    """The same of a lake that may lie in a store."""
     rows: Counter[Row] = Counter()
     for table in TABLES.values():
         columns = [name for name in table.schema.names if name not in INCIDENTAL]

@@ -15,7 +15,7 @@ from obstore.exceptions import GenericError, PreconditionError
 import pipeline.lake.lease
 from pipeline.config.models import Config, LockSettings
 from pipeline.errors import JobError
-from pipeline.lake.lease import StoreLease, object_store
+from pipeline.lake.lease import StoreLease
 from pipeline.lake.lock_holder import Holder
 from pipeline.lake.run import Run
 
@@ -45,9 +45,9 @@ def config(s3: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Config:
 
 
 def lease(config: Config) -> StoreLease:
-    store = object_store(Run("x", config).lake)
+    store = Run("x", config).lake.store
     assert store is not None
-    return StoreLease(store, config.lake)
+    return StoreLease(store.obstore(config.lake), config.lake)
 
 
 def written(run: Run) -> dict[str, Any]:

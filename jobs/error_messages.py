@@ -72,7 +72,9 @@ def _carries_another(error: BaseException) -> bool:
 
 def _first_line(error: BaseException) -> str:
     said, kind = first_line(error), type(error).__name__
-    return _short(said if said == kind else f"{kind}: {said}")
+    return _short(
+        said if kind in (said, "Py4JJavaError") else f"{kind}: {said}"
+    )  # Java's errors have kinds of their own
 
 
 def _said(error: BaseException) -> str:

@@ -14,8 +14,8 @@ Spark's executors, so that nothing that is sent to them has a secret.
 
 Options and variables are ``AWS_ENDPOINT_URL`` (default: Amazon's), ``AWS_REGION`` (of an endpoint us-east-1),
 ``AWS_VIRTUAL_HOSTED_STYLE_REQUEST`` (true without an endpoint); variables alone ``AWS_ACCESS_KEY_ID``,
-``AWS_SECRET_ACCESS_KEY``, ``AWS_SESSION_TOKEN`` and ``AWS_PROFILE``. Every engine gives a store that does not answer up
-within about a minute.
+``AWS_SECRET_ACCESS_KEY``, ``AWS_SESSION_TOKEN`` and ``AWS_PROFILE``. A store that does not answer is given up within a
+minute, by Spark within two or three.
 """
 
 import configparser
@@ -36,9 +36,8 @@ from pipeline.errors import ConfigError, first_line
 
 SCHEMES = ("s3://", "s3a://")
 KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
-ROLES = (  # what names a role that is not the instance's own
-    *("AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_CREDENTIALS_FULL_URI", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI"),
-)
+CONTAINER = "AWS_CONTAINER_CREDENTIALS_"
+ROLES = ("AWS_WEB_IDENTITY_TOKEN_FILE", f"{CONTAINER}FULL_URI", f"{CONTAINER}RELATIVE_URI")  # beside the instance's own
 CONNECT_SECONDS = 5
 SILENT_SECONDS = 15  # without a byte
 LEASE_REQUEST_SECONDS = 10  # a request that hangs must not hide that the lease grows old
@@ -50,8 +49,8 @@ DELTA_PATIENCE = {
 }
 HADOOP_PATIENCE = {
     "fs.s3a.connection.establish.timeout": f"{CONNECT_SECONDS}s",
-    "fs.s3a.connection.timeout": f"{SILENT_SECONDS}s",
-    "fs.s3a.attempts.maximum": "2",
+    "fs.s3a.connection.timeout": "10s",
+    "fs.s3a.attempts.maximum": "1",  # of Amazon's library, within each of the connector's own
     "fs.s3a.retry.limit": "2",
 }
 HADOOP_PROFILE = "org.apache.hadoop.fs.s3a.auth.ProfileAWSCredentialsProvider"

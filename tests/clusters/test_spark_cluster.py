@@ -115,5 +115,5 @@ def test_jobs_on_a_cluster_leave_the_tables_of_one_process(
     for job in ("publish", "sequences", "purge", "export"):
         run(job, second)
     kept, on_cluster = (lake_contents(Lake.open(lakes[where].lake)) for where in ("process", "cluster"))
-    assert on_cluster - kept == kept - on_cluster
+    assert on_cluster == kept
     assert {name for name, *_ in kept} >= {"items", "quarantine", "released_ids", "release_changes", "sequences"}

@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 import uuid
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from pyarrow import fs
 from pipeline.demo.generator import generate
 from pipeline.lake.storage import Lake
 
-pytestmark = [pytest.mark.spark, pytest.mark.ray, pytest.mark.slow, pytest.mark.spark_on_s3]
+pytestmark = [pytest.mark.spark, pytest.mark.ray, pytest.mark.slow, pytest.mark.spark_on_s3, pytest.mark.timeout(1800)]
 
 JARS = sorted(map(str, Path(os.environ.get("HISAM_S3_JARS", ".")).glob("*.jar")))
 SETTINGS = [
@@ -105,10 +106,15 @@ def test_a_store_holds_what_a_folder_holds_and_no_secret(
     assert files_with(needle.encode(), store.filesystem, store.path("")) == []
 
     run(shop, tmp_path / "kept", tmp_path / "output", needle)
-    expected, actual = lake_contents(Lake.open(str(shop / "lake"))), lake_contents(store)
-    assert actual - expected == expected - actual
+    expected, actual = rows_of(Lake.open(str(shop / "lake"))), rows_of(store)
+    assert actual == expected
     assert {name for name, *_ in actual} >= {"items", "vectors", "semantic_ids", "released_ids", "sequences", "rankers"}
     assert scores(tmp_path / "stored") == scores(tmp_path / "kept")
+
+
+def rows_of(lake: Lake) -> Counter[tuple[str, ...]]:
+    """Of a missing picture a folder and a store are told in other words."""
+    return Counter({row[:3] if row[0] == "quarantine" else row: n for row, n in lake_contents(lake).items()})
 
 
 def scores(folder: Path) -> list[dict[str, object]]:

@@ -8,7 +8,7 @@ import sys
 import sysconfig
 import tarfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,8 +60,8 @@ class SparkCluster:
     def __init__(self, url: str, environment: Environment, folder: Path) -> None:
         self.url, self._environment, self._folder = url, environment, folder
 
-    def submit(self, *arguments: str, jars: list[str], meanwhile: Callable[[], None] = lambda: None) -> str:
-        """Run ``hisam`` with ``arguments`` to its end; what it wrote."""
+    def submit(self, *arguments: str, jars: list[str], killing: bool = False) -> str:
+        """Run ``hisam`` with ``arguments`` to its end, ``killing`` an executor on the way; what it wrote."""
         command: list[str | Path] = [
             BIN / "spark-submit",
             "--master",
@@ -71,13 +71,14 @@ class SparkCluster:
         command += ["--archives", f"{self._environment.archive}#environment"]
         for setting in (
             "spark.pyspark.python=./environment/bin/python",
+            f"spark.pyspark.driver.python={self._environment.python}",
             "spark.executor.memory=700m",
             "spark.sql.shuffle.partitions=4",
             "spark.ui.enabled=false",
         ):
             command += ["--conf", setting]
         output = self._folder / "submitted"
-        variables = clean_variables(self._folder) | {"PYSPARK_DRIVER_PYTHON": str(self._environment.python)}
+        variables = clean_variables(self._folder)
         with output.open("wb") as stream:
             process = subprocess.Popen(
                 [*command, self._environment.launcher, *arguments],
@@ -87,7 +88,8 @@ class SparkCluster:
                 cwd=self._folder,
             )
             try:
-                meanwhile()
+                if killing:
+                    self._kill_an_executor(process)
                 status = process.wait(timeout=400)
             finally:
                 process.kill()
@@ -95,17 +97,15 @@ class SparkCluster:
         assert status == 0, said
         return said
 
-    def kill_an_executor(self) -> None:
+    def _kill_an_executor(self, job: "subprocess.Popen[bytes]") -> None:
         """Kill one of the executors as soon as it has a Python worker that reads the source."""
-        deadline = time.monotonic() + 300
-        while time.monotonic() < deadline:
+        while job.poll() is None:
             for executor in psutil.process_iter(["cmdline", "cwd"]):
                 mine = str(executor.info["cwd"]).startswith(str(self._folder / "work"))
                 if mine and EXECUTOR in (executor.info["cmdline"] or []) and _runs_python(executor):
                     executor.kill()
                     return
             time.sleep(0.1)
-        raise AssertionError("no executor had a Python worker")
 
 
 def _runs_python(executor: psutil.Process) -> bool:

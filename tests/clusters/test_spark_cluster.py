@@ -99,8 +99,7 @@ def test_jobs_on_a_cluster_leave_the_tables_of_one_process(
     def run(job: str, form: str, *, killed: bool = False) -> None:
         arguments = {"purge": ["--older-than-days", "0"], "export": ["--to", str(tmp_path / "exported")]}.get(job, [])
         arguments += ["-c", str(file), "--set", f"lake={tmp_path / 'cluster'}", "--set", f"spark.delta={form}"]
-        meanwhile = {"meanwhile": cluster.kill_an_executor} if killed else {}
-        said = cluster.submit(job, *arguments, jars=JARS if form == "native" else [], **meanwhile)
+        said = cluster.submit(job, *arguments, jars=JARS if form == "native" else [], killing=killed)
         assert not killed or "Lost executor" in said, said
         in_one_process(spark, lakes["process"], job, tmp_path / "kept")
 

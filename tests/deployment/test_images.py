@@ -3,6 +3,7 @@
 import hashlib
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -60,6 +61,36 @@ def test_the_checksums_are_those_of_the_jars_that_the_tests_run_with() -> None:
         for jar in jars_for("native_delta") + jars_for("spark_on_s3")
     }
     assert {path.rsplit("/", 1)[1]: digest for path, digest in JARS.items()} == here
+
+
+@pytest.mark.native_delta
+@pytest.mark.spark_on_s3
+def test_the_jars_are_fetched_by_their_maven_paths_and_a_wrong_one_stops_the_build(tmp_path: Path) -> None:
+    """The instruction itself, from a mirror that is a folder."""
+    (fetch,) = (rest for _, rest in instructions(DOCKER / "spark.Dockerfile") if "$MAVEN" in rest)
+    here = {Path(jar).name: Path(jar) for jar in jars_for("native_delta") + jars_for("spark_on_s3")}
+    mirror = tmp_path / "mirror"
+    for path in JARS:
+        (mirror / path).parent.mkdir(parents=True)
+        (mirror / path).symlink_to(here[path.rsplit("/", 1)[1]])
+
+    def build(name: str) -> subprocess.CompletedProcess[str]:
+        folder = tmp_path / name
+        folder.mkdir()
+        shutil.copy(DOCKER / "jars.sha256", folder)
+        command = ["bash", "-o", "pipefail", "-c", fetch.replace("/jars", str(folder / "jars"))]
+        environment = os.environ | {"MAVEN": mirror.as_uri()}
+        return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+
+    done = build("right")
+    assert done.returncode == 0, done.stderr
+    assert {jar.name for jar in (tmp_path / "right/jars").iterdir()} == set(here)
+    (mirror / path).unlink()
+    (mirror / path).write_text("another JAR")
+    done = build("wrong")
+    assert done.returncode != 0
+    assert f"{path}: FAILED" in done.stdout
+    assert not (tmp_path / "wrong/jars").exists()
 
 
 def test_the_jars_fit_spark_and_its_hadoop() -> None:

@@ -43,7 +43,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return programs
 
 
-def environment(programs: Path, s3: dict[str, str], **settings: str) -> dict[str, str]:
+def environment(programs: str, s3: dict[str, str], **settings: str) -> dict[str, str]:
     """That of a container: the image's programs first, the store's settings, nothing of this project's folder."""
     inherited = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "SPARK_HOME")}
     return inherited | {"PATH": f"{programs}:{os.environ['PATH']}"} | s3 | S3_KEYS | settings
@@ -66,7 +66,7 @@ def test_the_steps_of_compose_lead_to_a_release(installed: Path, s3: dict[str, s
         done = subprocess.run(
             [*step["entrypoint"], text],
             cwd=work,
-            env=environment(Path(path), s3, JAVA_HOME="") if on_ray else environment(Path(path), s3),
+            env=environment(path, s3, **({"JAVA_HOME": ""} if on_ray else {})),
             capture_output=True,
             text=True,
             check=False,
@@ -89,7 +89,7 @@ def test_the_entrypoint_of_the_spark_image_runs_a_driver(installed: Path, s3: di
     done = subprocess.run(
         [DOCKER / "spark-entrypoint.sh", *command, *job],
         cwd=tmp_path,
-        env=environment(installed, s3, **settings),
+        env=environment(str(installed), s3, **settings),
         capture_output=True,
         text=True,
         check=False,

@@ -188,6 +188,9 @@ class RaySettings(Section):
     address: str = "local"
     num_cpus: int | None = Field(None, ge=2, le=4096, description="of a local cluster; default: its cores and one")
     num_gpus: int | None = Field(None, ge=0, le=64, description="GPUs of a local cluster; default: all")
+    stall_seconds: float = Field(
+        1800, ge=10, le=86_400, description="without progress, or without a core to begin on, after which a job fails"
+    )
 
 
 class LockSettings(Section):

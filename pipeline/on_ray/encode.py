@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import ray
-from ray.data import ActorPoolStrategy, Dataset
+from ray.data import Dataset
 
 from pipeline.config.encoders import TextEncoder
 from pipeline.lake.plans import Plan
@@ -24,7 +24,7 @@ from pipeline.on_ray.encode_stages import EmbedBatches, EncodeInputs, Load, Prep
 from pipeline.on_ray.encoders.load import load_encoder
 from pipeline.on_ray.encoders.model_files import BUILTIN, said_of_length
 from pipeline.on_ray.plan_reader import do_plan, read_parts, stage_rows
-from pipeline.on_ray.session import actor_pool, block_rows, spare_cores
+from pipeline.on_ray.session import actor_pool, block_rows, gpus, shrinking, spare_cores
 from schemas.semantic_id import MODALITIES
 from schemas.tables import ITEMS, VECTORS
 
@@ -79,7 +79,7 @@ def encoded(run: Run, modality: str, parts: list[str], ledger: Any, load: Load =
     has_model = settings.model != BUILTIN
     pool = actor_pool(run.config.encoders.workers, -(-rows // batch), on_gpu=has_model)
     read = partial(read_inputs, modality=modality, rows=batch)
-    size = block_rows(rows, batch, pool["concurrency"], MOST_BATCHES[modality])
+    size = block_rows(rows, batch, pool["compute"].max_size, MOST_BATCHES[modality])
     inputs = read_parts(run.lake, parts, read, size)
     stage: dict[str, Any] = {
         "batch_format": "pyarrow",
@@ -93,8 +93,8 @@ def encoded(run: Run, modality: str, parts: list[str], ledger: Any, load: Load =
 
 def in_two_stages(inputs: Dataset, stage: dict[str, Any], pool: dict[str, Any]) -> Dataset:
     """Work on the host on the cores that reading leaves, and the model on actors of its own, each with two blocks."""
-    prepared = inputs.map_batches(PrepareInputs, **stage, concurrency=(1, spare_cores()), num_cpus=1)
-    models = ActorPoolStrategy(size=pool["concurrency"], max_concurrent_calls_per_actor=2)
+    prepared = inputs.map_batches(PrepareInputs, **stage, compute=shrinking(spare_cores(), 1), num_cpus=1)
+    models = shrinking(pool["compute"].max_size, gpus(), calls=2)
     return prepared.map_batches(EmbedBatches, **stage, compute=models, num_gpus=pool["num_gpus"])
 
 

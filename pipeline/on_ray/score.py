@@ -22,13 +22,12 @@ import pyarrow.dataset as ds
 import ray.data
 import torch
 from numpy.typing import NDArray
-from ray.data import ActorPoolStrategy
 
 from pipeline.errors import ConfigError, JobError
 from pipeline.lake.artefacts import local_folder
 from pipeline.lake.run import Run
 from pipeline.lake.storage import Lake
-from pipeline.on_ray.session import actor_device, gpus, read_files, share_of_cores
+from pipeline.on_ray.session import actor_device, gpus, read_files, share_of_cores, shrinking
 from pipeline.on_ray.training.code_vectors import filled
 from pipeline.on_ray.training.ranker import trained_ranker
 from pipeline.release.pointer import require_release
@@ -169,7 +168,7 @@ def _stage(rows: ray.data.Dataset, actor: type, batch: int, *arguments: Any, act
         fn_constructor_args=arguments,
         batch_size=batch,
         batch_format="pyarrow",
-        compute=ActorPoolStrategy(size=actors),
+        compute=shrinking(actors),
         num_cpus=None if gpus() else 0.5,  # the two stages run at once
         num_gpus=0.5 if gpus() else None,
     )

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,13 +11,20 @@ from typing import Any
 
 import ray
 import ray.data
-from ray.data import DataContext, Dataset
+from ray.data import ActorPoolStrategy, DataContext, Dataset
+from ray.data.exceptions import ExecutionTimeoutError
+from ray.exceptions import AuthenticationError
+from ray.util.placement_group import placement_group, remove_placement_group
 
 from pipeline.config.models import RaySettings
-from pipeline.errors import AGAIN, JobError
+from pipeline.errors import AGAIN, JobError, first_line
 from pipeline.lake.storage import Lake
 
 logging.getLogger("ray").setLevel(logging.ERROR)
+logger = logging.getLogger(__name__)
+
+REACHED_SECONDS = 10.0  # in which a cluster's port answers
+LEAST_CORES = 2  # one to compute and one to read and write
 
 
 @contextmanager
@@ -24,7 +32,8 @@ def ray_session(settings: RaySettings) -> Iterator[None]:
     """A cluster started here or joined for the length of the block; blocks within it share it.
 
     Raises:
-        JobError: there is no cluster at the address.
+        JobError: there is no cluster at the address, or it wants a token, or has no core to work on; or Ray Data made
+            no progress within the block for ``ray.stall_seconds``.
     """
     if ray.is_initialized():
         yield
@@ -38,16 +47,89 @@ def ray_session(settings: RaySettings) -> Iterator[None]:
     # Ray would start its workers at niceness 15, and anything beside them would starve them.
     os.environ.setdefault("RAY_worker_niceness", "0")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    if not local:
+        _check_port(address)
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **size)
-    except (ConnectionError, ValueError) as error:
-        raise JobError(f"ray.address: no cluster at {address}: {error}") from error
+    except (AuthenticationError, ConnectionError, RuntimeError, ValueError) as error:
+        raise JobError(f"ray.address: {_why_not_joined(address, error)}") from error
     quiet_data_logs()
+    DataContext.get_current().execution_no_progress_timeout_s = settings.stall_seconds
     with _witness():
         try:
+            _wait_for_cores(address, settings.stall_seconds)
             yield
+        except ExecutionTimeoutError as stall:
+            raise JobError(_said_of(stall)) from stall
         finally:
             ray.shutdown()
+
+
+def _check_port(address: str) -> None:
+    """Ray itself would try for a quarter of an hour."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not port.isdigit():  # "auto"
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), REACHED_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise JobError(f"ray.address: no cluster at {address}: {error}") from error
+
+
+def _why_not_joined(address: str, error: Exception) -> str:
+    """A cluster that refuses a token, or asks for one, tells Ray's driver so within an error of the connection."""
+    causes = [error, error.__cause__, error.__context__]
+    if not any(sign in str(cause) for cause in causes for sign in ("Unauthenticated", "AuthToken", "authentication")):
+        return f"no cluster at {address}: {first_line(error)}"
+    given = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
+    if os.environ.get("RAY_AUTH_MODE", "").lower() != "token":
+        said = "asks for a token, and RAY_AUTH_MODE is not token"
+    elif isinstance(error, AuthenticationError):
+        said = "is to be joined with a token (RAY_AUTH_MODE=token), and there is none"
+    else:
+        named = next((name for name in given if name in os.environ), "~/.ray/auth_token")
+        said = f"refuses the token of {named}"
+    return (
+        f"the cluster at {address} {said}: set RAY_AUTH_MODE=token, and the cluster's token in RAY_AUTH_TOKEN, "
+        "in a file that RAY_AUTH_TOKEN_PATH names, or in ~/.ray/auth_token"
+    )
+
+
+def _wait_for_cores(address: str, seconds: float) -> None:
+    """A cluster that scales may have no node yet: it is asked for one.
+
+    Raises:
+        JobError: none came.
+    """
+    if gpus() or ray.cluster_resources().get("CPU", 0) >= LEAST_CORES:
+        return
+    logger.warning("ray: the cluster at %s has no %d cores yet: waiting for nodes", address, LEAST_CORES)
+    asked = placement_group([{"CPU": 1}] * LEAST_CORES)
+    try:
+        if not asked.wait(seconds):
+            raise JobError(
+                f"the cluster at {address} has not come to {LEAST_CORES} free cores in {seconds:g} s "
+                "(ray.stall_seconds): add nodes, or wait for longer"
+            )
+    finally:
+        remove_placement_group(asked)
+
+
+def _said_of(stall: ExecutionTimeoutError) -> str:
+    """What was waited for, and what the cluster still has."""
+    waiting = "; ".join(line.strip(" -") for line in str(stall).splitlines() if line.startswith("  - "))
+    nodes, free, there = ray.nodes(), ray.available_resources(), ray.cluster_resources()
+    alive = sum(node["Alive"] for node in nodes)
+    has = ", ".join(f"{free.get(kind, 0):g} of {there[kind]:g} {kind} free" for kind in ("CPU", "GPU") if kind in there)
+    return (
+        f"Ray made no progress for {stall_seconds():g} s (ray.stall_seconds), waiting for {waiting}; "
+        f"{alive} of {len(nodes)} nodes are left, {has}; {AGAIN}"
+    )
+
+
+def stall_seconds() -> float:
+    """After how many seconds without progress a job fails."""
+    return DataContext.get_current().execution_no_progress_timeout_s
 
 
 @contextmanager
@@ -99,15 +181,25 @@ def spare_cores() -> int:
 
 
 def actor_pool(workers: int | None, batches: int, *, on_gpu: bool = True) -> dict[str, Any]:
-    """How many actors a map of so many batches runs on and what each takes.
+    """The actors that a map of so many batches runs on and what each takes.
 
     A GPU each, else a core each of :func:`spare_cores`; never more actors than batches, so that a small night does not
-    load a model many times over.
+    load a model many times over. Where ``workers`` are more than there is room for, the pool grows with the cluster.
     """
-    if on_gpu and gpus():
-        return {"concurrency": min(workers or gpus(), batches), "num_gpus": 1}
-    cores = spare_cores()
-    return {"concurrency": min(workers or cores, cores, batches), "num_cpus": 1}
+    room, kind = (gpus(), "num_gpus") if on_gpu and gpus() else (spare_cores(), "num_cpus")
+    return {"compute": shrinking(min(workers or room, batches), room), kind: 1}
+
+
+def shrinking(actors: int, room: int | None = None, calls: int = 1) -> ActorPoolStrategy:
+    """A pool of at most so many actors, of which there is ``room`` for some at first, and which lets idle ones go.
+    Each has so many ``calls`` at once.
+
+    One of a fixed size would hang when a node is lost: its dead actors start again on the cores of the other nodes,
+    those that read find none, and idle actors keep theirs while they wait for what was to be read.
+    """
+    return ActorPoolStrategy(
+        min_size=1, max_size=actors, initial_size=min(actors, room or actors), max_concurrent_calls_per_actor=calls
+    )
 
 
 def block_rows(rows: int, batch: int, actors: int, most: int = 16) -> int:

@@ -69,7 +69,7 @@ def _tokenize_chunk(run: Run, plan: Plan, tokenizer: str, chunk: int) -> list[st
     rows = sum(pq.read_metadata(part, filesystem=lake.filesystem).num_rows for part in parts)
     pool = actor_pool(run.config.encoders.workers, -(-rows // BATCH))
     read = partial(read_columns, columns=COLUMNS, rows=BATCH)
-    ids = read_parts(lake, parts, read, block_rows(rows, BATCH, pool["concurrency"])).map_batches(
+    ids = read_parts(lake, parts, read, block_rows(rows, BATCH, pool["compute"].max_size)).map_batches(
         TokenizeItems,
         batch_format="pyarrow",
         batch_size=BATCH,

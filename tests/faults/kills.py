@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-Victim = Literal["driver", "java", "raylet", "gcs_server", "self"]
+Victim = Literal["driver", "java", "raylet", "gcs_server", "self", "node"]
 
 COMMIT = "deltalake.table:DeltaTable.create_write_transaction"  # of Spark's files and of Ray's
 STAGE, STAGING = "pipeline.on_ray.plan_reader:stage_rows", "pipeline.on_ray.plan_reader:_stage_rows"
@@ -15,8 +15,8 @@ STORE, RESTORE = "pipeline.lake.artefacts:store", "deltalake.table:DeltaTable.re
 class Fault:
     """Whom to kill, at which call of which function.
 
-    ``victim``: ``driver`` is the job's own process, ``self`` the process that makes the call, whichever that is; the
-    others are programs' names among the job's children.
+    ``victim``: ``driver`` is the job's own process, ``self`` the process that makes the call, whichever that is,
+    ``node`` the raylet above it and all that runs under that; the others are programs' names among the job's children.
     """
 
     at: str

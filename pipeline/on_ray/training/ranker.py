@@ -132,7 +132,7 @@ def _tallied(lake: Lake, ranker: str, tokenizer: str, references: Mapping[str, R
     count = windows.count()
     pool = actor_pool(None, -(-count // SCORED_WINDOWS))
     blocks = windows.repartition(target_num_rows_per_block=SCORED_WINDOWS)  # few files still make work for many actors
-    scored = predict(blocks, folder_of, tokenizer=tokenizer, references=references, actors=pool["concurrency"])
+    scored = predict(blocks, folder_of, tokenizer=tokenizer, references=references, actors=pool["compute"].max_size)
     return tallied(scored, count, references)
 
 

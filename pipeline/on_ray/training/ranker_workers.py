@@ -107,7 +107,7 @@ def train(
         if count == 0:
             raise JobError(f"there is no window to {name}: the sequences table has too few rows of the train split")
     items = learned_of_items(datasets["train"], config, decoded.vectors_CV if decoded else None)
-    figures = Queue(actor_options={"num_cpus": 0})
+    figures = training_runs.figures_queue()
     told = config, layout, decoded, items, survey.feedback, windows["train"], figures
     result = training_runs.run(
         _train_worker,

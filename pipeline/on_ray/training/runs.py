@@ -19,15 +19,17 @@ from ray.exceptions import RayActorError
 from ray.train import ControllerError, Result, TrainingFailedError, WorkerGroupError
 from ray.train.torch import TorchTrainer
 from ray.util.queue import Queue
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline.errors import JobError
 from pipeline.lake.storage import Lake
-from pipeline.on_ray.session import gpus
+from pipeline.on_ray.session import gpus, stall_seconds
 
 logger = logging.getLogger(__name__)
 
 CHECKPOINT_SECONDS = 30.0
 MAX_FAILURES = 8  # deaths of workers that a run survives
+START_SECONDS = 60  # that Ray Train waits for its workers to find room, before it counts that as a failure of its own
 STATE = "training.safetensors"
 AGAIN = "run it again to go on from the last checkpoint"
 UNREADABLE = "CheckpointManagerInitializationError"  # a kill caught Ray Train in writing its list of checkpoints
@@ -61,7 +63,7 @@ def run(
         progress: epochs done, of how many, and what to show.
 
     Raises:
-        JobError: Ray lacks the GPUs, or workers died again and again.
+        JobError: Ray lacks the GPUs, workers died again and again, or found no room for ``ray.stall_seconds``.
     """
     if 0 < gpus() < workers:
         figures.shutdown()
@@ -85,7 +87,9 @@ def run(
                     storage_path=storage,
                     storage_filesystem=lake.filesystem,
                     checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1),
-                    failure_config=ray.train.FailureConfig(max_failures=MAX_FAILURES),
+                    failure_config=ray.train.FailureConfig(
+                        max_failures=MAX_FAILURES, controller_failure_limit=int(stall_seconds() // START_SECONDS)
+                    ),
                 ),
             )
             try:
@@ -100,6 +104,12 @@ def run(
         raise JobError(f"training failed: {_cause(error)}; {AGAIN}") from error
     finally:
         figures.shutdown()
+
+
+def figures_queue() -> Queue:
+    """What workers tell of their progress, kept on this machine: the loss of another must not end the run."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
 
 
 def leave_checkpoint(state: bytes | None, metrics: dict[str, Any]) -> None:

@@ -12,9 +12,8 @@ import ray
 import ray.data
 import torch
 from numpy.typing import NDArray
-from ray.data import ActorPoolStrategy
 
-from pipeline.on_ray.session import gpus, share_of_cores
+from pipeline.on_ray.session import gpus, share_of_cores, shrinking
 from ranker.artefact import load
 from ranker.baselines.references import REFERENCES, Reference
 from ranker.evaluation import Tallies, streamed, tallies
@@ -67,7 +66,7 @@ def predict(
         fn_constructor_args=(model_folder, tokenizer, actors, references),
         batch_size=SCORED_WINDOWS,
         batch_format="pyarrow",
-        compute=ActorPoolStrategy(size=actors),
+        compute=shrinking(actors),
         num_cpus=None if gpus() else 1,
         num_gpus=1 if gpus() else None,
     )

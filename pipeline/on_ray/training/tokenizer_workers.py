@@ -69,7 +69,7 @@ def train(config: TokenizerConfig, vectors: Vectors, checkpoints: str, progress:
         TokenizerError: as :func:`tokenizer.training.fitting.fit`.
         JobError: Ray lacks the GPUs, or workers died again and again.
     """
-    figures = Queue(actor_options={"num_cpus": 0})
+    figures = training_runs.figures_queue()
     job = _Job(config, vectors, figures, training_runs.CHECKPOINT_SECONDS)
     result = training_runs.run(
         _train_worker,

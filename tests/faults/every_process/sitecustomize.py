@@ -19,6 +19,10 @@ def processes(kind):
 
     if kind == "self":
         return [psutil.Process()]
+    if kind == "node":
+        raylet = next(parent for parent in psutil.Process().parents() if parent.name() == "raylet")
+        here = psutil.Process()
+        return [raylet, *(process for process in raylet.children(recursive=True) if process != here), here]
     driver = psutil.Process(int(os.environ["FAULT_DRIVER"]))
     return [driver] if kind == "driver" else [p for p in driver.children(recursive=True) if p.name() == kind]
 

@@ -1,6 +1,7 @@
 """What every job's command shares: its options, its errors as exit statuses, and the lines it ends with."""
 
 import logging
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -32,13 +33,15 @@ INTERRUPTED = 130
 def start(command: Callable[[], None]) -> None:
     """Run a command line; what a job says it cannot do becomes one message and its exit status.
 
-    So does what an engine, a disk or a network fails with; a mistake of ours shows its traceback.
+    So does what an engine, a disk or a network fails with; a mistake of ours shows its traceback. SIGTERM, by which
+    schedulers end jobs, is an interruption as that from a terminal is.
     """
     from jobs.error_messages import one_line
     from pipeline.errors import JobError
 
     logging.basicConfig(format="%(message)s")
     logging.getLogger("pipeline").setLevel(logging.INFO)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         command()
     except Exception as error:

@@ -2,9 +2,11 @@
 
 import logging
 import os
+import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -49,10 +51,13 @@ def ray_session(settings: RaySettings) -> Iterator[None]:
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     if not local:
         _check_port(address)
+    terminated = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **size)
     except (AuthenticationError, ConnectionError, RuntimeError, ValueError) as error:
         raise JobError(f"ray.address: {_why_not_joined(address, error)}") from error
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, terminated)  # Ray's own would end the process without a word
     quiet_data_logs()
     DataContext.get_current().execution_no_progress_timeout_s = settings.stall_seconds
     with _witness():

@@ -66,6 +66,12 @@ def test_a_job_waits_for_the_first_node_of_a_cluster_that_has_none(nodes: RayNod
     driver = joining(nodes, nodes.address, 120)
     assert driver.stderr is not None
     assert any("has no 2 cores yet: waiting for nodes" in line for line in driver.stderr)
+    other = joining(nodes, nodes.address, 120)
+    assert other.stderr is not None
+    assert any("waiting for nodes" in line for line in other.stderr)
+    other.terminate()
+    assert other.communicate(timeout=60)[1].splitlines()[-1].startswith("hisam: interrupted")
+    assert other.returncode == 130
     nodes.add("127.0.0.9", 3)
     said, _ = driver.communicate(timeout=120)
     assert (said.split(), driver.returncode) == (["joined", "3"], 0)

@@ -29,6 +29,17 @@ def test_commands_end_with_the_right_exit_status(tmp_path: Path, shop: Path) -> 
         assert "Traceback" not in done.stderr
 
 
+def test_a_job_that_is_terminated_says_so_as_one_that_is_interrupted() -> None:
+    code = "import time; from jobs.entry import start; start(lambda: (print('here', flush=True), time.sleep(60)))"
+    job = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert job.stdout is not None
+    assert job.stdout.readline() == "here\n"
+    job.terminate()
+    _, said = job.communicate(timeout=60)
+    assert job.returncode == 130
+    assert said == "hisam: interrupted; what was committed stays, the next run goes on from there\n"
+
+
 def test_the_command_line_starts_without_an_engine() -> None:
     code = (
         "import sys, jobs.cli; print(sorted({'torch', 'ray', 'pyspark', 'pyarrow', 'transformers'} & set(sys.modules)))"

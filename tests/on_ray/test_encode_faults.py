@@ -16,8 +16,10 @@ from pipeline.errors import JobError
 from pipeline.on_ray.deaths import Ledger, start_ledger
 from pipeline.on_ray.encode import in_two_stages
 from pipeline.on_ray.encode_stages import KILLED, EmbedBatches, EncodeInputs, PrepareInputs
+from pipeline.on_ray.session import shrinking
 
 ray.cloudpickle.register_pickle_by_value(killers)  # the tests' folder is nothing that workers import from
+SLOW = pytest.mark.slow  # a process is started after every death
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray")]
 
 SETTINGS = config_of(Path(), encoders={"text": {"batch_size": 8}}).encoders.text
@@ -71,23 +73,26 @@ def test_a_batch_that_does_not_fit_is_halved_and_so_are_later_ones() -> None:
     assert encoder.sizes == [8, 4, 4, 4, 4, 4, 4]
 
 
-@pytest.mark.parametrize("stages", [1, 2])
-def test_an_input_that_kills_its_process_costs_itself(stages: int) -> None:
-    texts = [f"text {n}" for n in range(40)]
-    texts[13] = "kill 1"
+@pytest.mark.parametrize(
+    ("stages", "count"), [(1, 6), pytest.param(1, 40, marks=SLOW), pytest.param(2, 40, marks=SLOW)]
+)
+def test_an_input_that_kills_its_process_costs_itself(stages: int, count: int) -> None:
+    texts = [f"text {n}" for n in range(count)]
+    texts[4] = "kill 1"
     if stages == 2:
         texts[30] = "host kill"
     shared: dict[str, Any] = {"batch_format": "pyarrow", "batch_size": None}
     shared["fn_constructor_args"] = ("text", SETTINGS, start_ledger(), fussy)
-    inputs = ray.data.from_arrow([batch(*texts[:24]), batch(*texts[24:])])
+    inputs = ray.data.from_arrow([batch(*texts[: count // 2]), batch(*texts[count // 2 :])])
     if stages == 1:
         rows = inputs.map_batches(EncodeInputs, **shared, concurrency=2)
     else:
-        rows = in_two_stages(inputs, shared, {"concurrency": 1, "num_gpus": 0})
+        rows = in_two_stages(inputs, shared, {"compute": shrinking(1), "num_gpus": 0})
     faults = by_text(pa.concat_tables(ray.get(rows.to_arrow_refs())), texts)
     assert {text: fault for text, fault in faults.items() if fault} == {t: KILLED for t in texts if "kill" in t}
 
 
+@SLOW
 def test_an_encoder_that_kills_its_process_with_anything_ends_the_job() -> None:
     stage = {"batch_format": "pyarrow", "batch_size": None, "concurrency": 1}
     args = ("text", SETTINGS, start_ledger(), broken)

@@ -3,9 +3,11 @@
 import json
 import os
 import secrets
+import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from contextlib import suppress
 from dataclasses import asdict
@@ -29,6 +31,7 @@ class RayNodes:
         folder.mkdir(parents=True)
         self._folder, self.struck = folder, folder / "struck"
         self._nodes: dict[str, subprocess.Popen[bytes]] = {}
+        self._sockets = tempfile.mkdtemp(prefix="ray-")  # their paths must be short
         (folder / "token").write_text(secrets.token_hex(32))
         self.environment = os.environ | {
             "PYTHONPATH": str(REPOSITORY),
@@ -56,7 +59,7 @@ class RayNodes:
 
     def _start(self, ip: str, cores: int, *where: str) -> None:
         line = [RAY, "start", "--block", *where, f"--node-ip-address={ip}", f"--num-cpus={cores}", "--num-gpus=0"]
-        line += ["--disable-usage-stats", f"--object-store-memory={200 * 2**20}", f"--temp-dir={self._folder / 'ray'}"]
+        line += ["--disable-usage-stats", f"--object-store-memory={200 * 2**20}", f"--temp-dir={self._sockets}"]
         said = self._folder / f"{ip}.log"
         with said.open("wb") as log:
             self._nodes[ip] = subprocess.Popen(line, stdout=log, stderr=log, env=self._of_nodes)
@@ -79,3 +82,4 @@ class RayNodes:
         for ip in reversed(list(self._nodes)):
             if self._nodes[ip].poll() is None:
                 self.lose(ip)
+        shutil.rmtree(self._sockets)

@@ -7,7 +7,7 @@ DEMO ?= demo
 PROCESSES ?= 2
 BIN := $(VENV)/bin
 
-.PHONY: demo test slow gpu-check lint format clean
+.PHONY: bench demo test slow gpu-check lint format clean
 
 demo: $(VENV)/installed
 	$(BIN)/hisam demo $(DEMO)
@@ -26,6 +26,12 @@ lint: $(VENV)/installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+bench: $(VENV)/installed-dev
+	$(BIN)/python -m benchmarks.throughput
+	$(BIN)/python -m benchmarks.extract_throughput
+	$(BIN)/python -m benchmarks.encode_throughput $(if $(TEXT_MODEL),--text-model $(TEXT_MODEL))
+	$(BIN)/python -m benchmarks.tokenize_throughput
 
 format: $(VENV)/installed-dev
 	$(BIN)/ruff check --fix .

@@ -1,6 +1,5 @@
 """Engines and a small catalogue that tests share. Engines start once a session, and only if a test asks for them."""
 
-import os
 import shutil
 import socket
 import subprocess
@@ -11,6 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from jars import JARS_VARIABLES, S3_KEYS, jars_for
 from nights import SETTINGS, two_nights
 from pyarrow import fs
 from pyspark.sql import SparkSession
@@ -20,22 +20,6 @@ from pipeline.config.models import Config, RaySettings, SparkSettings
 from pipeline.demo.generator import generate
 from pipeline.on_ray.session import ray_session
 from pipeline.on_spark.session import start_session
-
-JARS_VARIABLES = {"native_delta": "HISAM_DELTA_JARS", "spark_on_s3": "HISAM_S3_JARS"}  # by the marker that needs them
-
-S3_KEYS = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "needle-0b5e7c4f"}  # found nowhere but here
-
-
-def jars_for(marker: str) -> list[str]:
-    """The JARs in the folder that the environment names."""
-    variable = JARS_VARIABLES[marker]
-    folder = os.environ.get(variable)
-    if folder is None:
-        return []
-    jars = sorted(map(str, Path(folder).glob("*.jar")))
-    if not jars:
-        raise pytest.UsageError(f"{variable}={folder} holds no JAR")
-    return jars
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from ray_nodes import RayNodes
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 JOIN = """
 import logging, sys
@@ -61,7 +61,6 @@ def test_a_token_that_is_missing_or_wrong_is_told_from_a_cluster_that_is_not_the
         assert "0" * 64 not in said
 
 
-@pytest.mark.slow
 def test_a_job_waits_for_the_first_node_of_a_cluster_that_has_none(nodes: RayNodes) -> None:
     driver = joining(nodes, nodes.address, 120)
     assert driver.stderr is not None

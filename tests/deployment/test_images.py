@@ -12,8 +12,8 @@ from pathlib import Path
 import pyspark
 import pytest
 import yaml
-from conftest import jars_for
 from deployed import COMPOSE, DOCKER, DOCKERFILES, ROOT, instructions
+from jars import jars_for
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 

@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import S3_KEYS, jars_for
 from deployed import DOCKER, ROOT, compose_steps, script
+from jars import S3_KEYS, jars_for
 
 from pipeline.lake.storage import Lake
 from schemas.tables import RELEASED_IDS

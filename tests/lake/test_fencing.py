@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import sys
+import time
 import uuid
 from collections.abc import Iterator
 
@@ -102,7 +103,8 @@ def test_a_run_that_was_suspended_past_its_lease_writes_nothing(
 ) -> None:
     row = {"item_id": "later", "reason": "empty", "detail": "", "source": "x", "run_id": "r", "seen_at": 0}
     for case, process in suspended.items():
-        assert psutil.Process(process.pid).status() == psutil.STATUS_STOPPED
+        while psutil.Process(process.pid).status() != psutil.STATUS_STOPPED:
+            time.sleep(0.01)
         expected = ["before"]
         with Run("nightly", configs[case]) as run:
             assert run.lake.writer is not None

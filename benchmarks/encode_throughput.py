@@ -263,6 +263,7 @@ def by_cores(cores: int, pairs: dict[str, tuple[Callable[[], float], Callable[[]
                 "ratio": median(ratios),
                 "ratios": [min(ratios), max(ratios)],
             }
+            print(f"{name}, {cores} cores: {found[name]}", flush=True)
     return found
 
 

@@ -15,6 +15,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipeline.config.models import Catalog, ImageSource
+from pipeline.on_spark.bounded import bounded
 from pipeline.on_spark.expressions import VECTOR_SHA
 from pipeline.on_spark.fetch import Fetcher, Request, contents
 from pipeline.on_spark.pictures import ImageFault, hint, is_local, is_url, normalise, read_image, shown
@@ -30,7 +31,6 @@ MAX_DETAIL = 500  # characters
 OUT_OF_REACH = (Reason.MISSING_IMAGE, Reason.IMAGE_NOT_ALLOWED)
 OF_URL = "url:"  # what the stat of a fetched picture begins with; what was asked for and the validator follow
 FETCHED_ROWS = 256  # of a batch
-BATCH_BYTES = 32 * 2**20  # of normalised pictures, past which a batch ends
 MAX_PATH = 4096  # characters of a reference: more than any file system takes
 
 FAULT = pa.struct([("reason", pa.string()), ("detail", pa.string())])
@@ -70,7 +70,7 @@ class Prepare:
     def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         """Batches of :data:`PREPARED` rows, in the order of the rows, or where pictures are fetched in that of these.
 
-        What a task holds at once is a batch as Spark gives it, and :data:`BATCH_BYTES` and a picture besides.
+        What a task holds at once is a batch as Spark gives it, and what :mod:`pipeline.on_spark.bounded` lets by.
         """
         template = Template(self.catalog.text) if self.catalog.text else None
         fetches = self.catalog.image is not None and self.catalog.image.fetch is not None
@@ -203,20 +203,6 @@ class Prepare:
                 return _Picture(*live, stale=True)
             said = by_url and fault.reason is Reason.MISSING_IMAGE
             return None if fault.reason in OUT_OF_REACH and not said else _Picture(stat, None, None)
-
-
-def bounded(items: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
-    """Runs of items, each of which ends with the picture that takes it past :data:`BATCH_BYTES`."""
-    run: list[dict[str, Any]] = []
-    size = 0
-    for item in items:
-        run.append(item)
-        size += len(item.get("image") or b"")
-        if size > BATCH_BYTES:
-            yield run
-            run, size = [], 0
-    if run:
-        yield run
 
 
 @dataclass(frozen=True)

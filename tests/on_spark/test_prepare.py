@@ -13,6 +13,7 @@ from PIL import Image
 
 import pipeline.on_spark.prepare as preparing
 from pipeline.config.models import Catalog, ImageSource, Source
+from pipeline.on_spark import bounded
 from pipeline.on_spark.expressions import VECTOR_SHA
 from pipeline.on_spark.prepare import KNOWN, MAX_PATH, Prepare
 from pipeline.on_spark.vector_columns import VectorReader
@@ -41,7 +42,7 @@ def prepared(title: str, known: dict[str, str | None], settings: Catalog, **row:
 def test_what_a_task_holds_is_bounded_by_bytes_whatever_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     item = prepared("A lamp", NOTHING, catalog(), image=picture("red"))
     assert isinstance(item["image"], bytes)
-    monkeypatch.setattr(preparing, "BATCH_BYTES", 2 * len(item["image"]))
+    monkeypatch.setattr(bounded, "BATCH_BYTES", 2 * len(item["image"]))
     row = {"item_id": "a", "bad_row": None, "row_hash": "1", "picture_stat": None, "fields": {"title": "A lamp"}}
     rows = [row | NOTHING | {"row": i, "image": picture("red"), "image_bytes": 100} for i in range(7)]
     batches = list(Prepare(catalog())(iter([pa.RecordBatch.from_pylist(rows)])))

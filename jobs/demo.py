@@ -2,7 +2,7 @@
 
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,6 +15,9 @@ from jobs.sequences import run_sequences
 from jobs.tokenize import run_tokenize
 from jobs.train_ranker import run_train_ranker
 from jobs.train_tokenizer import run_train_tokenizer
+
+if TYPE_CHECKING:
+    from pipeline.config.models import Config
 
 
 def command(
@@ -43,15 +46,21 @@ def command(
         spark_session(config.spark, "hisam demo"),
         ray_session(config.ray),
     ):
-        run_extract(config, run.run_id)
-        run_encode(config, run.run_id)
-        tokenizer = run_train_tokenizer(config, run.run_id)
-        run_tokenize(config, tokenizer, run.run_id)
-        run_publish(config, tokenizer, run_id=run.run_id)
-        run_sequences(config, run.run_id)
-        ranker = run_train_ranker(config, run.run_id)
-        run_evaluate(config, ranker, run.run_id)
+        tokenizer, ranker = run_all(config, run.run_id)
     show_demo(folder, config, tokenizer, ranker, time.perf_counter() - clock)
+
+
+def run_all(config: "Config", run_id: str) -> tuple[str, str]:
+    """Every job from the raw catalogue to a measured ranker; the fingerprints of tokenizer and ranker."""
+    run_extract(config, run_id)
+    run_encode(config, run_id)
+    tokenizer = run_train_tokenizer(config, run_id)
+    run_tokenize(config, tokenizer, run_id)
+    run_publish(config, tokenizer, run_id=run_id)
+    run_sequences(config, run_id)
+    ranker = run_train_ranker(config, run_id)
+    run_evaluate(config, ranker, run_id)
+    return tokenizer, ranker
 
 
 if __name__ == "__main__":

@@ -155,12 +155,18 @@ def test_what_is_computed_again_is_the_same(model: nn.Module, recompute: int, se
         torch.testing.assert_close(again, kept, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("known", KNOWN)
-def test_candidates_that_know_less_score_as_after_a_shorter_history(known: str) -> None:
+def spread(known: str) -> nn.Module:
+    """An untrained HMAT whose every part counts."""
     config = RankerConfig.model_validate({"dim": 16, "layers": 3, "heads": 2} | KNOWN[known])
     model = made(config).eval()
     for parameter in model.parameters():
         nn.init.normal_(parameter, std=0.3)
+    return model
+
+
+@pytest.mark.parametrize("known", KNOWN)
+def test_candidates_that_know_less_score_as_after_a_shorter_history(known: str) -> None:
+    model = spread(known)
     tokens, ids, labels = windows(2, 9)
     knows = torch.tensor([[0, 0, 0, 3, 3, 3, 6, 6, 6], [0, 1, 2, 2, 2, 2, 6, 7, 7]])
     scored = model.score(model.remember(tokens, ids, labels, None, SEEN), tokens, ids, knows)
@@ -174,10 +180,7 @@ def test_candidates_that_know_less_score_as_after_a_shorter_history(known: str) 
 
 @pytest.mark.parametrize("known", KNOWN)
 def test_candidates_against_a_memory_score_as_the_full_pass(known: str) -> None:
-    config = RankerConfig.model_validate({"dim": 16, "layers": 3, "heads": 2} | KNOWN[known])
-    model = made(config).eval()
-    for parameter in model.parameters():
-        nn.init.normal_(parameter, std=0.3)
+    model = spread(known)
     history, candidates = windows(2, 9), windows(2, 5)
     memory = model.remember(*history)
     assert (memory.items, memory.nbytes) == (9, 3 * 2 * 2 * 10 * 16 * 4)  # layers, keys and values, B, M, E, bytes

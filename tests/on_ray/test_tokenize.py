@@ -60,7 +60,9 @@ def test_columns_of_codes_are_those_of_the_layout(drawn: tuple[Layout, np.ndarra
 @pytest.mark.spark
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray")
-def test_an_item_waits_for_its_vectors_and_goes_without_those_that_failed(spark: SparkSession, tmp_path: Path) -> None:
+def test_an_item_waits_for_its_vectors_has_them_once_and_goes_without_those_that_failed(
+    spark: SparkSession, tmp_path: Path
+) -> None:
     config = config_of(tmp_path)
     lake = writable(config.lake)
     pictured = [f"content {n}" for n in range(40) if shas(f"content {n}")["image_sha"]][:4]
@@ -73,6 +75,8 @@ def test_an_item_waits_for_its_vectors_and_goes_without_those_that_failed(spark:
         ("image", shas(failed)["image_sha"], True),
         ("text", shas(hopeless)["text_sha"], True),
         ("image", shas(hopeless)["image_sha"], True),
+        ("text", shas(whole)["text_sha"], True),  # two plans did it, and one failed
+        ("image", shas(whole)["image_sha"], False),
     ]
     add_vectors(lake, rows)
     tokenizer = trained(lake, ENCODERS)

@@ -11,6 +11,7 @@ from jobs.entry import start
 from jobs.evaluate import run_evaluate
 from jobs.extract import run_extract
 from jobs.publish import run_publish
+from jobs.report import reported
 from jobs.sequences import run_sequences
 from jobs.tokenize import run_tokenize
 from jobs.train_ranker import run_train_ranker
@@ -45,6 +46,7 @@ def command(
         Run("demo", config, items=items, users=users, seed=seed) as run,
         spark_session(config.spark, "hisam demo"),
         ray_session(config.ray),
+        reported(config, None, run.run_id),
     ):
         tokenizer, ranker = run_all(config, run.run_id)
     show_demo(folder, config, tokenizer, ranker, time.perf_counter() - clock)

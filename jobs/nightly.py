@@ -1,4 +1,4 @@
-"""extract → encode → tokenize → publish: one command, safe to run again. The first night trains a tokenizer, too."""
+"""extract → encode → tokenize → publish → report: one command, safe to run again; the first night trains, too."""
 
 from typing import TYPE_CHECKING
 
@@ -8,6 +8,7 @@ from jobs.encode import run_encode
 from jobs.entry import DEFAULT_CONFIG, ConfigFile, Overrides, Tokenizer, read_config, start
 from jobs.extract import run_extract
 from jobs.publish import run_publish
+from jobs.report import reported
 from jobs.tokenize import check_encoders, run_tokenize
 from jobs.train_tokenizer import run_train_tokenizer
 
@@ -19,7 +20,7 @@ def run_nightly(config: "Config", tokenizer: str | None = None) -> None:
     """All four jobs under one run id, one hold of the lake's lock and one Spark session; Ray starts if there is work.
 
     The tokenizer is the released one, or the newest while none is released; one that cannot be used is refused before
-    any work. Where the lake has none at all, one is trained.
+    any work. Where the lake has none at all, one is trained. The report is made also where a gate refuses.
     """
     from pipeline.lake.artefacts import fingerprints
     from pipeline.lake.run import Run
@@ -42,7 +43,8 @@ def run_nightly(config: "Config", tokenizer: str | None = None) -> None:
                 return
             tokenizer = tokenizer or run_train_tokenizer(config, night.run_id)
             run_tokenize(config, tokenizer, night.run_id)
-            run_publish(config, tokenizer, run_id=night.run_id)
+            with reported(config, tokenizer, night.run_id):
+                run_publish(config, tokenizer, run_id=night.run_id)
 
 
 def command(
@@ -50,7 +52,7 @@ def command(
     overrides: Overrides = None,
     tokenizer: Tokenizer = None,
 ) -> None:
-    """Bring the released IDs up to date: extract, encode, tokenize, publish; the first night trains a tokenizer."""
+    """Bring the released IDs up to date: extract, encode, tokenize, publish, and a report; the first night trains."""
     run_nightly(read_config(config, overrides), tokenizer)
 
 

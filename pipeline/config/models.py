@@ -199,6 +199,12 @@ class LockSettings(Section):
     wait_seconds: float = Field(0, ge=0, le=604_800, description="that a job waits for another one to end")
 
 
+class ReportSettings(Section):
+    """The page that ``hisam report`` makes."""
+
+    nightly: bool = Field(True, description="a night, and the demo, end with a report in LAKE/reports")
+
+
 class Gates(Section):
     """What new IDs must keep before they are released. Those that look at the release pass before there is one."""
 
@@ -241,4 +247,5 @@ class Config(Section):
     spark: SparkSettings = SparkSettings()
     ray: RaySettings = RaySettings()
     gates: Gates = Gates()
+    report: ReportSettings = ReportSettings()
     lock: LockSettings = LockSettings()

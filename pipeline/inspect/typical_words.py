@@ -7,7 +7,7 @@ goes once over the released IDs and once over the texts; the driver gets samples
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from pyspark.sql import Column, DataFrame, Row
@@ -60,7 +60,7 @@ def words_and_neighbours(tables: SparkDelta, own: Mapping[str, Any]) -> dict[str
                 "part": part,
                 "prefix": part[0] + "-".join(map(str, own[part][:length])),
                 "items": counted[f"{part}_{length}_items"],
-                "words": _telling(_said(texts, sample), _use(everywhere), len(counted["catalogue"] or ())),
+                "words": telling(_said(texts, sample), word_use(everywhere), len(counted["catalogue"] or ())),
                 "examples": [{"item_id": row["item_id"], "text": texts[row["item_id"]]} for row in sample[:EXAMPLES]],
             }
         )
@@ -109,17 +109,17 @@ def _said(texts: Texts, rows: list[Row] | None) -> list[str]:
     return [text for row in rows or () if (text := texts[row["item_id"]])]
 
 
-def _use(texts: list[str]) -> Counter[str]:
+def word_use(texts: Iterable[str]) -> Counter[str]:
     """In how many texts each word occurs."""
     return Counter(word for text in texts for word in set(re.findall(r"[^\W\d_]{3,}", text.lower())))
 
 
-def _telling(texts: list[str], everywhere: Counter[str], catalogue: int) -> list[str]:
+def telling(texts: Sequence[str], everywhere: Counter[str], catalogue: int) -> list[str]:
     """Words that many of the texts use and the catalogue uses less, the most telling first."""
     if len(texts) < FEWEST:
         return []
     weight = {}
-    for word, count in _use(texts).items():
+    for word, count in word_use(texts).items():
         here, there = count / len(texts), (everywhere[word] + 1) / (catalogue + 1)
         if here >= COMMON and here > LIFT * there:
             weight[word] = here * math.log(here / there)

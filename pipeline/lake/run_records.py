@@ -26,6 +26,14 @@ class RunRecords:
         newest = sorted(((names[0], job) for job, names in self._by_job.items()), reverse=True)
         return {job: _short(self._lake.read_json(name)) for name, job in newest}
 
+    def jobs(self) -> list[str]:
+        """The jobs that have left a record, by name."""
+        return sorted(self._by_job)
+
+    def newest(self, job: str, most: int) -> list[dict[str, Any]]:
+        """The newest records of a job, the newest first."""
+        return [self._lake.read_json(name) for name in self._by_job.get(job, [])[:most]]
+
     def finished(self, job: str) -> str:
         """The newest run that brought ``job`` to its end, ``""`` where none did."""
         records = (self._lake.read_json(name) for name in self._by_job.get(job, []))
@@ -36,7 +44,7 @@ class RunRecords:
 
         Of the newest runs the one with the most rows tells: the time of a small one is that of loading models.
         """
-        records = [self._lake.read_json(name) for name in self._by_job.get(job, [])[:RECENT]]
+        records = self.newest(job, RECENT)
         worked = [
             (record["counts"][rows], record["seconds"][phase])
             for record in records

@@ -1,0 +1,107 @@
+"""A page about the lake, for who must decide whether to release tonight's IDs."""
+
+import tempfile
+import webbrowser
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from jobs.entry import DEFAULT_CONFIG, ConfigFile, Overrides, read_config, start, tell
+
+if TYPE_CHECKING:
+    from pipeline.config.models import Config
+
+
+def run_report(
+    config: "Config", tokenizer: str | None = None, to: Path | None = None, run_id: str | None = None
+) -> str:
+    """The job, as nightly and demo run it too; returns the place of the page."""
+    from pipeline.inspect.report.gather import gather
+    from pipeline.inspect.report.write import write
+    from pipeline.lake.run import Run
+    from pipeline.on_spark.session import spark_session
+
+    arguments = {"tokenizer": tokenizer, "to": str(to) if to else None}
+    with (
+        Run("report", config, run_id=run_id, writes=False, **arguments) as run,
+        spark_session(config.spark, "hisam report") as spark,
+    ):
+        with run.phase("gather"):
+            found = gather(spark, run.lake, config, tokenizer)
+        with run.phase("write"):
+            place = write(found, run.lake, run.run_id, to)
+        run.metrics |= {"page": place, "verdict": found.data["verdict"]["state"]}
+    tell(run)
+    typer.echo(f"  {found.data['verdict']['headline']}\n  {place}")
+    return place
+
+
+@contextmanager
+def reported(config: "Config", tokenizer: str | None, run_id: str) -> Iterator[None]:
+    """A report after the block, also where a gate refuses in it. One that fails is told of, and fails no night."""
+    from pipeline.errors import GateRefused
+
+    try:
+        yield
+    except GateRefused:
+        _try_report(config, tokenizer, run_id)
+        raise
+    _try_report(config, tokenizer, run_id)
+
+
+def _try_report(config: "Config", tokenizer: str | None, run_id: str) -> None:
+    from jobs.error_messages import one_line
+
+    if not config.report.nightly:
+        return
+    try:
+        run_report(config, tokenizer, run_id=run_id)
+    except Exception as error:  # noqa: BLE001  (whatever it is, the night's IDs are as good as without a report)
+        typer.echo(f"report: there is none of this night: {one_line(error) or repr(error)}", err=True)
+
+
+def open_page(place: str, config: "Config") -> None:
+    """Show a page in the browser; one in an object store is copied to this machine first."""
+    from pipeline.lake.storage import Lake
+
+    if "://" in place and not place.startswith("file://"):
+        lake = Lake.open(config.lake, config.storage_options)
+        folder = Path(tempfile.mkdtemp(prefix="hisam-report-"))
+        place = str(
+            lake.download(place.removeprefix(f"{lake.uri}/").rpartition("/")[0], folder) / place.rpartition("/")[2]
+        )
+    uri = place if "://" in place else Path(place).as_uri()
+    if not webbrowser.open(uri):
+        typer.echo(f"  there is no browser on this machine: open {uri} in one")
+
+
+def command(
+    config: ConfigFile = DEFAULT_CONFIG,
+    overrides: Overrides = None,
+    tokenizer: Annotated[
+        str | None, typer.Option("--tokenizer", help="Fingerprint; default: the released one, else the newest trained.")
+    ] = None,
+    to: Annotated[
+        Path | None, typer.Option("--to", help="A folder to write into, instead of LAKE/reports/RUN_ID.")
+    ] = None,
+    in_browser: Annotated[bool, typer.Option("--open", help="Show the page in the browser.")] = False,
+) -> None:
+    """Write a page about tonight's IDs: shall they be released?
+
+    One HTML file that needs no network: a verdict, the gates with figures and limits, what a release would change,
+    what is quarantined and what to do, what the codes stand for, a map of the items, use of the codes, collisions,
+    neighbours before and after tokenisation, consensus of text and picture, the ranker beside simple rules, and what
+    the last runs cost. Pictures are samples. Every figure is in report.json beside it. Before publish the page is about
+    the IDs that it would release; after it, about the release and what it changed.
+    """
+    settings = read_config(config, overrides)
+    place = run_report(settings, tokenizer, to)
+    if in_browser:
+        open_page(place, settings)
+
+
+if __name__ == "__main__":
+    start(lambda: typer.run(command))

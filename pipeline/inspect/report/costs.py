@@ -1,0 +1,35 @@
+"""What the last runs cost, by job and phase."""
+
+from typing import Any
+
+from pipeline.lake.run_records import RunRecords
+
+RUNS = 14  # of a job, the newest
+WHOLE = ("nightly", "demo", "report")  # jobs that others run in, and the one that made this page
+
+
+def costs(records: RunRecords) -> list[dict[str, Any]]:
+    """By job its newest runs, the oldest first: when, how it ended, ``total`` seconds and seconds by ``phases``
+    (``other`` is what no phase timed, such as the start of an engine), rows and peak memory. Newest jobs first."""
+    jobs = [
+        {"job": job, "runs": [_run(record) for record in reversed(records.newest(job, RUNS))]}
+        for job in records.jobs()
+        if job not in WHOLE
+    ]
+    return sorted(jobs, key=lambda each: each["runs"][-1]["started"], reverse=True)
+
+
+def _run(record: dict[str, Any]) -> dict[str, Any]:
+    seconds = {name: float(s) for name, s in record["seconds"].items() if isinstance(s, (int, float))}
+    total = seconds.pop("total", sum(seconds.values()))
+    other = max(0.0, total - sum(seconds.values()))
+    return {
+        "run_id": record["run_id"],
+        "started": record["started"],
+        "status": record["status"],
+        "error": record.get("error"),
+        "total": total,
+        "phases": {name: s for name, s in seconds.items() if s} | {"other": round(other, 3)},
+        "rows_out": record["counts"].get("rows_out"),
+        "peak_memory_bytes": record.get("peak_memory_bytes"),
+    }

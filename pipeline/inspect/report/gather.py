@@ -1,0 +1,79 @@
+"""Every section's data, and the pictures, of one lake: the same ones whenever nothing has changed."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from pyspark.sql import SparkSession
+
+from pipeline.config.models import Config
+from pipeline.inspect.report.cards import Cards
+from pipeline.inspect.report.changes import changes, release_row
+from pipeline.inspect.report.codebooks import catalogue_sample, codebooks, texts_of, with_words
+from pipeline.inspect.report.collisions import collisions
+from pipeline.inspect.report.costs import costs
+from pipeline.inspect.report.gates import gates
+from pipeline.inspect.report.levels import first_codes, levels
+from pipeline.inspect.report.quality import quality
+from pipeline.inspect.report.quarantine import quarantine, with_cards
+from pipeline.inspect.report.ranker import ranker
+from pipeline.inspect.report.space import space
+from pipeline.inspect.report.subject import Subject, chosen_tokenizer, subject
+from pipeline.inspect.report.verdict import nothing, verdict
+from pipeline.lake.run_records import RunRecords
+from pipeline.lake.storage import Lake
+from schemas.tables import ITEMS
+
+
+@dataclass(frozen=True)
+class Findings:
+    """``data`` is what ``report.json`` holds; a card's ``picture`` counts in ``pictures``, JPEGs as base64."""
+
+    data: dict[str, Any]
+    pictures: list[str]
+
+
+def gather(spark: SparkSession, lake: Lake, config: Config, tokenizer: str | None = None) -> Findings:
+    """What a report says of the IDs under ``tokenizer``, by default that which a night would use.
+
+    Spark joins and counts over all items; pictures are read from the files that hold a sampled item.
+
+    Raises:
+        ConfigError: the lake has no such tokenizer.
+    """
+    cards, records = Cards(), RunRecords(lake)
+    tokenizer = tokenizer or chosen_tokenizer(lake)
+    data: dict[str, Any] = {
+        "lake": lake.uri,
+        "tokenizer": tokenizer,
+        "quarantine": quarantine(spark, lake, config, cards),
+        "costs": costs(records),
+    }
+    if tokenizer is not None:
+        with subject(spark, lake, config, tokenizer) as about:
+            if about is not None:
+                data |= _of_ids(about, data, cards, records)
+                return Findings(data, cards.pictures)
+    return Findings(data | {"verdict": nothing(lake.exists(ITEMS), data)}, cards.pictures)
+
+
+def _of_ids(about: Subject, data: dict[str, Any], cards: Cards, records: RunRecords) -> dict[str, Any]:
+    used = levels(about)
+    found: dict[str, Any] = {
+        "release": release_row(about),
+        "items": {"live": about.live_items, "with_ids": about.items},
+        "gates": gates(about),
+        "changes": changes(about, cards),
+        "levels": used,
+    }
+    with_cards(data["quarantine"], about, cards)
+    found["collisions"] = collisions(about, cards)
+    found["space"] = space(about, cards)
+    found["codebooks"] = codebooks(about, first_codes(used), cards)
+    catalogue = catalogue_sample(about, cards)
+    cards.fetch(about)
+    with_words(found["codebooks"], texts_of(catalogue, cards), cards)
+    for level in used:
+        del level["counts"]
+    found["quality"] = quality(about.lake, about.tokenizer)
+    found["ranker"] = ranker(about.lake, records, about.tokenizer)
+    return found | {"verdict": verdict(about, data | found)}

@@ -112,10 +112,13 @@ def thumbnail(image: Image.Image) -> bytes:
 
 
 def _thumbnails(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """Runs on Spark's workers; the lake's pictures are JPEGs of our own making."""
+    """Runs on Spark's workers. The lake's pictures are JPEGs of our own making; one that is torn has no thumbnail."""
     for batch in batches:
-        small = []
+        small: list[bytes | None] = []
         for data in batch.column("image").to_pylist():
-            with Image.open(io.BytesIO(data), formats=["JPEG"]) as image:
-                small.append(thumbnail(image))
+            try:
+                with Image.open(io.BytesIO(data), formats=["JPEG"]) as image:
+                    small.append(thumbnail(image))
+            except OSError:
+                small.append(None)
         yield batch.set_column(2, "image", pa.array(small, pa.binary()))

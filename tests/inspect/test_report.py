@@ -1,0 +1,245 @@
+"""What a report says of a small lake, against its tables read in plain Python, and that its page is inert."""
+
+import base64
+import hashlib
+import io
+import json
+import re
+from collections import Counter
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from PIL import Image
+from pyspark.sql import SparkSession
+from report_shop import HOSTILE, ODD_ID, ReportShop
+from typer.testing import CliRunner
+
+from jobs.cli import app
+from pipeline.errors import GateRefused
+from pipeline.inspect.report.gather import Findings, gather
+from pipeline.inspect.report.page import page
+from pipeline.lake.storage import Lake
+from schemas.tables import TABLES
+
+pytestmark = pytest.mark.spark
+
+RUNNING = {"application/json": False, None: True}  # by the type of a script
+
+
+@pytest.fixture(scope="module")
+def shop(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> ReportShop:
+    return ReportShop(spark, tmp_path_factory.mktemp("report shop"))
+
+
+@pytest.fixture(scope="module")
+def released(shop: ReportShop) -> Findings:
+    """What is found right after the release; the shop has moved on since."""
+    found = gather(shop.spark, shop.opened(), shop.config)
+    shop.news()
+    shop.quarantine()
+    return found
+
+
+@pytest.fixture(scope="module")
+def found(shop: ReportShop, released: Findings) -> Findings:
+    """What is found once there are news."""
+    return gather(shop.spark, shop.opened(), shop.config)
+
+
+class Parsed(HTMLParser):
+    """The elements of a page with their attributes, and the text of its scripts and styles."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.inline: list[tuple[str, str | None, str]] = []
+        self._open = False
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        self._open = tag in ("script", "style")
+        if self._open:
+            self.inline.append((tag, dict(attrs).get("type"), ""))
+
+    def handle_endtag(self, tag: str) -> None:
+        self._open = False
+
+    def handle_data(self, data: str) -> None:
+        if self._open:
+            tag, kind, text = self.inline[-1]
+            self.inline[-1] = tag, kind, text + data
+
+
+def kinds(found: Findings) -> dict[str, int]:
+    return {kind["kind"]: kind["items"] for kind in found.data["changes"]["kinds"] if kind["items"]}
+
+
+def cards(data: Any) -> list[dict[str, Any]]:
+    """Every card of the findings."""
+    if isinstance(data, dict):
+        own = [data] if "picture" in data and "content" in data else []
+        return own + [card for value in data.values() for card in cards(value)]
+    return [card for value in data for card in cards(value)] if isinstance(data, list) else []
+
+
+def test_right_after_a_release_a_report_is_about_what_it_changed(released: Findings, shop: ReportShop) -> None:
+    assert released.data["verdict"]["state"] == "standing"
+    assert kinds(released) == {"added": 41}
+    assert not released.data["changes"]["pending"]
+    assert not released.data["quarantine"]["reasons"]
+    recorded = {gate["name"]: gate["figure"] for gate in released.data["gates"]["gates"]}
+    assert {name: gate["figure"] for name, gate in shop.gates().items() if name != "forced"}.items() <= recorded.items()
+
+
+def test_news_are_counted_and_shown_with_what_they_were(found: Findings, shop: ReportShop) -> None:
+    data = found.data
+    assert data["verdict"]["state"] == "release"
+    assert kinds(found) == {"added": 3, "removed": 2, "codes": 2, "content": 1}
+    shown = {kind["kind"]: kind["examples"] for kind in data["changes"]["kinds"]}
+    assert sorted(each["item_id"] for each in shown["removed"]) == ["p6", "p7"]
+    (edited,) = shown["content"]
+    assert edited["new"]["card"]["text"] == "edited p5"
+    assert edited["old"]["card"]["text"].startswith("emoji 🦄")
+    assert edited["old"]["sid"] == edited["new"]["sid"]
+    assert data["items"] == {"live": 42, "with_ids": 42}
+    assert data["gates"]["figures"]["new_items"] == 3
+    uses = Counter(codes[0] for codes in shop.codes.values())
+    first = data["levels"][0]
+    assert (first["slot"], first["used"], first["items"]) == ("shared_0", len(uses), 42)
+    assert [point["items"] for point in first["curve"]] == sorted(uses.values(), reverse=True)
+    assert first["curve"][0]["items"] / 42 == first["share"]
+
+
+def test_the_tree_counts_the_items_of_each_prefix(found: Findings, shop: ReportShop) -> None:
+    nodes = found.data["codebooks"]["nodes"]
+    prefixes = Counter(f"s{codes[0]}" for codes in shop.codes.values())
+    deeper = Counter(f"s{codes[0]}-{codes[1]}" for codes in shop.codes.values())
+    splits = Counter(f"s{codes[0]}.t{codes[2]}" for codes in shop.codes.values())
+    assert {node["name"]: node["items"] for node in nodes} == prefixes
+    for node in nodes:
+        assert all(child["items"] == deeper[child["name"]] for child in node["nodes"])
+        assert node["children"] == sum(name.startswith(f"{node['name']}-") for name in deeper)
+        texts = [child for child in node["splits"] if child["part"] == "text"]
+        assert all(child["items"] == splits[child["name"]] for child in texts)
+        ranked = sorted((splits[n] for n in splits if n.startswith(f"{node['name']}.")), reverse=True)
+        assert [child["items"] for child in texts] == ranked[:3]
+        assert all(card["item_id"] in shop.codes for card in node["cards"])
+    words = {word for node in nodes for child in node["nodes"] for word in child["words"]}
+    assert words & {"thing", "number", "edited", "brand"} or not words
+
+
+def test_collisions_neighbours_and_the_map_are_of_the_items(found: Findings, shop: ReportShop) -> None:
+    sizes = Counter(shop.codes.values())
+    groups = found.data["collisions"]
+    assert [group["items"] for group in groups] == sorted((n for n in sizes.values() if n > 1), reverse=True)[:12]
+    for group in groups:
+        items = [card["item_id"] for card in group["cards"]]
+        assert len({shop.codes[item] for item in items}) == 1
+    space = found.data["space"]
+    assert space["items"] == len(space["map"]["points"]) == 42
+    assert {point["card"]["item_id"]: point["code"] for point in space["map"]["points"]} == {
+        item: codes[0] for item, codes in shop.codes.items()
+    }
+    for query in space["neighbours"]["queries"]:
+        own = shop.codes[query["item"]["card"]["item_id"]]
+        near = [shop.codes[each["card"]["item_id"]] for each in query["by_codes"]]
+        leading = [2 if codes[:2] == own[:2] else 1 for codes in near]
+        assert all(codes[0] == own[0] for codes in near)
+        assert leading == sorted(leading, reverse=True)
+    pairs = [(a, b) for a in shop.codes for b in shop.codes if a != b]
+    same = sum(shop.codes[a][0] == shop.codes[b][0] for a, b in pairs) / len(pairs)
+    assert space["neighbours"]["levels"][0]["chance"] == pytest.approx(same)
+
+
+def test_pictures_are_small_jpegs_and_what_does_not_open_has_none(found: Findings, shop: ReportShop) -> None:
+    for picture in found.pictures:
+        with Image.open(io.BytesIO(base64.b64decode(picture)), formats=["JPEG"]) as image:
+            assert max(image.size) == 96
+    by_item = {card["item_id"]: card for card in cards(found.data)}
+    assert by_item["p8"]["picture"] is None  # torn in the lake
+    assert by_item["p9"]["picture"] is not None
+    assert by_item[ODD_ID]["text"] == "an odd id"
+    reasons = {each["reason"]: each for each in found.data["quarantine"]["reasons"]}
+    decode = {each["item_id"]: each for each in reasons["image_decode"]["examples"]}
+    assert decode["p9"]["picture"] is not None  # torn, and opens in part
+    assert decode["p10"]["picture"] is None  # a vector drawing
+    assert reasons["image_decode"]["remedy"].startswith("Deliver JPEG")
+    assert reasons["bad_text"]["examples"][0]["card"] is None
+
+
+def test_the_same_lake_gives_the_same_page_of_inert_text(found: Findings, shop: ReportShop) -> None:
+    text = page(found)
+    assert text == page(gather(shop.spark, shop.opened(), shop.config))
+    parsed = Parsed(text)
+    policy = next(e["content"] for tag, e in parsed.elements if tag == "meta" and e.get("http-equiv"))
+    assert policy is not None
+    assert policy.startswith("default-src 'none'; img-src data:; style-src 'sha256-")
+    assert "unsafe" not in policy
+    for tag, kind, inline in parsed.inline:
+        if tag == "style" or RUNNING[kind]:
+            assert base64.b64encode(hashlib.sha256(inline.encode()).digest()).decode() in policy
+        else:
+            json.loads(inline)
+    assert sum(tag == "script" for tag, _ in parsed.elements) == 5
+    for tag, attributes in parsed.elements:
+        assert tag not in ("iframe", "object", "embed", "link", "form", "base")
+        assert not any(name.startswith("on") or name == "style" for name in attributes)
+        assert not any((attributes.get(name) or "#").lower()[:1] != "#" for name in ("href", "src", "action"))
+    body = re.sub("<(script|style).*?</\\1>", "", text, flags=re.S)
+    assert "&lt;script&gt;alert(1)&lt;/script&gt; number" in body
+    assert "<script>alert" not in body
+    assert "<img src=x" not in text
+    assert "<a href" not in re.sub('<a href="#[a-z]+">', "", body)
+    assert HOSTILE[6] not in text  # 5,000 characters are cut
+
+
+def test_the_command_writes_two_files_and_nothing_else(found: Findings, shop: ReportShop, tmp_path: Path) -> None:
+    file = tmp_path / "hisam.yaml"
+    file.write_text(yaml.safe_dump(shop.config.model_dump(mode="json", exclude_none=True)))
+
+    def report(*arguments: str) -> str:
+        done = CliRunner().invoke(app, ["report", "-c", str(file), *arguments], catch_exceptions=False)
+        assert done.exit_code == 0
+        return done.output
+
+    before = {name: shop.lake.version(table) for name, table in TABLES.items()}
+    assert "Ready to release: every gate holds" in report()
+    (folder,) = Path(shop.lake.uri, "reports").iterdir()
+    assert sorted(each.name for each in folder.iterdir()) == ["index.html", "report.json"]
+    assert (folder / "index.html").read_text() == page(found)
+    assert json.loads((folder / "report.json").read_text())["changes"] == found.data["changes"]
+    assert Path(shop.lake.uri, "runs", folder.name, "report.json").is_file()
+    assert {name: shop.lake.version(table) for name, table in TABLES.items()} == before
+    missing = CliRunner().invoke(app, ["report", "-c", str(file), "--set", f"lake={tmp_path / 'typo'}"])
+    assert "there is no lake" in str(missing.exception)
+    assert not (tmp_path / "typo").exists()
+    Lake.create(str(tmp_path / "empty"))
+    assert "There are no IDs to release yet" in report(
+        "--set", f"lake={tmp_path / 'empty'}", "--to", str(tmp_path / "to")
+    )
+    assert "No job has left a record yet" in (tmp_path / "to" / "index.html").read_text()
+
+
+def test_a_refusing_gate_and_a_rollback_are_told(found: Findings, shop: ReportShop) -> None:
+    strict = shop.config.model_copy(update={"gates": shop.config.gates.model_copy(update={"max_group": 1})})
+    refused = gather(shop.spark, shop.opened(), strict).data
+    assert refused["verdict"]["state"] == "hold"
+    assert refused["verdict"]["headline"] == "Do not release: 1 gate refuses"
+    gate = next(gate for gate in refused["gates"]["gates"] if gate["name"] == "max_group")
+    assert (gate["ok"], gate["way"]) == (False, 2.0)
+    with pytest.raises(GateRefused, match="max_group"):
+        ReportShop.publish(_with(shop, strict))
+    shop.publish()
+    shop.rollback()
+    held = gather(shop.spark, shop.opened(), shop.config).data
+    assert held["verdict"]["headline"] == "Held: these are the IDs of release 2, which was rolled back"
+
+
+def _with(shop: ReportShop, config: Any) -> ReportShop:
+    other = object.__new__(ReportShop)
+    other.__dict__ = shop.__dict__ | {"config": config}
+    return other

@@ -122,7 +122,7 @@ def test_the_tree_counts_the_items_of_each_prefix(found: Findings, shop: ReportS
     assert {node["name"]: node["items"] for node in nodes} == prefixes
     for node in nodes:
         assert all(child["items"] == deeper[child["name"]] for child in node["nodes"])
-        assert node["children"] == sum(name.startswith(f"{node['name']}-") for name in deeper)
+        assert {child["siblings"] for child in node["nodes"]} == {sum(n.startswith(f"{node['name']}-") for n in deeper)}
         texts = [child for child in node["splits"] if child["part"] == "text"]
         assert all(child["items"] == splits[child["name"]] for child in texts)
         ranked = sorted((splits[n] for n in splits if n.startswith(f"{node['name']}.")), reverse=True)

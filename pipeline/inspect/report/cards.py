@@ -17,7 +17,7 @@ SIDE = 96  # pixels of a thumbnail's longer side
 QUALITY = 70
 TEXT = 1000  # characters of a text that words are counted in
 SHOWN = 160  # characters of a text that is shown
-PICTURE_BYTES = 6_000_000  # of all thumbnails as text; those asked for last are left out
+PICTURE_BYTES = 7_000_000  # of all thumbnails as text; those asked for last are left out
 
 Card = dict[str, Any]
 Key = tuple[str, str]  # item and content
@@ -50,13 +50,14 @@ class Cards:
         keys = [key for key in dict.fromkeys([*self._cards, *self.texts]) if key[1]]
         if not keys:
             return
-        wanted = about.spark.createDataFrame(keys, "item_id string, content string")
+        items, contents = zip(*keys, strict=True)
+        wanted = about.spark.createDataFrame(pa.table({"item_id": items, "content": contents}))
         stored = about.tables.read(ITEMS, located=True).where("NOT deleted")
         named = stored.withColumn("content", content(F.col("text_sha"), F.col("image_sha")))
         text = F.left("text", F.lit(TEXT)).alias("text")
         found = named.join(F.broadcast(wanted), on=["item_id", "content"], how="left_semi")
         files: dict[Key, str] = {}
-        for row in found.select("item_id", "content", text, "file").toLocalIterator():
+        for row in found.select("item_id", "content", text, "file").collect():
             key = row["item_id"], row["content"]
             if key in self.texts:
                 self.texts[key] = row["text"]
@@ -68,8 +69,10 @@ class Cards:
     def _fetch_pictures(self, about: Subject, files: Mapping[Key, str]) -> None:
         if not files:
             return
-        rows = [(*key, file) for key, file in files.items()]
-        wanted = about.spark.createDataFrame(rows, "item_id string, content string, file string")
+        items, contents = zip(*files, strict=True)
+        wanted = about.spark.createDataFrame(
+            pa.table({"item_id": items, "content": contents, "file": list(files.values())})
+        )
         stored = about.tables.read(ITEMS, files=sorted(set(files.values())), located=True)
         named = stored.where("image IS NOT NULL AND NOT deleted").withColumn(
             "content", content(F.col("text_sha"), F.col("image_sha"))
@@ -78,7 +81,7 @@ class Cards:
         small = held.select("item_id", "content", "image").mapInArrow(
             _thumbnails, "item_id string, content string, image binary"
         )
-        found = {(row["item_id"], row["content"]): row["image"] for row in small.toLocalIterator()}
+        found = {(row["item_id"], row["content"]): row["image"] for row in small.collect()}
         for key in self._pictured:
             if found.get(key) is not None:
                 self._cards[key]["picture"] = self.keep_picture(bytes(found[key]))

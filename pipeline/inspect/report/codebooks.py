@@ -7,7 +7,7 @@ Shown are the largest nodes; each has a sample of its items, whose texts say its
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from pyspark.sql import Column, DataFrame
+from pyspark.sql import Column, DataFrame, Row
 from pyspark.sql import functions as F
 from pyspark.sql.window import Window
 
@@ -37,12 +37,14 @@ def codebooks(about: Subject, first: dict[int, int], cards: Cards) -> Node:
     top = [_node(f"s{code}", "shared", items, 1) for code, items in list(first.items())[: WIDTHS[0]]]
     tree = {"items": about.items, "codes": len(first), "nodes": top, "splits": []}
     shown = {node["name"]: node for node in top}
-    for level in range(2, min(len(WIDTHS), about.layout.shared_levels) + 1):
-        parents = [node for node in shown.values() if node["level"] == level - 1 and node["part"] == "shared"]
-        found = _children(about, parents, level)
-        shown |= {node["name"]: node for node in found}
-    if about.layout.shared_levels == 1:
-        shown |= {node["name"]: node for node in _children(about, top, 2)}
+    for child in _children(about, sorted(shown)):
+        parent = shown.get(child["parent"])
+        if parent is None or parent["part"] != "shared":
+            continue  # below a node that is not shown
+        node = _node(child["name"], child["part"], child["n"], parent["level"] + 1)
+        node["siblings"] = child["siblings"]
+        parent["nodes" if child["part"] == "shared" else "splits"].append(node)
+        shown[child["name"]] = node
     _sample(about, shown, cards)
     return tree
 
@@ -72,59 +74,52 @@ def _node(name: str, part: str, items: int, level: int) -> Node:
         "words": [],
         "cards": [],
         "sample": [],
-        "children": 0,
+        "siblings": 0,
         "nodes": [],
         "splits": [],
     }
 
 
-def _children(about: Subject, parents: Sequence[Node], level: int) -> list[Node]:
-    """The largest children of the nodes of a level, hung below them: deeper prefixes and, below the first, splits."""
-    known = {node["name"]: node for node in parents}
-    rows = about.rows.where(_prefix(level - 1).isin(sorted(known)))
-    children = _deeper(level) if level <= about.layout.shared_levels else []
-    children += _split(about) if level == 2 else []
-    if not children or not known:
+def _children(about: Subject, first: list[str]) -> list[Row]:
+    """``parent``, ``part``, ``name`` and ``n`` items of the largest nodes below each node, which has so many of a part
+    (``siblings``): deeper prefixes, and splits below the first code. Parents come before their children.
+
+    As many rows as shown first codes have second ones, at most, times what is shown below a node.
+    """
+    levels = range(2, min(len(WIDTHS), about.layout.shared_levels) + 1)
+    children = [F.struct(F.lit("shared").alias("part"), F.lit(n).alias("level"), *_pair(n)) for n in levels]
+    children += _split(about)
+    if not children:
         return []
-    each = rows.select(_prefix(level - 1).alias("parent"), F.explode(F.array(*children)).alias("child"))
-    counted = (
-        each.where("child.name IS NOT NULL").groupBy("parent", "child.part", "child.name").agg(F.count("*").alias("n"))
-    )
+    rows = about.rows.where(_prefix(1).isin(first))
+    each = rows.select(F.explode(F.array(*children)).alias("child")).where("child.name IS NOT NULL")
+    counted = each.groupBy("child.level", "child.parent", "child.part", "child.name").agg(F.count("*").alias("n"))
     family = Window.partitionBy("parent", "part")
-    ranked = counted.select(
-        "*",
-        F.row_number().over(family.orderBy(F.desc("n"), "name")).alias("rank"),
-        F.count("*").over(family).alias("children"),
-    )
-    most = F.when(F.col("part") == "shared", WIDTHS[level - 1]).otherwise(SPLITS)
-    found = []
-    for row in ranked.where(F.col("rank") <= most).orderBy("parent", "part", "rank").collect():
-        node, parent = _node(row["name"], row["part"], row["n"], level), known[row["parent"]]
-        if row["part"] == "shared":
-            parent["nodes"].append(node)
-            parent["children"] = row["children"]
-        else:
-            parent["splits"].append(node | {"of": row["children"]})
-            node = parent["splits"][-1]
-        found.append(node)
-    return found
+    rank = F.row_number().over(family.orderBy(F.desc("n"), "name"))
+    ranked = counted.select("*", rank.alias("rank"), F.count("*").over(family).alias("siblings"))
+    most = F.when(F.col("part") != "shared", SPLITS)
+    for level in levels:
+        most = most.when(F.col("level") == level, WIDTHS[level - 1])
+    return ranked.where(F.col("rank") <= most).orderBy("level", "parent", "part", "rank").collect()
 
 
 def _prefix(level: int) -> Column:
     return F.concat(F.lit("s"), F.array_join(F.slice("shared", 1, level), "-"))
 
 
-def _deeper(level: int) -> list[Column]:
-    return [F.struct(F.lit("shared").alias("part"), _prefix(level).alias("name"))]
+def _pair(level: int) -> tuple[Column, Column]:
+    return _prefix(level - 1).alias("parent"), _prefix(level).alias("name")
 
 
 def _split(about: Subject) -> list[Column]:
     """The first own codes of text and image below the first shared code; null where the item has none."""
     levels = dict(zip(MODALITIES, about.layout.levels[1:], strict=True))
+    names = {
+        part: F.concat(_prefix(1), F.lit(f".{part[0]}"), F.get(part, F.lit(0)).cast("string")) for part in MODALITIES
+    }
     return [
         F.struct(
-            F.lit(part).alias("part"),
-            F.concat(_prefix(1), F.lit(f".{part[0]}"), F.get(part, F.lit(0)).cast("string")).alias("name"),
+            F.lit(part).alias("part"), F.lit(2).alias("level"), _prefix(1).alias("parent"), names[part].alias("name")
         )
         for part in MODALITIES
         if levels[part]

@@ -1,5 +1,6 @@
 """Every section's data, and the pictures, of one lake: the same ones whenever nothing has changed."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,23 +58,23 @@ def gather(spark: SparkSession, lake: Lake, config: Config, tokenizer: str | Non
 
 
 def _of_ids(about: Subject, data: dict[str, Any], cards: Cards, records: RunRecords) -> dict[str, Any]:
-    used = levels(about)
-    found: dict[str, Any] = {
-        "release": release_row(about),
-        "items": {"live": about.live_items, "with_ids": about.items},
-        "gates": gates(about),
-        "changes": changes(about, cards),
-        "levels": used,
-    }
-    with_cards(data["quarantine"], about, cards)
-    found["collisions"] = collisions(about, cards)
-    found["space"] = space(about, cards)
-    found["codebooks"] = codebooks(about, first_codes(used), cards)
-    catalogue = catalogue_sample(about, cards)
-    cards.fetch(about)
+    with ThreadPoolExecutor(1) as aside:  # small lakes keep Spark waiting for its driver more than they keep it busy
+        figures = aside.submit(gates, about)
+        used = levels(about)
+        found: dict[str, Any] = {
+            "release": release_row(about),
+            "items": {"live": about.live_items, "with_ids": about.items},
+            "changes": changes(about, cards),
+            "collisions": collisions(about, cards),
+            "codebooks": codebooks(about, first_codes(used), cards),
+            "space": space(about, cards),
+        }
+        with_cards(data["quarantine"], about, cards)
+        catalogue = catalogue_sample(about, cards)
+        cards.fetch(about)
+        found["gates"] = figures.result()
     with_words(found["codebooks"], texts_of(catalogue, cards), cards)
-    for level in used:
-        del level["counts"]
+    found["levels"] = [{name: value for name, value in level.items() if name != "counts"} for level in used]
     found["quality"] = quality(about.lake, about.tokenizer)
     found["ranker"] = ranker(about.lake, records, about.tokenizer)
     return found | {"verdict": verdict(about, data | found)}

@@ -104,7 +104,7 @@ def _pictures(spark: SparkSession, config: Config, items: list[str]) -> Iterator
     with readable_files("catalog.source"):
         raw = raw_items(read_catalogue(spark, config), config.catalog, spark, config.encoders.vector_columns)
         columns = ["item_id", "reference" if "reference" in raw.columns else "image"]
-        rows: Iterable[Any] = raw.where(F.col("item_id").isin(items)).select(*columns).toLocalIterator()
+        rows: Iterable[Any] = raw.where(F.col("item_id").isin(items)).select(*columns).collect()
         for item, picture in rows:
             if picture and not isinstance(picture, str):
                 yield item, bytes(picture)

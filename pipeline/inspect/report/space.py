@@ -1,6 +1,6 @@
 """Items by their vectors: a map in two dimensions, and whom codes make neighbours beside whom vectors do.
 
-All is measured on a sample. M items of it, E widths of both modalities together, S slots.
+All is measured on a sample. M items of it, D width of a modality, E of both together, S slots.
 """
 
 from typing import Any
@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+from pyspark.sql import functions as F
 from sklearn.decomposition import PCA
 
 from pipeline.inspect.report.cards import Cards
 from pipeline.inspect.report.subject import Subject, sampled
 from pipeline.on_spark.expressions import filled_codes
-from pipeline.on_spark.plans import with_vectors
 from schemas.semantic_id import MODALITIES
+from schemas.tables import VECTORS
 
 MAPPED = 2000  # items
 PICTURED = 400  # of these
@@ -27,33 +28,45 @@ Vectors = NDArray[np.float32]
 
 def space(about: Subject, cards: Cards) -> dict[str, Any]:
     """``map`` and ``neighbours`` of a sample of the items, ``items`` in number; no more than that where it has none."""
-    chosen = about.rows.orderBy(sampled()).limit(MAPPED)
-    ready = with_vectors(
-        about.tables, chosen.withColumn("slots", filled_codes(about.layout, absent=-1)), about.encoders
-    )
-    columns = ["item_id", "content", "sid", "item_hash", "slots", "text_vector", "image_vector"]
-    found: pa.Table = ready.select(*columns).toArrow().sort_by("item_hash")
+    slots = filled_codes(about.layout, absent=-1)
+    columns = ["item_id", "content", "sid", "item_hash", *(f"{modality}_sha" for modality in MODALITIES)]
+    chosen = about.rows.orderBy(sampled()).limit(MAPPED).select(*columns, slots.alias("slots")).toArrow()
+    vectors = _vectors(about, chosen)
+    seen = [any(row.get(f"{m}_sha") in vectors[m] for m in MODALITIES) for row in chosen.to_pylist()]
+    found = chosen.filter(pa.array(seen, pa.bool_())).sort_by("item_hash")
     if found.num_rows < 3:
         return {"items": found.num_rows, "map": None, "neighbours": None}
-    vectors_ME = np.concatenate([_units(found[f"{m}_vector"]) for m in MODALITIES], axis=1)
+    vectors_ME = np.concatenate([_units(vectors[m], found[f"{m}_sha"].to_pylist()) for m in MODALITIES], axis=1)
     codes_MS = np.array(found["slots"].to_pylist(), dtype=np.int64)
     items = found.select(["item_id", "content", "sid"]).to_pylist()
+    neighbours = _neighbours(about, vectors_ME, codes_MS, items, cards)
+    return {"items": len(items), "map": _map(vectors_ME, codes_MS, items, cards), "neighbours": neighbours}
+
+
+def _vectors(about: Subject, chosen: pa.Table) -> dict[str, dict[str, Vectors]]:
+    """By modality and hash the vectors of the chosen items under the tokenizer's encoders."""
+    rows = chosen.to_pylist()
+    shas = sorted({sha for row in rows for m in MODALITIES if (sha := row[f"{m}_sha"])})
+    wanted = F.broadcast(about.spark.createDataFrame(pa.table({"sha": shas})))
+    files = about.tables.files_of(VECTORS, wanted)
+    stored = about.tables.read(VECTORS, files=files).where("vector IS NOT NULL")
+    stored = stored.where(F.col("encoder").isin(sorted(set(about.encoders.values()))))
+    found = stored.join(wanted, on="sha", how="left_semi").select("encoder", "sha", "vector").collect()
     return {
-        "items": len(items),
-        "map": _map(vectors_ME, codes_MS, items, cards),
-        "neighbours": _neighbours(about, vectors_ME, codes_MS, items, cards),
+        m: {row["sha"]: np.array(row["vector"], np.float32) for row in found if row["encoder"] == about.encoders[m]}
+        for m in MODALITIES
     }
 
 
-def _units(vectors: pa.ChunkedArray) -> Vectors:
-    """Vectors at length one, zeros where an item has none."""
-    rows = vectors.to_pylist()
-    width = max((len(row) for row in rows if row is not None), default=0)
-    x_ME = np.array([row if row is not None else [0.0] * width for row in rows], np.float32).reshape(len(rows), width)
-    length_M1 = np.linalg.norm(x_ME, axis=1, keepdims=True)
+def _units(vectors: dict[str, Vectors], shas: list[str | None]) -> Vectors:
+    """Vectors (M, D) at length one, zeros where an item has none."""
+    width = max((len(x_D) for x_D in vectors.values()), default=0)
+    nothing_D = np.zeros(width, np.float32)
+    x_MD = np.array([vectors.get(sha or "", nothing_D) for sha in shas], np.float32).reshape(len(shas), width)
+    length_M1 = np.linalg.norm(x_MD, axis=1, keepdims=True)
     length_M1[length_M1 == 0] = 1
-    unit_ME: Vectors = x_ME / length_M1
-    return unit_ME
+    unit_MD: Vectors = x_MD / length_M1
+    return unit_MD
 
 
 def _map(vectors_ME: Vectors, codes_MS: NDArray[np.int64], items: list[dict[str, Any]], cards: Cards) -> dict[str, Any]:

@@ -43,7 +43,7 @@ TOKENIZER = "c" * 16
 LEVELS = TokenizerConfig(shared_levels=3, text_levels=2, image_levels=2, codebook_size=256)
 CHANGED = 100  # one item of so many
 POOL = 64  # pictures
-SIDE = 128  # of a picture
+SIDE = 96  # of a picture
 WORDS = 40  # of a text
 VOCABULARY = 5000
 WIDTH = 8  # numbers of a vector

@@ -12,13 +12,17 @@ from typing import Any
 
 import pytest
 import yaml
+from handmade import config_of
 from PIL import Image
 from pyspark.sql import SparkSession
 from report_shop import HOSTILE, ODD_ID, ReportShop
 from typer.testing import CliRunner
 
+import jobs.report
 from jobs.cli import app
-from pipeline.errors import GateRefused
+from pipeline.config.models import Config
+from pipeline.errors import GateRefused, JobError
+from pipeline.inspect.report.charts import plain
 from pipeline.inspect.report.gather import Findings, gather
 from pipeline.inspect.report.page import page
 from pipeline.lake.storage import Lake
@@ -237,6 +241,36 @@ def test_a_refusing_gate_and_a_rollback_are_told(found: Findings, shop: ReportSh
     shop.rollback()
     held = gather(shop.spark, shop.opened(), shop.config).data
     assert held["verdict"]["headline"] == "Held: these are the IDs of release 2, which was rolled back"
+
+
+def test_a_report_that_fails_fails_no_night(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[str | None] = []
+
+    def broken(config: Config, tokenizer: str | None, *, run_id: str) -> str:
+        asked.append(tokenizer)
+        raise RuntimeError("no room\nat all")
+
+    monkeypatch.setattr(jobs.report, "run_report", broken)
+    config = config_of(tmp_path)
+    with jobs.report.reported(config, "one", "run"):
+        pass
+    with pytest.raises(GateRefused), jobs.report.reported(config, "refused", "run"):
+        raise GateRefused("a gate")
+    with pytest.raises(JobError, match="broken night"), jobs.report.reported(config, "no IDs", "run"):
+        raise JobError("broken night")
+    with jobs.report.reported(config_of(tmp_path, report={"nightly": False}), "not wanted", "run"):
+        pass
+    assert asked == ["one", "refused"]
+    said = capsys.readouterr().err.splitlines()
+    assert said == ["report: there is none of this night: RuntimeError('no room\\nat all')"] * 2
+
+
+def test_plotly_reads_no_markup() -> None:
+    assert plain('<a href="javascript:1">$x^2$</a> &amp;') == (
+        '&lt;a href="javascript:1"&gt;&#36;x^2&#36;&lt;/a&gt; &amp;amp;'
+    )
 
 
 def _with(shop: ReportShop, config: Any) -> ReportShop:

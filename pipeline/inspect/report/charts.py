@@ -170,19 +170,20 @@ def _cost(jobs: Sequence[Mapping[str, Any]]) -> Chart | None:
     """The newest run of every job, a bar of its phases."""
     if not jobs:
         return None
-    newest = {plain(each["job"]): each["runs"][-1] for each in reversed(jobs)}
-    phases = dict.fromkeys(phase for run in newest.values() for phase in run["phases"])
-    ordered = [phase for phase in phases if phase != "other"] + ["other"]
-    bars = [
-        _bars(
-            phase,
-            [run["phases"].get(phase, 0) for run in newest.values()],
-            list(newest),
-            orientation="h",
-            faint=phase == "other",
-        )
-        for phase in ordered
-    ]
+    newest = {plain(each["job"]): each["runs"][-1]["phases"] for each in reversed(jobs)}
+    total: dict[str, float] = {}
+    for phases in newest.values():
+        for phase, seconds in phases.items():
+            total[phase] = total.get(phase, 0.0) + seconds
+    long = sorted(total.keys() - {"other"}, key=lambda phase: (-total[phase], phase))[: COLOURED - 1]
+    rest = {
+        "shorter phases": [
+            sum(s for phase, s in phases.items() if phase not in (*long, "other")) for phases in newest.values()
+        ],
+        "other": [phases.get("other", 0) for phases in newest.values()],
+    }
+    named = {phase: [phases.get(phase, 0) for phases in newest.values()] for phase in long} | rest
+    bars = [_bars(phase, x, list(newest), orientation="h", faint=phase == "other") for phase, x in named.items()]
     return _chart(bars, "seconds", "", barmode="stack", rows=len(newest))
 
 

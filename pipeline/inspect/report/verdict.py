@@ -81,7 +81,8 @@ def _of_items(about: Subject, found: dict[str, Any]) -> list[dict[str, str]]:
     if waiting := about.live_items - about.items:
         said.append(_reason("warn", f"{waiting:,} of {about.live_items:,} items have no ID and would not be released"))
     if quarantined := found["quarantine"]["items"]:
-        said.append(_reason("warn", f"{quarantined:,} faults of items are in quarantine"))
+        reasons = ", ".join(f"{each['items']:,} {each['reason']}" for each in found["quarantine"]["reasons"])
+        said.append(_reason("warn", f"{_count(quarantined, 'fault is', 'faults are')} in quarantine: {reasons}"))
     return said
 
 
@@ -119,7 +120,7 @@ def _reason(weight: str, text: str) -> dict[str, str]:
 
 
 def _count(n: int, one: str, more: str) -> str:
-    return f"{n} {one if n == 1 else more}"
+    return f"{n:,} {one if n == 1 else more}"
 
 
 def _cut(error: Any) -> str:

@@ -23,13 +23,13 @@
     }
     return {
       ...layout,
-      height: rows ? 110 + 34 * rows : element.clientHeight,
+      height: rows ? (narrow() ? 260 : 130) + 34 * rows : element.clientHeight,
       margin: { l: 8, r: 8, t: 8, b: 8 },
       paper_bgcolor: "rgba(0,0,0,0)",
       plot_bgcolor: "rgba(0,0,0,0)",
       font: { color: color("--ink"), family: "system-ui, sans-serif", size: 12 },
       legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0, font: { size: narrow() ? 10 : 12 } },
-      showlegend: traces.length > 1 && !(narrow() && traces.length > 8),
+      showlegend: traces.length > 1,
       hoverlabel: { bgcolor: color("--sheet"), bordercolor: color("--line"), font: { color: color("--ink") } },
       dragmode: zooms && !narrow() ? "zoom" : false,
     };

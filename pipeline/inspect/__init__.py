@@ -1,1 +1,1 @@
-"""Commands that only look: status and explain."""
+"""Commands that only look: check, status, explain and report."""

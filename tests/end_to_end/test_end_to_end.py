@@ -165,7 +165,8 @@ def test_more_nights(spark: SparkSession, first_night: dict[str, Run], shop_fold
     assert done.returncode == 0, done.stderr
     records = sorted((shop_folder / "lake" / "runs").iterdir())[-1]
     counts = {file.stem: json.loads(file.read_text())["counts"] for file in records.iterdir()}
-    assert set(counts) == {"extract", "encode", "tokenize", "publish", "nightly"}
+    assert set(counts) == {"extract", "encode", "tokenize", "publish", "report", "nightly"}
+    assert (shop_folder / "lake" / "reports" / records.name / "index.html").is_file()
     assert versions(config) == before
     assert counts["extract"]["skipped"] == 219
     assert not any(job.get("rows_out") for job in counts.values())

@@ -33,6 +33,7 @@ from pipeline.release.rollback import rollback
 HERE = Path(__file__).parent
 SECONDS = 400  # after which a job hangs
 SETTINGS = {
+    "report": {"nightly": False},
     "tokenizer": {
         **{"shared_levels": 2, "text_levels": 1, "image_levels": 1, "codebook_size": 8, "dim": 16, "hidden": 32},
         "min_steps": 60,

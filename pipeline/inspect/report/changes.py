@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.dataset as ds
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
@@ -10,7 +9,7 @@ from pyspark.sql import functions as F
 from pipeline.inspect.report.cards import Cards
 from pipeline.inspect.report.subject import Subject
 from pipeline.on_spark.released_ids import changes as released_changes
-from pipeline.release.pointer import Release, standing_releases
+from pipeline.release.pointer import Release
 from schemas.tables import RELEASE_CHANGES, RELEASED_IDS, RELEASES
 
 EXAMPLES = 8  # of a kind
@@ -27,35 +26,27 @@ def changes(about: Subject, cards: Cards) -> dict[str, Any]:
 
     Of items whose codes are others, ``first_code_kept`` is the share whose first shared code is as before.
     """
-    standing = about.standing if about.standing is not None else about.rows.limit(0)
-    found = _by_kind(released_changes(standing, about.rows, 0))
-    pending, before, after = bool(found), about.standing, about.rows
-    version = about.release.version if about.release else None
-    if not pending and about.release is not None:
-        made = about.tables.read(RELEASE_CHANGES, where={"release": str(about.release.version)})
-        found = _by_kind(made)
-        before = _rows_before(about, about.release)
-        version = _version_before(about)
-    examples = [row for kind in found.values() for row in kind["examples"]]
-    ids = sorted({row["item_id"] for row in examples})
-    old, new = _contents(before, ids), _contents(after, ids)
+    release, before = about.release, about.standing
+    since = release.version if release else None
+    found = _by_kind(released_changes(about.rows.limit(0) if before is None else before, about.rows, 0))
+    pending = bool(found)
+    if release is not None and not pending:
+        found = _by_kind(about.tables.read(RELEASE_CHANGES, where={"release": str(release.version)}))
+        since, before = _before(about, release)
+    ids = sorted({row["item_id"] for each in found.values() for row in each["examples"]})
+    old, new = _contents(before, ids), _contents(about.rows, ids)
+    nothing: dict[str, Any] = {"items": 0, "first_code_kept": None, "examples": []}
     return {
         "pending": pending,
-        "since": version,
-        "release": about.release.version if about.release else None,
-        "other_tokenizer": about.release is not None and about.release.tokenizer != about.tokenizer,
-        "comparable": about.release is None or about.standing is not None,
+        "since": since,
+        "release": release.version if release else None,
+        "other_tokenizer": release is not None and release.tokenizer != about.tokenizer,
+        "comparable": release is None or about.standing is not None,
         "kinds": [
-            {
-                "kind": kind,
-                "meaning": meaning,
-                "items": found[kind]["items"] if kind in found else 0,
-                "first_code_kept": found[kind]["first_code_kept"] if kind == "codes" and kind in found else None,
-                "examples": [
-                    _example(row, old, new, cards) for row in (found[kind]["examples"] if kind in found else ())
-                ],
-            }
+            {"kind": kind, "meaning": meaning, "items": each["items"], "first_code_kept": each["first_code_kept"]}
+            | {"examples": [_example(row, old, new, cards) for row in each["examples"]]}
             for kind, meaning in KINDS.items()
+            for each in (found.get(kind, nothing),)
         ],
     }
 
@@ -63,11 +54,12 @@ def changes(about: Subject, cards: Cards) -> dict[str, Any]:
 def _by_kind(changed: DataFrame) -> dict[str, dict[str, Any]]:
     kind = F.when(F.col("change") != "changed", F.col("change"))
     kind = kind.when(F.col("old_sid") == F.col("new_sid"), "content").otherwise("codes")
-    first_code = (F.regexp_extract(name, r"^s(\d+)", 1) for name in ("old_sid", "new_sid"))
+    old_code, new_code = (F.regexp_extract(name, r"^s(\d+)", 1) for name in ("old_sid", "new_sid"))
+    same_code = (kind == "codes") & (old_code == new_code)
     example = F.struct("item_id", "old_sid", "new_sid")
     grouped = changed.groupBy(kind.alias("kind")).agg(
         F.count("*").alias("items"),
-        F.avg(F.when(next(first_code) == next(first_code), 1.0).otherwise(0.0)).alias("first_code_kept"),
+        F.avg(F.when(same_code, 1.0).when(kind == "codes", 0.0)).alias("first_code_kept"),
         F.min_by(example, F.struct(F.xxhash64("item_id"), "item_id"), EXAMPLES).alias("examples"),
     )
     return {row["kind"]: row.asDict(recursive=True) for row in grouped.collect()}
@@ -89,17 +81,17 @@ def _example(row: dict[str, Any], old: dict[str, str], new: dict[str, str], card
     }
 
 
-def _rows_before(about: Subject, release: Release) -> DataFrame | None:
-    """What readers had before the standing release, as far as it can be read."""
-    earlier = [r for r in standing_releases(about.lake) if r.version < release.version]
-    if not earlier or not about.lake.whole(RELEASED_IDS, earlier[-1].released_ids_version):
-        return None
-    return about.tables.read(RELEASED_IDS, version=earlier[-1].released_ids_version)
-
-
-def _version_before(about: Subject) -> int | None:
-    earlier = [r.version for r in standing_releases(about.lake) if about.release and r.version < about.release.version]
-    return earlier[-1] if earlier else None
+def _before(about: Subject, release: Release) -> tuple[int | None, DataFrame | None]:
+    """The release that readers had before the standing one, and its rows, as far as they can be read."""
+    earlier = about.lake.read(
+        RELEASES, ["version", "released_ids_version"], where=ds.field("version") < release.version
+    )
+    if not earlier.num_rows:
+        return None, None
+    last = earlier.sort_by("version").to_pylist()[-1]
+    if not about.lake.whole(RELEASED_IDS, last["released_ids_version"]):
+        return last["version"], None
+    return last["version"], about.tables.read(RELEASED_IDS, version=last["released_ids_version"])
 
 
 def release_row(about: Subject) -> dict[str, Any] | None:
@@ -107,5 +99,5 @@ def release_row(about: Subject) -> dict[str, Any] | None:
     if about.release is None:
         return None
     columns = ["version", "tokenizer", "action", "run_id", "time"]
-    rows: pa.Table = about.lake.read(RELEASES, columns, where=ds.field("version") == about.release.version)
+    rows = about.lake.read(RELEASES, columns, where=ds.field("version") == about.release.version)
     return dict(rows.to_pylist()[0])

@@ -44,12 +44,14 @@ def reported(config: "Config", tokenizer: str | None, run_id: str) -> Iterator[N
     """A report after the block, also where a gate refuses in it. One that fails is told of, and fails no night."""
     from pipeline.errors import GateRefused
 
+    refused = None
     try:
         yield
-    except GateRefused:
-        _try_report(config, tokenizer, run_id)
-        raise
+    except GateRefused as error:
+        refused = error
     _try_report(config, tokenizer, run_id)
+    if refused is not None:
+        raise refused
 
 
 def _try_report(config: "Config", tokenizer: str | None, run_id: str) -> None:

@@ -6,6 +6,8 @@ import io
 import json
 import re
 from collections import Counter
+from dataclasses import dataclass
+from functools import cached_property
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -23,8 +25,6 @@ from jobs.cli import app
 from pipeline.config.models import Config
 from pipeline.errors import GateRefused, JobError
 from pipeline.inspect.report.charts import plain
-from pipeline.inspect.report.gather import Findings, gather
-from pipeline.inspect.report.page import page
 from pipeline.lake.storage import Lake
 from schemas.tables import TABLES
 
@@ -33,24 +33,51 @@ pytestmark = pytest.mark.spark
 RUNNING = {"application/json": False, None: True}  # by the type of a script
 
 
+@dataclass(frozen=True)
+class Written:
+    """A report as the command left it."""
+
+    folder: Path
+    said: str
+
+    @cached_property
+    def page(self) -> str:
+        return (self.folder / "index.html").read_text()
+
+    @cached_property
+    def data(self) -> dict[str, Any]:
+        return json.loads((self.folder / "report.json").read_text())
+
+    @cached_property
+    def pictures(self) -> list[str]:
+        return json.loads(re.findall('id="pictures">(.*?)</script>', self.page)[0])
+
+
 @pytest.fixture(scope="module")
 def shop(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> ReportShop:
-    return ReportShop(spark, tmp_path_factory.mktemp("report shop"))
-
-
-@pytest.fixture(scope="module")
-def released(shop: ReportShop) -> Findings:
-    """What is found right after the release; the shop has moved on since."""
-    found = gather(shop.spark, shop.opened(), shop.config)
+    """With news since its release."""
+    shop = ReportShop(spark, tmp_path_factory.mktemp("report shop"))
     shop.news()
     shop.quarantine()
-    return found
+    return shop
 
 
 @pytest.fixture(scope="module")
-def found(shop: ReportShop, released: Findings) -> Findings:
-    """What is found once there are news."""
-    return gather(shop.spark, shop.opened(), shop.config)
+def found(shop: ReportShop) -> Written:
+    before = {name: shop.lake.version(table) for name, table in TABLES.items()}
+    said = report(shop)
+    assert {name: shop.lake.version(table) for name, table in TABLES.items()} == before
+    (folder,) = Path(shop.lake.uri, "reports").iterdir()
+    return Written(folder, said)
+
+
+def report(shop: ReportShop, *arguments: str) -> str:
+    """What the command says."""
+    file = shop.folder / "hisam.yaml"
+    file.write_text(yaml.safe_dump(shop.config.model_dump(mode="json", exclude_none=True)))
+    done = CliRunner().invoke(app, ["report", "-c", str(file), *arguments], catch_exceptions=False)
+    assert done.exit_code == 0
+    return done.output
 
 
 class Parsed(HTMLParser):
@@ -78,10 +105,6 @@ class Parsed(HTMLParser):
             self.inline[-1] = tag, kind, text + data
 
 
-def kinds(found: Findings) -> dict[str, int]:
-    return {kind["kind"]: kind["items"] for kind in found.data["changes"]["kinds"] if kind["items"]}
-
-
 def cards(data: Any) -> list[dict[str, Any]]:
     """Every card of the findings."""
     if isinstance(data, dict):
@@ -90,19 +113,15 @@ def cards(data: Any) -> list[dict[str, Any]]:
     return [card for value in data for card in cards(value)] if isinstance(data, list) else []
 
 
-def test_right_after_a_release_a_report_is_about_what_it_changed(released: Findings, shop: ReportShop) -> None:
-    assert released.data["verdict"]["state"] == "standing"
-    assert kinds(released) == {"added": 41}
-    assert not released.data["changes"]["pending"]
-    assert not released.data["quarantine"]["reasons"]
-    recorded = {gate["name"]: gate["figure"] for gate in released.data["gates"]["gates"]}
-    assert {name: gate["figure"] for name, gate in shop.gates().items() if name != "forced"}.items() <= recorded.items()
-
-
-def test_news_are_counted_and_shown_with_what_they_were(found: Findings, shop: ReportShop) -> None:
+def test_news_are_counted_and_shown_with_what_they_were(found: Written, shop: ReportShop) -> None:
     data = found.data
     assert data["verdict"]["state"] == "release"
-    assert kinds(found) == {"added": 3, "removed": 2, "codes": 2, "content": 1}
+    assert {kind["kind"]: kind["items"] for kind in data["changes"]["kinds"]} == {
+        "added": 3,
+        "removed": 2,
+        "codes": 2,
+        "content": 1,
+    }
     shown = {kind["kind"]: kind["examples"] for kind in data["changes"]["kinds"]}
     assert sorted(each["item_id"] for each in shown["removed"]) == ["p6", "p7"]
     (edited,) = shown["content"]
@@ -118,7 +137,7 @@ def test_news_are_counted_and_shown_with_what_they_were(found: Findings, shop: R
     assert first["curve"][0]["items"] / 42 == first["share"]
 
 
-def test_the_tree_counts_the_items_of_each_prefix(found: Findings, shop: ReportShop) -> None:
+def test_the_tree_counts_the_items_of_each_prefix(found: Written, shop: ReportShop) -> None:
     nodes = found.data["codebooks"]["nodes"]
     prefixes = Counter(f"s{codes[0]}" for codes in shop.codes.values())
     deeper = Counter(f"s{codes[0]}-{codes[1]}" for codes in shop.codes.values())
@@ -136,7 +155,7 @@ def test_the_tree_counts_the_items_of_each_prefix(found: Findings, shop: ReportS
     assert words & {"thing", "number", "edited", "brand"} or not words
 
 
-def test_collisions_neighbours_and_the_map_are_of_the_items(found: Findings, shop: ReportShop) -> None:
+def test_collisions_neighbours_and_the_map_are_of_the_items(found: Written, shop: ReportShop) -> None:
     sizes = Counter(shop.codes.values())
     groups = found.data["collisions"]
     assert [group["items"] for group in groups] == sorted((n for n in sizes.values() if n > 1), reverse=True)[:12]
@@ -159,7 +178,7 @@ def test_collisions_neighbours_and_the_map_are_of_the_items(found: Findings, sho
     assert space["neighbours"]["levels"][0]["chance"] == pytest.approx(same)
 
 
-def test_pictures_are_small_jpegs_and_what_does_not_open_has_none(found: Findings, shop: ReportShop) -> None:
+def test_pictures_are_small_jpegs_and_what_does_not_open_has_none(found: Written, shop: ReportShop) -> None:
     for picture in found.pictures:
         with Image.open(io.BytesIO(base64.b64decode(picture)), formats=["JPEG"]) as image:
             assert max(image.size) == 96
@@ -175,9 +194,8 @@ def test_pictures_are_small_jpegs_and_what_does_not_open_has_none(found: Finding
     assert reasons["bad_text"]["examples"][0]["card"] is None
 
 
-def test_the_same_lake_gives_the_same_page_of_inert_text(found: Findings, shop: ReportShop) -> None:
-    text = page(found)
-    assert text == page(gather(shop.spark, shop.opened(), shop.config))
+def test_what_the_catalogue_says_is_inert_text(found: Written) -> None:
+    text = found.page
     parsed = Parsed(text)
     policy = next(e["content"] for tag, e in parsed.elements if tag == "meta" and e.get("http-equiv"))
     assert policy is not None
@@ -201,46 +219,18 @@ def test_the_same_lake_gives_the_same_page_of_inert_text(found: Findings, shop: 
     assert HOSTILE[6] not in text  # 5,000 characters are cut
 
 
-def test_the_command_writes_two_files_and_nothing_else(found: Findings, shop: ReportShop, tmp_path: Path) -> None:
-    file = tmp_path / "hisam.yaml"
-    file.write_text(yaml.safe_dump(shop.config.model_dump(mode="json", exclude_none=True)))
-
-    def report(*arguments: str) -> str:
-        done = CliRunner().invoke(app, ["report", "-c", str(file), *arguments], catch_exceptions=False)
-        assert done.exit_code == 0
-        return done.output
-
-    before = {name: shop.lake.version(table) for name, table in TABLES.items()}
-    assert "Ready to release: every gate holds" in report()
-    (folder,) = Path(shop.lake.uri, "reports").iterdir()
-    assert sorted(each.name for each in folder.iterdir()) == ["index.html", "report.json"]
-    assert (folder / "index.html").read_text() == page(found)
-    assert json.loads((folder / "report.json").read_text())["changes"] == found.data["changes"]
-    assert Path(shop.lake.uri, "runs", folder.name, "report.json").is_file()
-    assert {name: shop.lake.version(table) for name, table in TABLES.items()} == before
-    missing = CliRunner().invoke(app, ["report", "-c", str(file), "--set", f"lake={tmp_path / 'typo'}"])
-    assert "there is no lake" in str(missing.exception)
+def test_the_command_writes_two_files_and_makes_no_lake(found: Written, shop: ReportShop, tmp_path: Path) -> None:
+    assert "Ready to release: every gate holds" in found.said
+    assert sorted(each.name for each in found.folder.iterdir()) == ["index.html", "report.json"]
+    assert Path(shop.lake.uri, "runs", found.folder.name, "report.json").is_file()
+    with pytest.raises(JobError, match="there is no lake"):
+        report(shop, "--set", f"lake={tmp_path / 'typo'}")
     assert not (tmp_path / "typo").exists()
     Lake.create(str(tmp_path / "empty"))
-    assert "There are no IDs to release yet" in report(
-        "--set", f"lake={tmp_path / 'empty'}", "--to", str(tmp_path / "to")
-    )
+    said = report(shop, "--set", f"lake={tmp_path / 'empty'}", "--to", str(tmp_path / "to"))
+    assert "There are no IDs to release yet" in said
     assert "No job has left a record yet" in (tmp_path / "to" / "index.html").read_text()
-
-
-def test_a_refusing_gate_and_a_rollback_are_told(found: Findings, shop: ReportShop) -> None:
-    strict = shop.config.model_copy(update={"gates": shop.config.gates.model_copy(update={"max_group": 1})})
-    refused = gather(shop.spark, shop.opened(), strict).data
-    assert refused["verdict"]["state"] == "hold"
-    assert refused["verdict"]["headline"] == "Do not release: 1 gate refuses"
-    gate = next(gate for gate in refused["gates"]["gates"] if gate["name"] == "max_group")
-    assert (gate["ok"], gate["way"]) == (False, 2.0)
-    with pytest.raises(GateRefused, match="max_group"):
-        ReportShop.publish(_with(shop, strict))
-    shop.publish()
-    shop.rollback()
-    held = gather(shop.spark, shop.opened(), shop.config).data
-    assert held["verdict"]["headline"] == "Held: these are the IDs of release 2, which was rolled back"
+    assert not (tmp_path / "empty" / "reports").exists()
 
 
 def test_a_report_that_fails_fails_no_night(
@@ -271,9 +261,3 @@ def test_plotly_reads_no_markup() -> None:
     assert plain('<a href="javascript:1">$x^2$</a> &amp;') == (
         '&lt;a href="javascript:1"&gt;&#36;x^2&#36;&lt;/a&gt; &amp;amp;'
     )
-
-
-def _with(shop: ReportShop, config: Any) -> ReportShop:
-    other = object.__new__(ReportShop)
-    other.__dict__ = shop.__dict__ | {"config": config}
-    return other

@@ -39,11 +39,10 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def report(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("a shop's 100% #report")
-    shop = ReportShop(spark, folder)
+    shop = ReportShop(spark, tmp_path_factory.mktemp("shop"))
     shop.news()
     shop.quarantine()
-    path = folder / "index.html"
+    path = tmp_path_factory.mktemp("a shop's 100% #report") / "index.html"
     path.write_text(page(gather(spark, shop.opened(), shop.config)))
     return path
 

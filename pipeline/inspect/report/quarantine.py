@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from PIL import Image, ImageFile, UnidentifiedImageError
+from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
@@ -50,7 +51,7 @@ def quarantine(spark: SparkSession, lake: Lake, config: Config, cards: Cards) ->
         for item, data in _pictures(spark, config, faulty):
             if (small := opened(data, config)) is not None:
                 pictures[item] = cards.keep_picture(small)
-    except (JobError, PySparkException, OSError) as error:
+    except (JobError, PySparkException, Py4JJavaError, OSError) as error:
         unread = f"the catalogue's source could not be read for the pictures at fault: {first_line(error)}"
         logger.warning(unread)
     return {

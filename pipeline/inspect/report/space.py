@@ -18,6 +18,7 @@ from schemas.semantic_id import MODALITIES
 from schemas.tables import VECTORS
 
 MAPPED = 2000  # items
+FEWEST = 3
 PICTURED = 400  # of these
 QUERIES = 8  # items whose neighbours are shown
 NEAREST = 6  # of them
@@ -34,28 +35,31 @@ def space(about: Subject, cards: Cards) -> dict[str, Any]:
     vectors = _vectors(about, chosen)
     seen = [any(row.get(f"{m}_sha") in vectors[m] for m in MODALITIES) for row in chosen.to_pylist()]
     found = chosen.filter(pa.array(seen, pa.bool_())).sort_by("item_hash")
-    if found.num_rows < 3:
+    if found.num_rows < FEWEST:
         return {"items": found.num_rows, "map": None, "neighbours": None}
     vectors_ME = np.concatenate([_units(vectors[m], found[f"{m}_sha"].to_pylist()) for m in MODALITIES], axis=1)
     codes_MS = np.array(found["slots"].to_pylist(), dtype=np.int64)
     items = found.select(["item_id", "content", "sid"]).to_pylist()
     neighbours = _neighbours(about, vectors_ME, codes_MS, items, cards)
-    return {"items": len(items), "map": _map(vectors_ME, codes_MS, items, cards), "neighbours": neighbours}
+    drawn = _map(vectors_ME, codes_MS, items, cards) if vectors_ME.shape[1] > 1 else None
+    return {"items": len(items), "map": drawn, "neighbours": neighbours}
 
 
 def _vectors(about: Subject, chosen: pa.Table) -> dict[str, dict[str, Vectors]]:
     """By modality and hash the vectors of the chosen items under the tokenizer's encoders."""
     rows = chosen.to_pylist()
     shas = sorted({sha for row in rows for m in MODALITIES if (sha := row[f"{m}_sha"])})
-    wanted = F.broadcast(about.spark.createDataFrame(pa.table({"sha": shas})))
+    wanted = F.broadcast(about.spark.createDataFrame(pa.table({"sha": pa.array(shas, pa.string())})))
     files = about.tables.files_of(VECTORS, wanted)
     stored = about.tables.read(VECTORS, files=files).where("vector IS NOT NULL")
     stored = stored.where(F.col("encoder").isin(sorted(set(about.encoders.values()))))
-    found = stored.join(wanted, on="sha", how="left_semi").select("encoder", "sha", "vector").collect()
-    return {
-        m: {row["sha"]: np.array(row["vector"], np.float32) for row in found if row["encoder"] == about.encoders[m]}
-        for m in MODALITIES
-    }
+    found = stored.join(wanted, on="sha", how="left_semi").select("encoder", "sha", "vector").toArrow()
+    vectors: dict[str, dict[str, Vectors]] = {m: {} for m in MODALITIES}
+    for encoder, sha, vector in zip(*(found[name] for name in found.column_names), strict=True):
+        for m in MODALITIES:
+            if about.encoders[m] == encoder.as_py():
+                vectors[m][sha.as_py()] = vector.values.to_numpy()
+    return vectors
 
 
 def _units(vectors: dict[str, Vectors], shas: list[str | None]) -> Vectors:

@@ -93,11 +93,19 @@ def command(
 ) -> None:
     """Write a page about tonight's IDs: shall they be released?
 
-    One HTML file that needs no network: a verdict, the gates with figures and limits, what a release would change,
-    what is quarantined and what to do, what the codes stand for, a map of the items, use of the codes, collisions,
-    neighbours before and after tokenisation, consensus of text and picture, the ranker beside simple rules, and what
-    the last runs cost. Pictures are samples. Every figure is in report.json beside it. Before publish the page is about
-    the IDs that it would release; after it, about the release and what it changed.
+    One HTML file that needs no network, and report.json with its figures.
+
+    Before publish it is about the IDs that a release would have, after it
+    about the release and what that changed. It shows
+
+    - the verdict, and the gates with their figures and limits,
+    - what changes for readers, and what is in quarantine and why,
+    - what the codes stand for, how they are used, where they collide,
+    - a map of the items, and neighbours by vector beside those by codes,
+    - what text and picture both say, and the ranker beside simple rules,
+    - what the last runs cost.
+
+    Pictures and items are samples; counts are of all items.
     """
     settings = read_config(config, overrides)
     place = run_report(settings, tokenizer, to)

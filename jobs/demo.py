@@ -1,6 +1,7 @@
 """A generated catalogue through every job, to the figures."""
 
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -46,9 +47,8 @@ def command(
         Run("demo", config, items=items, users=users, seed=seed) as run,
         spark_session(config.spark, "hisam demo"),
         ray_session(config.ray),
-        reported(config, None, run.run_id),
     ):
-        tokenizer, ranker = run_all(config, run.run_id)
+        tokenizer, ranker = reported(partial(run_all, config, run.run_id), config, None, run.run_id)
     show_demo(folder, config, tokenizer, ranker, time.perf_counter() - clock)
 
 

@@ -1,5 +1,6 @@
 """extract → encode → tokenize → publish → report: one command, safe to run again; the first night trains, too."""
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import typer
@@ -43,8 +44,8 @@ def run_nightly(config: "Config", tokenizer: str | None = None) -> None:
                 return
             tokenizer = tokenizer or run_train_tokenizer(config, night.run_id)
             run_tokenize(config, tokenizer, night.run_id)
-            with reported(config, tokenizer, night.run_id):
-                run_publish(config, tokenizer, run_id=night.run_id)
+            publish = partial(run_publish, config, tokenizer, run_id=night.run_id)
+            reported(publish, config, tokenizer, night.run_id)
 
 
 def command(

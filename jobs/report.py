@@ -2,10 +2,9 @@
 
 import tempfile
 import webbrowser
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
@@ -13,6 +12,8 @@ from jobs.entry import DEFAULT_CONFIG, ConfigFile, Overrides, read_config, start
 
 if TYPE_CHECKING:
     from pipeline.config.models import Config
+
+T = TypeVar("T")
 
 
 def run_report(
@@ -39,19 +40,19 @@ def run_report(
     return place
 
 
-@contextmanager
-def reported(config: "Config", tokenizer: str | None, run_id: str) -> Iterator[None]:
-    """A report after the block, also where a gate refuses in it. One that fails is told of, and fails no night."""
+def reported(job: Callable[[], T], config: "Config", tokenizer: str | None, run_id: str) -> T:
+    """What ``job`` gives, and a report after it, also where a gate refuses in it; one that fails fails no night."""
     from pipeline.errors import GateRefused
 
     refused = None
     try:
-        yield
+        done = job()
     except GateRefused as error:
         refused = error
-    _try_report(config, tokenizer, run_id)
+    _try_report(config, tokenizer, run_id)  # out of the except, so that what it fails with is told as its own
     if refused is not None:
         raise refused
+    return done
 
 
 def _try_report(config: "Config", tokenizer: str | None, run_id: str) -> None:

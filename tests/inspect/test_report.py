@@ -244,14 +244,16 @@ def test_a_report_that_fails_fails_no_night(
 
     monkeypatch.setattr(jobs.report, "run_report", broken)
     config = config_of(tmp_path)
-    with jobs.report.reported(config, "one", "run"):
-        pass
-    with pytest.raises(GateRefused), jobs.report.reported(config, "refused", "run"):
-        raise GateRefused("a gate")
-    with pytest.raises(JobError, match="broken night"), jobs.report.reported(config, "no IDs", "run"):
-        raise JobError("broken night")
-    with jobs.report.reported(config_of(tmp_path, report={"nightly": False}), "not wanted", "run"):
-        pass
+
+    def raises(error: Exception) -> None:
+        raise error
+
+    assert jobs.report.reported(lambda: "done", config, "one", "run") == "done"
+    with pytest.raises(GateRefused):
+        jobs.report.reported(lambda: raises(GateRefused("a gate")), config, "refused", "run")
+    with pytest.raises(JobError, match="broken night"):
+        jobs.report.reported(lambda: raises(JobError("broken night")), config, "no IDs", "run")
+    jobs.report.reported(lambda: None, config_of(tmp_path, report={"nightly": False}), "not wanted", "run")
     assert asked == ["one", "refused"]
     said = capsys.readouterr().err.splitlines()
     assert said == ["report: there is none of this night: RuntimeError('no room\\nat all')"] * 2

@@ -6,8 +6,10 @@ import pytest
 from pyspark.sql import SparkSession
 from report_shop import ReportShop
 
+from pipeline.errors import JobError
 from pipeline.inspect.report.gather import Findings, gather
 from pipeline.inspect.report.page import page
+from pipeline.lake.run import Run
 
 pytestmark = [pytest.mark.spark, pytest.mark.slow]
 
@@ -41,6 +43,11 @@ def test_from_a_release_to_a_rollback(spark: SparkSession, tmp_path: Path) -> No
     assert waiting.data["verdict"]["state"] == "release"
     assert page(waiting) == page(found())  # the same lake, the same page
 
+    with pytest.raises(JobError), Run("extract", shop.config):
+        raise JobError("the source is torn")
+    torn = found().data["verdict"]
+    assert torn["headline"] == "Look first: every gate holds, but the last extract failed"
+    assert {"weight": "bad", "text": "the last extract failed: the source is torn"} in torn["reasons"]
     assert shop.publish()
     released = found()
     assert released.data["verdict"]["state"] == "standing"

@@ -11,7 +11,7 @@ NIGHT = ("extract", "encode", "tokenize")  # whose failure means that tonight's 
 
 
 def verdict(about: Subject, found: dict[str, Any]) -> dict[str, Any]:
-    """``state`` (release, hold, standing or held), a ``headline``, ``reasons`` of a ``weight`` each (good, warn, bad)
+    """``state`` (release, look, hold, standing or held), a ``headline``, ``reasons`` of a ``weight`` each (good, warn, bad)
     and ``todo``, commands with what they are for.
 
     Args:
@@ -33,6 +33,8 @@ def verdict(about: Subject, found: dict[str, Any]) -> dict[str, Any]:
         )
     elif held is not None:
         state, headline = "held", f"Held: these are the IDs of release {held}, which was rolled back"
+    elif failed := _failed(found["costs"]):
+        state, headline = "look", f"Look first: every gate holds, but the last {next(iter(failed))} failed"
     else:
         state = "release"
         headline = "Ready to release: every gate holds" + ("" if release else "; it is the first release")
@@ -87,15 +89,20 @@ def _of_items(about: Subject, found: dict[str, Any]) -> list[dict[str, str]]:
 
 
 def _of_runs(costs: list[dict[str, Any]]) -> list[dict[str, str]]:
+    return [_reason("bad", f"the last {job} failed: {_cut(error)}") for job, error in _failed(costs).items()]
+
+
+def _failed(costs: list[dict[str, Any]]) -> dict[str, Any]:
+    """The errors of the night's jobs whose newest run failed."""
     newest = {each["job"]: each["runs"][-1] for each in costs}
-    failed = [(job, newest[job]) for job in NIGHT if job in newest and newest[job]["status"] == "failed"]
-    return [_reason("bad", f"the last {job} failed: {_cut(run['error'])}") for job, run in failed]
+    return {job: newest[job]["error"] for job in NIGHT if job in newest and newest[job]["status"] == "failed"}
 
 
 def _todo(state: str, about: Subject, found: dict[str, Any]) -> list[tuple[str, str]]:
     publish = f"hisam publish --tokenizer {about.tokenizer}"
     commands = {
         "release": [(publish, "releases these IDs")],
+        "look": [("hisam nightly", "goes on where it failed"), (publish, "releases the IDs that there are")],
         "hold": [
             ("hisam explain ITEM", "shows where an item's codes came from"),
             (f"{publish} --force", "releases them all the same, which is recorded"),

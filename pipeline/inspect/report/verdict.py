@@ -11,8 +11,8 @@ NIGHT = ("extract", "encode", "tokenize")  # whose failure means that tonight's 
 
 
 def verdict(about: Subject, found: dict[str, Any]) -> dict[str, Any]:
-    """``state`` (release, look, hold, standing or held), a ``headline``, ``reasons`` of a ``weight`` each (good, warn, bad)
-    and ``todo``, commands with what they are for.
+    """``state`` (release, look, hold, standing or held), a ``headline``, ``reasons`` of a ``weight`` each (good, warn,
+    bad), and ``todo``, commands with what they are for.
 
     Args:
         about: the subject.

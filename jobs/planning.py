@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import typer
+from jobs.lines import say
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -49,16 +49,16 @@ def planned_run(
     """
     from pipeline.lake.plans import drop_plan, load_plan
     from pipeline.lake.run import Run
-    from pipeline.on_ray.session import ray_session
+    from pipeline.on_ray.session import ray_for
 
     name = f"{job}-plan" if halves.plan_only else job
     with Run(name, config, run_id=halves.planned or run_id, **arguments) as run:
         plan = load_plan(run.lake, job, halves.planned) if halves.planned else _plan(run, make_plan)
         if halves.plan_only:
-            typer.echo(_next(job, plan))
+            say(_next(job, plan), planned=plan.run_id if plan.rows else None)
             yield run, None
         elif plan.rows:
-            with ray_session(config.ray):
+            with ray_for(run):
                 yield run, plan
             drop_plan(run.lake, plan)
         else:
@@ -67,9 +67,9 @@ def planned_run(
 
 
 def _plan(run: "Run", make_plan: "Callable[[SparkSession, Run], Plan]") -> "Plan":
-    from pipeline.on_spark.session import spark_session
+    from pipeline.on_spark.session import spark_for
 
-    with spark_session(run.config.spark, f"hisam {run.job}") as spark, run.phase("plan"):
+    with spark_for(run) as spark, run.phase("plan"):
         return make_plan(spark, run)
 
 

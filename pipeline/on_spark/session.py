@@ -4,7 +4,8 @@ import logging
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,36 @@ from pyspark.sql import SparkSession
 
 from pipeline.config.models import SparkSettings
 from pipeline.errors import JobError
+from pipeline.lake.phases import SPARK_START
+from pipeline.lake.progress import Done, bars
+from pipeline.lake.run import Run
 from pipeline.on_spark.java import find_java
 from pipeline.on_spark.nanoseconds import NANOS_AS_LONG
 
 LOG_SETTINGS = Path(__file__).with_name("log4j2.properties")
+
+
+@contextmanager
+def spark_for(run: Run) -> Iterator[SparkSession]:
+    """The session of a job: what its start takes is a phase of the run, whose lines tell of Spark's tasks.
+
+    Raises:
+        JobError: as :func:`spark_session`.
+    """
+    with ExitStack() as until_end:
+        with run.phase(SPARK_START):
+            session = until_end.enter_context(spark_session(run.config.spark, f"hisam {run.job}"))
+        with run.progress.of(partial(_tasks_done, session)):
+            yield session
+
+
+def _tasks_done(session: SparkSession) -> Done | None:
+    """Of the stages that run now."""
+    tracker = session.sparkContext.statusTracker()
+    stages = [tracker.getStageInfo(stage) for stage in tracker.getActiveStageIds()]
+    done = sum(stage.numCompletedTasks for stage in stages if stage)
+    total = sum(stage.numTasks for stage in stages if stage)
+    return Done(done, total, "tasks") if total else None
 
 
 @contextmanager
@@ -56,7 +83,7 @@ def start_session(settings: SparkSettings, app: str) -> SparkSession:
         "spark.sql.execution.arrow.maxRecordsPerBatch": 256,  # rows carry pictures
         "spark.sql.execution.arrow.maxBytesPerBatch": 64 * 2**20,
         "spark.hadoop.mapreduce.fileoutputcommitter.marksuccessfuljobs": "false",
-        "spark.ui.showConsoleProgress": str(sys.stderr.isatty()).lower(),
+        "spark.ui.showConsoleProgress": str(bars()).lower(),
     }
     if local:
         conf |= {"spark.driver.memory": "4g", "spark.sql.shuffle.partitions": 8, "spark.ui.enabled": "false"}

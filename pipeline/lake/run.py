@@ -198,7 +198,7 @@ class Run:
         self.versions["written"][table.name] = self.lake.version(table)
 
     def record(self, error: BaseException | None = None) -> dict[str, Any]:
-        """The record as JSON-able values; seconds are wall time, those of phases add up to ``total``; memory is in bytes."""
+        """The record as JSON-able values; seconds are wall time, phases add up to ``total``; memory is in bytes."""
         seconds = self.seconds
         total = sum(seconds.values())
         rows = self.counts.get("rows_out", 0)

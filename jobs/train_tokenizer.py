@@ -43,8 +43,7 @@ def run_train_tokenizer(config: "Config", run_id: str | None = None, halves: Hal
         said = verdict(run.metrics, config.tokenizer, config.gates.min_generalisation)
         say(f"  tokenizer {fingerprint}", run, tokenizer=fingerprint, verdict=said)
         show(show_tokenizer, run.metrics)
-        for line in said:
-            show(typer.echo, line)
+        show(typer.echo, f"verdict: {said}")
     return fingerprint
 
 

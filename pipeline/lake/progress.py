@@ -76,10 +76,10 @@ class Progress:
         self._thread.start()
 
     def stop(self) -> None:
-        """End the thread that :meth:`start` began."""
+        """End the thread that :meth:`start` began; one that waits for an engine is left behind."""
         self._ended.set()
         if self._thread is not None:
-            self._thread.join()
+            self._thread.join(LOOK_SECONDS)
 
     def look(self) -> tuple[str | None, Done | None]:
         """See how far the work has come; the line to say of it, if one is due."""

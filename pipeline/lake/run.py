@@ -80,8 +80,8 @@ def latest() -> "Run | None":
 class Run:
     """One job of one run, as a context; leaving it writes ``LAKE/runs/RUN_ID/JOB.json``.
 
-    A job that ``writes`` more than its record holds the lake's lock meanwhile; jobs within it share the hold, and are
-    phases of it.
+    A job that ``writes`` more than its record holds the lake's lock meanwhile; jobs within it share the hold, and those
+    of its run id are phases of it.
     """
 
     def __init__(
@@ -107,7 +107,7 @@ class Run:
     def __enter__(self) -> Self:
         self.phases.start()
         self._memory.start()
-        if outer := running():
+        if (outer := running()) and outer.run_id == self._given_id:
             self._hold.enter_context(outer.phases.of(self.job))
         _under_way.append(self)
         if not bars():

@@ -39,7 +39,7 @@ def metrics(share: float | None = 0.9, worth: int | None = 2, items: int = 1200)
     ],
 )
 def test_a_sentence_names_what_to_set(found: dict[str, Any], config: dict[str, Any], said: str) -> None:
-    (line,) = verdict(found, TokenizerConfig.model_validate(config), least=0.8)
+    line = verdict(found, TokenizerConfig.model_validate(config), least=0.8)
     assert re.search(said, line), line
 
 

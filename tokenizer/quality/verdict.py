@@ -12,8 +12,8 @@ LEAST_CODES = 8
 MOST_SHARED = 8
 
 
-def verdict(metrics: Mapping[str, Any], config: TokenizerConfig, least: float) -> list[str]:
-    """A sentence for each setting that does not suit the items, with the key to set; else that it fits.
+def verdict(metrics: Mapping[str, Any], config: TokenizerConfig, least: float) -> str:
+    """That the settings fit, or which one does not suit the items, and what to set it to.
 
     Args:
         metrics: of :func:`tokenizer.quality.metrics.evaluate`.
@@ -22,11 +22,12 @@ def verdict(metrics: Mapping[str, Any], config: TokenizerConfig, least: float) -
     """
     found = metrics["generalisation"]
     if found is None:
-        return [f"not known: fewer than {LEAST_HELD_OUT} items are held out, too few to tell whether the codes fit"]
+        return f"not known: fewer than {LEAST_HELD_OUT} items are held out, too few to tell whether the codes fit"
     if found["share"] < least:
-        return [_too_many_codes(metrics["items"], found, config)]
-    wrong = _of_shared_levels(metrics["held_out"]["consensus"], config)
-    return [wrong or f"fits: of held-out items the codes keep {found['share']:.0%} of what they keep of training items"]
+        return _too_many_codes(metrics["items"], found, config)
+    of_levels = _of_shared_levels(metrics["held_out"]["consensus"], config)
+    keeps = f"of held-out items the codes keep {found['share']:.0%} of what they keep of training items"
+    return of_levels or f"fits: {keeps}"
 
 
 def codes_for(items: int) -> int:

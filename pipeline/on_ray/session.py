@@ -6,7 +6,7 @@ import signal
 import socket
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -29,6 +29,7 @@ logging.getLogger("ray").setLevel(logging.ERROR)
 logger = logging.getLogger(__name__)
 
 REACHED_SECONDS = 10.0  # in which a cluster's port answers
+STARTED = "worker processes have been started"  # more than cores, as small tasks and idle actors want
 LEAST_CORES = 2  # one to compute and one to read and write
 
 
@@ -76,6 +77,7 @@ def ray_session(settings: RaySettings) -> Iterator[None]:
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, terminated)  # Ray's own would end the process without a word
     quiet_data_logs()
+    log_raylets()
     DataContext.get_current().execution_no_progress_timeout_s = settings.stall_seconds
     DataContext.get_current().custom_execution_callback_classes = [RowsDone]
     with _witness():
@@ -181,6 +183,18 @@ def quiet_data_logs() -> None:
     for handler in log.handlers:
         if isinstance(handler, logging.StreamHandler) and type(handler).__module__.startswith("ray."):  # the terminal's
             handler.setLevel(logging.CRITICAL)
+
+
+def log_raylets() -> None:
+    """Log what raylets tell of workers that died or were killed; Ray itself prints it, on stdout, with advice."""
+    ray._private.worker.print_to_stdstream = _log
+
+
+def _log(told: Mapping[str, Any], ignore_prefix: bool = True) -> None:
+    for message in told["lines"]:
+        line = message.strip().partition("\n")[0]
+        if line and STARTED not in line:
+            logger.warning("ray: %s", line)
 
 
 def gpus() -> int:

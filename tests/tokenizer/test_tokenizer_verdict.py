@@ -27,7 +27,7 @@ def metrics(share: float | None = 0.9, worth: int | None = 2, items: int = 1200)
             {"shared_levels": 3},
             "shares too many levels: text and image have 5.1 bits in common, which fill 2",
         ),
-        (metrics(worth=0), {"shared_levels": 3}, "set tokenizer.shared_levels: 1, give the others to each"),
+        (metrics(worth=0), {"shared_levels": 3}, "set tokenizer.shared_levels: 1, and give the others to text"),
         (metrics(worth=2), {"shared_levels": 2}, "fits, and may share more: .* try tokenizer.shared_levels: 3"),
         (metrics(worth=0), {"shared_levels": 1}, "^fits: of held-out items the codes keep 90%"),
         (metrics(worth=8), {"shared_levels": 8}, "^fits: "),

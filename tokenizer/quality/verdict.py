@@ -52,8 +52,9 @@ def _of_shared_levels(consensus: Mapping[str, Any] | None, config: TokenizerConf
         return None
     worth, shared = consensus["levels_worth_sharing"], config.shared_levels
     said = f"text and image have {consensus['bits']:.1f} bits in common, which fill {worth} of {shared} shared levels"
+    fewer = f"set tokenizer.shared_levels: {max(1, worth)}, and give the others to text and image"
     if worth < shared and shared > 1:
-        return f"shares too many levels: {said}; set tokenizer.shared_levels: {max(1, worth)}, give the others to each"
+        return f"shares too many levels: {said}; {fewer}"
     if worth == shared < MOST_SHARED:
         return f"fits, and may share more: {said}; try tokenizer.shared_levels: {shared + 1}"
     return None

@@ -5,10 +5,8 @@ import ray
 
 from pipeline.on_ray.session import log_raylets
 
-STARTED = "WARNING: 12 PYTHON worker processes have been started on node: a with address: 127.0.0.1. This could be a result of …"
-KILLED = (
-    "2 Workers (tasks / actors) killed due to memory pressure (OOM), 0 Workers crashed.\nRefer to the documentation …"
-)
+STARTED = "WARNING: 12 PYTHON worker processes have been started on node: a with address: 127.0.0.1. This could be …"
+KILLED = "2 Workers (tasks / actors) killed due to memory pressure (OOM), 0 Workers crashed.\nRefer to the …"
 
 
 def test_workers_that_died_are_told_of_and_workers_that_started_are_not(

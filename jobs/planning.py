@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from jobs.lines import say
+import typer
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -55,7 +55,7 @@ def planned_run(
     with Run(name, config, run_id=halves.planned or run_id, **arguments) as run:
         plan = load_plan(run.lake, job, halves.planned) if halves.planned else _plan(run, make_plan)
         if halves.plan_only:
-            say(_next(job, plan), planned=plan.run_id if plan.rows else None)
+            typer.echo(_next(job, plan))  # for people and schedulers alike: a result, not a line of log
             yield run, None
         elif plan.rows:
             with ray_for(run):

@@ -84,8 +84,9 @@ def options(
     ] = Form.text,
 ) -> None:
     """Hi-SAM: semantic IDs for a catalogue, every night, and the ranker that reads them."""
-    os.environ[LOG] = log.value
-    start_logging()
+    if log.value != os.environ.get(LOG, Form.text):
+        os.environ[LOG] = log.value
+        start_logging()
 
 
 def main() -> None:

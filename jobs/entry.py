@@ -50,7 +50,7 @@ def start(command: Callable[[], None]) -> None:
         if said is None and not for_machines():
             raise
         if said is None:
-            logger.exception("a mistake in this program")
+            logger.exception("%s, a mistake in this program", type(error).__name__)
             sys.exit(JobError.exit_status)
         _end(said, error.exit_status if isinstance(error, JobError) else JobError.exit_status)
     except KeyboardInterrupt:

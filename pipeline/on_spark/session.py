@@ -60,6 +60,9 @@ def spark_session(settings: SparkSettings, app: str) -> Iterator[SparkSession]:
     session = start_session(settings, app)
     try:
         yield session
+    except KeyboardInterrupt:
+        session.sparkContext.setLogLevel("OFF")  # else every task that is cut short says so
+        raise
     finally:
         session.stop()
 

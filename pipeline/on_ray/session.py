@@ -6,7 +6,7 @@ import signal
 import socket
 import subprocess
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -20,16 +20,15 @@ from ray.util.placement_group import placement_group, remove_placement_group
 from pipeline.config.models import RaySettings
 from pipeline.errors import AGAIN, JobError, first_line
 from pipeline.lake.phases import RAY_START
-from pipeline.lake.progress import bars
 from pipeline.lake.run import Run
 from pipeline.lake.storage import Lake
+from pipeline.on_ray.quiet import log_raylets, quiet_data_logs, quiet_start
 from pipeline.on_ray.rows_done import RowsDone, rows_done
 
 logging.getLogger("ray").setLevel(logging.ERROR)
 logger = logging.getLogger(__name__)
 
 REACHED_SECONDS = 10.0  # in which a cluster's port answers
-STARTED = "worker processes have been started"  # more than cores, as small tasks and idle actors want
 LEAST_CORES = 2  # one to compute and one to read and write
 
 
@@ -71,7 +70,8 @@ def ray_session(settings: RaySettings) -> Iterator[None]:
         _check_port(address)
     terminated = signal.getsignal(signal.SIGTERM)
     try:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **size)
+        with quiet_start():
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **size)
     except (AuthenticationError, ConnectionError, RuntimeError, ValueError) as error:
         raise JobError(f"ray.address: {_why_not_joined(address, error)}") from error
     if threading.current_thread() is threading.main_thread():
@@ -170,31 +170,6 @@ def _witness() -> Iterator[None]:
             yield
         finally:
             shell.communicate(b"ended\n")
-
-
-def quiet_data_logs() -> None:
-    """Progress bars on a terminal, nothing elsewhere: Ray Data raises errors, and has a file for their tracebacks."""
-    context = DataContext.get_current()
-    context.enable_progress_bars = bars()
-    context.print_on_execution_start = False
-    context.raise_original_map_exception = True  # else a JobError's sentence is lost on its way to the driver
-    log = logging.getLogger("ray.data")
-    log.setLevel(logging.ERROR)
-    for handler in log.handlers:
-        if isinstance(handler, logging.StreamHandler) and type(handler).__module__.startswith("ray."):  # the terminal's
-            handler.setLevel(logging.CRITICAL)
-
-
-def log_raylets() -> None:
-    """Log what raylets tell of workers that died or were killed; Ray itself prints it, on stdout, with advice."""
-    ray._private.worker.print_to_stdstream = _log
-
-
-def _log(told: Mapping[str, Any], ignore_prefix: bool = True) -> None:
-    for message in told["lines"]:
-        line = message.strip().partition("\n")[0]
-        if line and STARTED not in line:
-            logger.warning("ray: %s", line)
 
 
 def gpus() -> int:

@@ -40,10 +40,10 @@ def _too_many_codes(items: int, found: Mapping[str, Any], config: TokenizerConfi
     if codes_for(items) < config.codebook_size:
         remedy = f"set tokenizer.codebook_size: {codes_for(items)} (now {config.codebook_size})"
     else:
-        remedy = (
-            "set tokenizer.input_noise: 1.0, dropout: 0.3 and linear_start: true, lower text_levels and image_levels, "
-            "or train on more items"
+        quieter = (
+            "set tokenizer.input_noise: 1.0, dropout: 0.3 and linear_start: true, " if config.method == "dst" else ""
         )
+        remedy = f"{quieter}lower tokenizer.text_levels and image_levels, or train on more items"
     return f"too many codes for {items:,} items: {keeps}; {remedy}"
 
 

@@ -20,6 +20,7 @@ from pipeline.lake.run import Run
 from pipeline.on_spark.java import find_java
 from pipeline.on_spark.nanoseconds import NANOS_AS_LONG
 
+JAVA_OPTIONS = "spark.driver.extraJavaOptions"
 LOG_SETTINGS = Path(__file__).with_name("log4j2.properties")
 
 
@@ -91,7 +92,6 @@ def start_session(settings: SparkSettings, app: str) -> SparkSession:
     if local:
         conf |= {"spark.driver.memory": "4g", "spark.sql.shuffle.partitions": 8, "spark.ui.enabled": "false"}
         conf |= {"spark.driver.host": "localhost", "spark.databricks.delta.snapshotPartitions": 2}
-        conf |= {"spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={LOG_SETTINGS.as_uri()}"}
     if settings.delta == "native":
         conf |= {
             "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
@@ -100,7 +100,10 @@ def start_session(settings: SparkSettings, app: str) -> SparkSession:
     builder = SparkSession.builder.appName(app)
     if not submitted:
         builder = builder.master(settings.master)
-    for key, value in (conf | settings.conf).items():
+    conf |= settings.conf
+    if local:  # the user's options come after ours, and win
+        conf[JAVA_OPTIONS] = f"-Dlog4j2.configurationFile={LOG_SETTINGS.as_uri()} {conf.get(JAVA_OPTIONS, '')}".strip()
+    for key, value in conf.items():
         builder = builder.config(key, str(value))
     try:
         return builder.getOrCreate()

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from pipeline.lake.phases import Phases
+from pipeline.lake.phases import REST, Phases
 
 logger = logging.getLogger(__name__)
 
@@ -84,6 +84,7 @@ class Progress:
     def look(self) -> tuple[str | None, Done | None]:
         """See how far the work has come; the line to say of it, if one is due."""
         now, phase, done = self._clock(), self._phases.current, self._done()
+        where = self._job if phase == REST else f"{self._job}: {phase}"
         if done is not None:
             piece = (phase, done.unit, done.total)
             if piece != self._piece or done.done < self._before:
@@ -92,8 +93,8 @@ class Progress:
             return None, done
         self._told = now
         if done is None:
-            return f"{self._job}: {phase}, {_duration(now - self._began)} since the job began", None
-        return f"{self._job}: {phase}: {', '.join(self._said(done, now - self._since))}", done
+            return f"{where}: {_duration(now - self._began)} since the job began", None
+        return f"{where}: {', '.join(self._said(done, now - self._since))}", done
 
     def _said(self, done: Done, seconds: float) -> Iterator[str]:
         yield _number(done.done) + (f" of {_number(done.total)}" if done.total is not None else "") + f" {done.unit}"

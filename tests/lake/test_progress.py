@@ -69,13 +69,15 @@ def test_a_line_every_half_minute_says_how_far_work_has_come() -> None:
             found[0] = Done(10, None, "rows")
             until(130, rate=2)
         with progress.of(lambda: 1 // 0):  # an engine that is gone
-            until(150)
+            until(160)
+    until(190)
     assert said == [
-        "extract: prepare, 30 s since the job began",
+        "extract: prepare: 30 s since the job began",
         "extract: prepare: 1,200 of 10,000 rows, 10.0 a second, 15 min left",
         "extract: prepare: 0.2 of 5 epochs, 0.6 a minute, 8 min left, loss 0.5",
         "extract: prepare: 50 rows, 2.0 a second",
-        "extract: prepare, 2 min since the job began",
+        "extract: prepare: 2 min since the job began",
+        "extract: 3 min since the job began",
     ]
 
 
@@ -91,7 +93,7 @@ def test_jobs_within_a_job_are_its_phases_and_alone_speak(
             caplog.clear()
             while len(caplog.messages) < 2:
                 time.sleep(0.01)
-            assert all(line.startswith("extract: write, ") for line in caplog.messages)
+            assert all(line.startswith("extract: write: ") for line in caplog.messages)
         assert running() is night
     assert running() is None
     assert latest() is night

@@ -5,6 +5,7 @@ so that no secret is in a file, a task, a log or a record.
 """
 
 import difflib
+import json
 import os
 import re
 from collections.abc import Mapping
@@ -20,8 +21,9 @@ IDENTITY = (*SECRETS, "PROFILE", "ROLE")
 
 
 def without_secrets(text: str, environment: Mapping[str, str] = os.environ) -> str:
-    """``text`` with a mark in place of the secrets that the environment holds."""
-    held = (value for name, value in environment.items() if any(word in _secret_words(name) for word in SECRETS))
+    """``text``, which may be JSON, with a mark in place of the secrets that the environment holds."""
+    held = {value for name, value in environment.items() if any(word in _secret_words(name) for word in SECRETS)}
+    held |= {json.dumps(value, ensure_ascii=False)[1:-1] for value in held}
     for value in sorted((value for value in held if len(value) >= SHORTEST_SECRET), key=len, reverse=True):
         text = text.replace(value, "(secret)")
     return text

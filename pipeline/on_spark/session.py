@@ -4,11 +4,12 @@ import logging
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from py4j.protocol import Py4JError
 from pyspark.accumulators import AccumulatorTCPServer
 from pyspark.sql import SparkSession
 
@@ -62,7 +63,8 @@ def spark_session(settings: SparkSettings, app: str) -> Iterator[SparkSession]:
     try:
         yield session
     except KeyboardInterrupt:
-        session.sparkContext.setLogLevel("OFF")  # else every task that is cut short says so
+        with suppress(Py4JError, OSError):  # where Java is gone, too
+            session.sparkContext.setLogLevel("OFF")  # else every task that is cut short says so
         raise
     finally:
         session.stop()

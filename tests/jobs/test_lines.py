@@ -101,6 +101,8 @@ def test_errors_are_objects_too_and_a_mistake_of_ours_has_its_traceback(
 def test_secrets_are_known_by_the_names_of_what_holds_them(tmp_path: Path) -> None:
     said = f"{SECRET} 0123456789abcdef no"
     assert without_secrets(said) == "(secret) 0123456789abcdef no"
+    quoted = {"DB_PASSWORD": 'a "b" \\c ü'}
+    assert without_secrets(json.dumps(quoted, ensure_ascii=False), quoted) == '{"DB_PASSWORD": "(secret)"}'
     with pytest.raises(JobError), Run("extract", config_of(tmp_path)) as run:
         raise JobError(said)
     assert SECRET not in (Path(run.lake.uri) / "runs" / run.run_id / "extract.json").read_text()

@@ -30,6 +30,7 @@ Planned = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="For machines.")]
 
 INTERRUPTED = 130
+STOPPED = "interrupted; what was committed stays, the next run goes on from there"
 
 
 def start(command: Callable[[], None]) -> None:
@@ -38,7 +39,7 @@ def start(command: Callable[[], None]) -> None:
     So does what an engine, a disk or a network fails with; a mistake of ours shows its traceback. SIGTERM, by which
     schedulers end jobs, is an interruption as that from a terminal is.
     """
-    from jobs.error_messages import one_line
+    from jobs.error_messages import one_line, was_interrupted
     from pipeline.errors import JobError
 
     start_logging()
@@ -46,6 +47,8 @@ def start(command: Callable[[], None]) -> None:
     try:
         command()
     except Exception as error:
+        if was_interrupted(error):
+            _end(STOPPED, INTERRUPTED)
         said = one_line(error)
         if said is None and not for_machines():
             raise
@@ -54,7 +57,7 @@ def start(command: Callable[[], None]) -> None:
             sys.exit(JobError.exit_status)
         _end(said, error.exit_status if isinstance(error, JobError) else JobError.exit_status)
     except KeyboardInterrupt:
-        _end("interrupted; what was committed stays, the next run goes on from there", INTERRUPTED)
+        _end(STOPPED, INTERRUPTED)
 
 
 def _end(said: str, status: int) -> NoReturn:

@@ -217,7 +217,7 @@ class Gates(Section):
         32, ge=1, description="items in a level's largest code, as a multiple of an even share of min(codes, items)"
     )
     min_generalisation: float = Field(
-        0.8,
+        0.75,
         le=1,
         description="what a tokenizer's codes keep of held-out items, by what they keep of its training items; where "
         "they keep less, train one with fewer codes or levels, or on more items",

@@ -46,7 +46,7 @@ def exposition(lake: Lake, now: datetime) -> str:
         lake: to tell of.
         now: what ages are counted to, with a time zone.
     """
-    gauges = [*_runs(RunRecords(lake).newest(), now), *_release(lake), _quarantine(lake)]
+    gauges = [*_runs(RunRecords(lake).newest_of_each(), now), *_release(lake), _quarantine(lake)]
     return "".join(f"{line}\n" for gauge in gauges for line in gauge.lines())
 
 

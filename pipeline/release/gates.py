@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from pipeline.config.models import Gates
+from pipeline.lake.artefacts import tokenizer_metrics
+from pipeline.lake.storage import Lake
 
 # Gate, figure. A figure that was not measured, as drift before anything is released, has no gate.
 AT_MOST = {
@@ -47,6 +49,17 @@ def limits(gates: Gates, *, same_tokenizer: bool = True) -> list[Limit]:
         *(Limit(name, name, "≤", 0) for name in never),
         *(Limit(gate, figure, "≥", getattr(gates, gate)) for gate, figure in AT_LEAST.items()),
     ]
+
+
+def of_training(lake: Lake, tokenizer: str) -> dict[str, Any]:
+    """The figures that were measured when a tokenizer was trained, on items that were held out; none if too few were.
+
+    Raises:
+        ConfigError: the lake has no such tokenizer.
+        JobError: what it was measured by cannot be read.
+    """
+    measured = tokenizer_metrics(lake, tokenizer).get("generalisation")
+    return {"generalisation": measured["share"]} if measured else {}
 
 
 def check(figures: Mapping[str, Any], gates: Gates, *, same_tokenizer: bool = True) -> dict[str, Any]:

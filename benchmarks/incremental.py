@@ -28,11 +28,13 @@ from jobs.train_tokenizer import run_train_tokenizer
 from pipeline.config.file import load_config
 from pipeline.config.models import Config
 from pipeline.demo.generator import generate, mutate
+from pipeline.lake.phases import RAY_START, REST, SPARK_START
 from pipeline.lake.storage import Lake
 from pipeline.on_ray.session import ray_session
 from pipeline.on_spark.session import spark_session
 from schemas.tables import ITEMS, RELEASED_IDS, TABLES
 
+NO_WORK = ("total", REST, SPARK_START, RAY_START)  # of a record's seconds
 JOBS = ("extract", "encode", "tokenize", "publish")
 
 
@@ -64,7 +66,7 @@ def measured(config: Config, night: Any) -> Night:
     night()
     wall = time.perf_counter() - clock
     records = [_record(lake, job) for job in JOBS]
-    phases = {r["job"]: sum(s for name, s in r["seconds"].items() if name != "total") for r in records}
+    phases = {r["job"]: sum(s for name, s in r["seconds"].items() if name not in NO_WORK) for r in records}
     counts = records[1]["counts"]
     after = _ids(lake)
     kept = after.keys() & ids.keys()

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from jobs.entry import DEFAULT_CONFIG, ConfigFile, Overrides, Planned, PlanOnly, read_config, start, tell
+from jobs.lines import show, then
 from jobs.planning import BOTH, Halves, planned_run
 
 if TYPE_CHECKING:
@@ -60,13 +61,13 @@ def _warn_of_missing_vectors(run: "Run", plan: "Plan") -> None:
 
 
 def _compare(run: "Run", tokenizer: str) -> None:
-    from pipeline.on_spark.session import spark_session
+    from pipeline.on_spark.session import spark_for
     from pipeline.on_spark.tokenizer_comparison import compare_tokenizers
     from pipeline.release.pointer import released
 
     release = released(run.lake)
     if release and release.tokenizer != tokenizer:
-        with spark_session(run.config.spark, "hisam backfill") as spark, run.phase("compare"):
+        with spark_for(run) as spark, run.phase("compare"):
             compared = compare_tokenizers(spark, run.lake, run.config.spark, release.tokenizer, tokenizer)
             run.metrics["migration"] = compared
 
@@ -84,7 +85,9 @@ def command(
     run = run_backfill(read_config(config, overrides), tokenizer, Halves(plan_only, planned))
     tell(run)
     if "migration" in run.metrics:
-        show_migration(run.metrics["migration"])
+        show(show_migration, run.metrics["migration"])
+    if not plan_only:
+        then(f"publish --tokenizer {tokenizer}", config)
 
 
 if __name__ == "__main__":

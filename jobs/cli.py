@@ -1,5 +1,9 @@
 """``hisam``: every job as a command."""
 
+import os
+from enum import StrEnum
+from typing import Annotated
+
 import typer
 
 from jobs import (
@@ -13,6 +17,7 @@ from jobs import (
     export,
     extract,
     init,
+    metrics,
     nightly,
     publish,
     purge,
@@ -27,10 +32,11 @@ from jobs import (
     vacuum,
 )
 from jobs.entry import start
+from jobs.lines import start_logging
+from pipeline.lake.progress import LOG
 
 app = typer.Typer(
     name="hisam",
-    help="Hi-SAM: semantic IDs for a catalogue, every night, and the ranker that reads them.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -54,6 +60,7 @@ COMMANDS = {
     "report": report,
     "explain": explain,
     "status": status,
+    "metrics": metrics,
     "export": export,
     "compact": compact,
     "purge": purge,
@@ -61,6 +68,25 @@ COMMANDS = {
 }
 for name, module in COMMANDS.items():
     app.command(name)(module.command)
+
+
+class Form(StrEnum):
+    """Of what jobs say."""
+
+    text = "text"
+    json = "json"
+
+
+@app.callback()
+def options(
+    log: Annotated[
+        Form, typer.Option("--log", envvar=LOG, help="What jobs say: text, or a JSON object a line, on stderr.")
+    ] = Form.text,
+) -> None:
+    """Hi-SAM: semantic IDs for a catalogue, every night, and the ranker that reads them."""
+    if log.value != os.environ.get(LOG, Form.text):
+        os.environ[LOG] = log.value
+        start_logging()
 
 
 def main() -> None:

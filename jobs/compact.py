@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from jobs.entry import DEFAULT_CONFIG, ConfigFile, Overrides, read_config, start, tell
+from jobs.lines import say, then
 
 
 def command(
@@ -20,8 +21,9 @@ def command(
         done = compact(run, target_mb * 2**20)
     for table, files in done.items():
         if files["files_before"]:
-            typer.echo(f"  {table}: {files['files_before']:,} files became {files['files_after']:,}")
+            say(f"  {table}: {files['files_before']:,} files became {files['files_after']:,}", run)
     tell(run)
+    then("vacuum", config)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from jobs.encode import run_encode
 from jobs.entry import start
 from jobs.evaluate import run_evaluate
 from jobs.extract import run_extract
+from jobs.lines import say, show, then
 from jobs.publish import run_publish
 from jobs.report import reported
 from jobs.sequences import run_sequences
@@ -34,22 +35,24 @@ def command(
     from jobs.tables import show_demo
     from pipeline.demo.generator import generate
     from pipeline.lake.run import Run
-    from pipeline.on_ray.session import ray_session
-    from pipeline.on_spark.session import spark_session
+    from pipeline.on_ray.session import ray_for
+    from pipeline.on_spark.session import spark_for
 
     clock = time.perf_counter()
     generate(folder, items, users, seed)
-    typer.echo(f"demo: generated {items:,} items and {users:,} users in {time.perf_counter() - clock:.1f} s")
+    say(f"demo: generated {items:,} items and {users:,} users in {time.perf_counter() - clock:.1f} s")
     if generate_only:
+        then("nightly", folder / "config.yaml")
         return
     config = read_config(folder / "config.yaml")
     with (
         Run("demo", config, items=items, users=users, seed=seed) as run,
-        spark_session(config.spark, "hisam demo"),
-        ray_session(config.ray),
+        spark_for(run),
+        ray_for(run),
     ):
         tokenizer, ranker = reported(partial(run_all, config, run.run_id), config, None, run.run_id)
-    show_demo(folder, config, tokenizer, ranker, time.perf_counter() - clock)
+    show(show_demo, folder, config, tokenizer, ranker, time.perf_counter() - clock)
+    then("status", folder / "config.yaml")
 
 
 def run_all(config: "Config", run_id: str) -> tuple[str, str]:

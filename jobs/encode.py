@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from jobs.entry import DEFAULT_CONFIG, ConfigFile, Overrides, Planned, PlanOnly, read_config, start, tell
+from jobs.lines import say, then
 from jobs.planning import BOTH, Halves, planned_run
 
 if TYPE_CHECKING:
@@ -47,14 +48,14 @@ def run_encode(
             _quarantine(run, encoders)
     tell(run)
     if run.counts.get("failed"):
-        typer.echo(f"  {run.counts['failed']:,} inputs that no encoder could read: quarantined as encoder_failed")
+        say(f"  {run.counts['failed']:,} inputs that no encoder could read: quarantined as encoder_failed", run)
 
 
 def _quarantine(run: "Run", encoders: dict[str, str]) -> None:
     from pipeline.on_spark.quarantine import quarantine_failed
-    from pipeline.on_spark.session import spark_session
+    from pipeline.on_spark.session import spark_for
 
-    with spark_session(run.config.spark, "hisam encode") as spark, run.phase("quarantine"):
+    with spark_for(run) as spark, run.phase("quarantine"):
         quarantine_failed(spark, run, encoders)
 
 
@@ -68,7 +69,14 @@ def command(
     ] = False,
 ) -> None:
     """Give every text and picture of the current items its vector (Spark plans, Ray Data encodes)."""
-    run_encode(read_config(config, overrides), halves=Halves(plan_only, planned), retry_failed=retry_failed)
+    from pipeline.lake.artefacts import fingerprints
+    from pipeline.lake.storage import Lake
+
+    settings = read_config(config, overrides)
+    run_encode(settings, halves=Halves(plan_only, planned), retry_failed=retry_failed)
+    if not plan_only:
+        trained = fingerprints(Lake.open(settings.lake, settings.storage_options), "tokenizers")
+        then("tokenize" if trained else "train-tokenizer", config)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,16 @@
 """What every job's command shares: its options, its errors as exit statuses, and the lines it ends with."""
 
-import logging
 import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
+
+from jobs.lines import DEFAULT_CONFIG as DEFAULT_CONFIG
+from jobs.lines import logger, say, start_logging
+from pipeline.lake.progress import for_machines
 
 if TYPE_CHECKING:
     from pipeline.config.models import Config
@@ -26,8 +29,8 @@ Planned = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="For machines.")]
 
-DEFAULT_CONFIG = Path("hisam.yaml")
 INTERRUPTED = 130
+STOPPED = "interrupted; what was committed stays, the next run goes on from there"
 
 
 def start(command: Callable[[], None]) -> None:
@@ -36,23 +39,36 @@ def start(command: Callable[[], None]) -> None:
     So does what an engine, a disk or a network fails with; a mistake of ours shows its traceback. SIGTERM, by which
     schedulers end jobs, is an interruption as that from a terminal is.
     """
-    from jobs.error_messages import one_line
+    from jobs.error_messages import one_line, was_interrupted
     from pipeline.errors import JobError
 
-    logging.basicConfig(format="%(message)s")
-    logging.getLogger("pipeline").setLevel(logging.INFO)
+    start_logging()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         command()
     except Exception as error:
+        if was_interrupted(error):
+            _end(STOPPED, INTERRUPTED)
         said = one_line(error)
-        if said is None:
+        if said is None and not for_machines():
             raise
-        sys.stderr.write(f"hisam: {said}\n")
-        sys.exit(error.exit_status if isinstance(error, JobError) else JobError.exit_status)
+        if said is None:
+            logger.exception("%s, a mistake in this program", type(error).__name__)
+            sys.exit(JobError.exit_status)
+        _end(said, error.exit_status if isinstance(error, JobError) else JobError.exit_status)
     except KeyboardInterrupt:
-        sys.stderr.write("hisam: interrupted; what was committed stays, the next run goes on from there\n")
-        sys.exit(INTERRUPTED)
+        _end(STOPPED, INTERRUPTED)
+
+
+def _end(said: str, status: int) -> NoReturn:
+    """With a line and a status, which machines find beside it."""
+    from pipeline.config.places import without_secrets
+
+    if for_machines():
+        logger.error(said, extra={"fields": {"exit_status": status}})
+    else:
+        sys.stderr.write(f"hisam: {without_secrets(said)}\n")
+    sys.exit(status)
 
 
 def read_config(file: Path, overrides: list[str] | None = None) -> "Config":
@@ -62,9 +78,12 @@ def read_config(file: Path, overrides: list[str] | None = None) -> "Config":
     return load_config(file, overrides or ())
 
 
-def tell(run: "Run") -> None:
-    """One line of what a finished job did, and where its record lies."""
+def tell(run: "Run", **fields: Any) -> None:
+    """One line of what a finished job did, and where its record lies; for machines with ``fields``, too."""
     record = run.record()
     counts = ", ".join(f"{name} {n:,}" for name, n in record["counts"].items() if n)
-    typer.echo(f"{run.job}: done in {record['seconds']['total']:.1f} s{': ' if counts else ''}{counts}")
-    typer.echo(f"  {run.lake.uri}/runs/{run.run_id}/{run.job}.json")
+    where, total = f"{run.lake.uri}/runs/{run.run_id}/{run.job}.json", record["seconds"]["total"]
+    done = f"{run.job}: done in {total:.1f} s{': ' if counts else ''}{counts}"
+    say(done, run, seconds=record["seconds"], record=where, **fields)
+    if not for_machines():
+        typer.echo(f"  {where}")

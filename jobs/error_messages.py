@@ -15,6 +15,11 @@ LASTING = {  # of Spark's errors those that come from what it was given: another
 LONGEST = 300
 
 
+def was_interrupted(error: BaseException) -> bool:
+    """Whether it came of an interruption: what ends a job may end Java with it, which then fails to be stopped."""
+    return any(isinstance(cause, KeyboardInterrupt) for cause in _causes(error))
+
+
 def one_line(error: BaseException) -> str | None:
     """What to tell the user, in one line; ``None`` for an error that deserves its traceback."""
     causes = list(_causes(error))

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from jobs.entry import DEFAULT_CONFIG, ConfigFile, Overrides, read_config, start, tell
+from jobs.lines import show, then
 
 if TYPE_CHECKING:
     from pipeline.config.models import Config
@@ -17,17 +18,17 @@ def run_evaluate(
     from jobs.tables import show_comparison, show_evaluation
     from pipeline.lake.artefacts import newest
     from pipeline.lake.run import Run
-    from pipeline.on_ray.session import ray_session
+    from pipeline.on_ray.session import ray_for
     from pipeline.on_ray.training.ranker import evaluate
 
     arguments = {"ranker": ranker, "against": against}
-    with Run("evaluate", config, run_id=run_id, writes=False, **arguments) as run, ray_session(config.ray):
+    with Run("evaluate", config, run_id=run_id, writes=False, **arguments) as run, ray_for(run):
         figures = evaluate(run, ranker or newest(run.lake, "rankers"), against)
     tell(run)
-    show_evaluation(figures)
+    show(show_evaluation, figures)
     if against:
-        show_evaluation(figures["against"])
-        show_comparison(figures["comparison"])
+        show(show_evaluation, figures["against"])
+        show(show_comparison, figures["comparison"])
     return figures
 
 
@@ -41,6 +42,7 @@ def command(
 ) -> None:
     """Measure a ranker on the test period: AUC, GAUC, log loss, calibration, by items and users; against another."""
     run_evaluate(read_config(config, overrides), ranker, against=against)
+    then("score --users FILE --candidates FILE --to DIR", config)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from jobs.entry import DEFAULT_CONFIG, ConfigFile, Overrides, read_config, start, tell
+from jobs.lines import say
 
 
 def command(
@@ -17,16 +18,13 @@ def command(
     """Write the released IDs as Parquet, as token strings with a vocabulary, or as integer tensors (Spark)."""
     from pipeline.lake.run import Run
     from pipeline.on_spark.export import export
-    from pipeline.on_spark.session import spark_session
+    from pipeline.on_spark.session import spark_for
 
     settings = read_config(config, overrides)
-    with (
-        Run("export", settings, writes=False, to=str(to), format=form) as run,
-        spark_session(settings.spark, "hisam export") as spark,
-    ):
+    with Run("export", settings, writes=False, to=str(to), format=form) as run, spark_for(run) as spark:
         folder = export(spark, run, to, form)
     tell(run)
-    typer.echo(f"  {folder}")
+    say(f"  {folder}", run)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from jobs.entry import DEFAULT_CONFIG, ConfigFile, Overrides, read_config, start, tell
+from jobs.lines import then
 
 if TYPE_CHECKING:
     from pipeline.config.models import Config
@@ -14,13 +15,10 @@ def run_extract(config: "Config", run_id: str | None = None, *, verify_pictures:
     """The job, as nightly and demo run it too."""
     from pipeline.lake.run import Run
     from pipeline.on_spark.extract import extract
-    from pipeline.on_spark.session import spark_session
+    from pipeline.on_spark.session import spark_for
 
     arguments = {"verify_pictures": verify_pictures}
-    with (
-        Run("extract", config, run_id=run_id, **arguments) as run,
-        spark_session(config.spark, "hisam extract") as spark,
-    ):
+    with Run("extract", config, run_id=run_id, **arguments) as run, spark_for(run) as spark:
         extract(spark, run, verify_pictures=verify_pictures)
     tell(run)
 
@@ -32,6 +30,7 @@ def command(
 ) -> None:
     """Bring items and quarantine up to date with the raw catalogue (Spark)."""
     run_extract(read_config(config, overrides), verify_pictures=verify_pictures)
+    then("encode", config)
 
 
 if __name__ == "__main__":

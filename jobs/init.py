@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from jobs.entry import DEFAULT_CONFIG, start
+from jobs.lines import then
 
 
 def command(
@@ -25,8 +26,8 @@ def command(
     with spark_session(SparkSettings(), "hisam init") as spark:
         seen = write_configuration(spark, source, reading, interactions, log_reading, to)
     show_sources(seen)
-    option = "" if to == DEFAULT_CONFIG else f" -c {to}"
-    typer.echo(f"init: wrote {to}; read it, then: hisam check{option}")
+    typer.echo(f"init: wrote {to}; read it first")
+    then("check", to)
 
 
 if __name__ == "__main__":

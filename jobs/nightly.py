@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 import typer
 
 from jobs.encode import run_encode
-from jobs.entry import DEFAULT_CONFIG, ConfigFile, Overrides, Tokenizer, read_config, start
+from jobs.entry import DEFAULT_CONFIG, ConfigFile, Overrides, Tokenizer, read_config, start, tell
 from jobs.extract import run_extract
+from jobs.lines import say, then
 from jobs.publish import run_publish
 from jobs.report import reported
 from jobs.tokenize import check_encoders, run_tokenize
@@ -26,7 +27,7 @@ def run_nightly(config: "Config", tokenizer: str | None = None) -> None:
     from pipeline.lake.artefacts import fingerprints
     from pipeline.lake.run import Run
     from pipeline.on_ray.encoders.fingerprint import encoder_fingerprints
-    from pipeline.on_spark.session import spark_session
+    from pipeline.on_spark.session import spark_for
     from pipeline.release.pointer import released
     from schemas.tables import VECTORS
 
@@ -36,16 +37,17 @@ def run_nightly(config: "Config", tokenizer: str | None = None) -> None:
         tokenizer = tokenizer or (trained[-1] if trained else None)
         if tokenizer:
             check_encoders(night, tokenizer, encoder_fingerprints(config.encoders))
-        with spark_session(config.spark, "hisam nightly"):
+        with spark_for(night):
             run_extract(config, night.run_id)
             run_encode(config, night.run_id)
             if not tokenizer and not (night.lake.exists(VECTORS) and night.lake.rows(VECTORS)):
-                typer.echo("nightly: there is no vector to train a tokenizer on yet")
+                say("nightly: there is no vector to train a tokenizer on yet")
                 return
             tokenizer = tokenizer or run_train_tokenizer(config, night.run_id)
             run_tokenize(config, tokenizer, night.run_id)
             publish = partial(run_publish, config, tokenizer, run_id=night.run_id)
             reported(publish, config, tokenizer, night.run_id)
+    tell(night)
 
 
 def command(
@@ -55,6 +57,7 @@ def command(
 ) -> None:
     """Bring the released IDs up to date: extract, encode, tokenize, publish, and a report; the first night trains."""
     run_nightly(read_config(config, overrides), tokenizer)
+    then("status", config)
 
 
 if __name__ == "__main__":

@@ -49,16 +49,16 @@ def planned_run(
     """
     from pipeline.lake.plans import drop_plan, load_plan
     from pipeline.lake.run import Run
-    from pipeline.on_ray.session import ray_session
+    from pipeline.on_ray.session import ray_for
 
     name = f"{job}-plan" if halves.plan_only else job
     with Run(name, config, run_id=halves.planned or run_id, **arguments) as run:
         plan = load_plan(run.lake, job, halves.planned) if halves.planned else _plan(run, make_plan)
         if halves.plan_only:
-            typer.echo(_next(job, plan))
+            typer.echo(_next(job, plan))  # for people and schedulers alike: a result, not a line of log
             yield run, None
         elif plan.rows:
-            with ray_session(config.ray):
+            with ray_for(run):
                 yield run, plan
             drop_plan(run.lake, plan)
         else:
@@ -67,9 +67,9 @@ def planned_run(
 
 
 def _plan(run: "Run", make_plan: "Callable[[SparkSession, Run], Plan]") -> "Plan":
-    from pipeline.on_spark.session import spark_session
+    from pipeline.on_spark.session import spark_for
 
-    with spark_session(run.config.spark, f"hisam {run.job}") as spark, run.phase("plan"):
+    with spark_for(run) as spark, run.phase("plan"):
         return make_plan(spark, run)
 
 

@@ -1,24 +1,29 @@
-"""Progress of a training: a bar on a terminal, lines elsewhere."""
+"""Progress of a training: a bar on a terminal, lines of the run elsewhere."""
 
-import sys
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-LINES = 10  # a training of many epochs says so often where there is no terminal
-SECONDS = 60.0  # and so often within a long epoch
+if TYPE_CHECKING:
+    from pipeline.lake.run import Run
+
+Told = Callable[[float, int, Mapping[str, float]], None]
 
 
 @contextmanager
-def epochs(title: str) -> Iterator[Callable[[float, int, Mapping[str, float]], None]]:
+def epochs(run: "Run") -> Iterator[Told]:
     """A function to call after every epoch or within: epochs done, how many there are, and figures to show."""
-    if not sys.stderr.isatty():
-        yield _Lines(title)
-        return
+    from pipeline.lake.progress import bars
+
+    with _bar(run.job) if bars() else _lines(run) as told:
+        yield told
+
+
+@contextmanager
+def _bar(title: str) -> Iterator[Told]:
     columns = (
         TextColumn(title),
         BarColumn(),
@@ -28,20 +33,27 @@ def epochs(title: str) -> Iterator[Callable[[float, int, Mapping[str, float]], N
     )
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task(title, total=None, said="")
-        yield lambda epoch, total, figures: bar.update(task, completed=epoch, total=total, said=_said(figures))
+
+        def told(epoch: float, total: int, figures: Mapping[str, float]) -> None:
+            bar.update(task, completed=epoch, total=total)
+            if figures:  # within an epoch there may be none
+                bar.update(task, said=_said(figures))
+
+        yield told
 
 
-class _Lines:
-    """Says how far a training has come, but not too often."""
+@contextmanager
+def _lines(run: "Run") -> Iterator[Told]:
+    from pipeline.lake.progress import Done
 
-    def __init__(self, title: str) -> None:
-        self.title, self.last = title, time.monotonic()
+    last: Done | None = None
 
-    def __call__(self, done: float, total: int, figures: Mapping[str, float]) -> None:
-        chosen = done == total or (done == int(done) and done % max(1, total // LINES) == 0)
-        if chosen or time.monotonic() - self.last >= SECONDS:
-            self.last = time.monotonic()
-            typer.echo(f"{self.title}: epoch {round(done, 2):g} of {total}, {_said(figures)}")
+    def told(epoch: float, total: int, figures: Mapping[str, float]) -> None:
+        nonlocal last
+        last = Done(epoch, total, "epochs", _said(figures) if figures or last is None else last.figures)
+
+    with run.progress.of(lambda: last):
+        yield told
 
 
 def _said(figures: Mapping[str, float]) -> str:

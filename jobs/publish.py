@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from jobs.entry import DEFAULT_CONFIG, ConfigFile, Overrides, Tokenizer, read_config, start, tell
+from jobs.lines import say, show, then
 
 if TYPE_CHECKING:
     from pipeline.config.models import Config
@@ -14,22 +15,29 @@ def run_publish(
     config: "Config", tokenizer: str | None = None, *, force: bool = False, run_id: str | None = None
 ) -> None:
     """The job, as nightly and demo run it too."""
+    from jobs.tables import show_gates
     from pipeline.lake.artefacts import newest
     from pipeline.lake.run import Run
     from pipeline.on_spark.publish import publish
-    from pipeline.on_spark.session import spark_session
+    from pipeline.on_spark.session import spark_for
 
-    with Run("publish", config, run_id=run_id, tokenizer=tokenizer, force=force) as run:
-        chosen = tokenizer or newest(run.lake, "tokenizers")  # said before Spark starts, if there is none
-        with spark_session(config.spark, "hisam publish") as spark:
-            moved = publish(spark, run, chosen, force=force)
-    tell(run)
+    run = Run("publish", config, run_id=run_id, tokenizer=tokenizer, force=force)
+    try:
+        with run:
+            chosen = tokenizer or newest(run.lake, "tokenizers")  # said before Spark starts, if there is none
+            with spark_for(run) as spark:
+                moved = publish(spark, run, chosen, force=force)
+    finally:
+        if "gates" in run.metrics:  # also where one of them refuses
+            show(show_gates, run.metrics["gates"], config.gates)
+    tell(run, gates=run.metrics.get("gates"))
     if moved:
-        typer.echo(f"  released tokenizer {run.metrics['tokenizer']} as release {run.metrics['release']}")
+        say(f"  released tokenizer {run.metrics['tokenizer']} as release {run.metrics['release']}", run)
     elif "held" in run.metrics:
-        typer.echo(f"  held: {run.metrics['held']}")
+        say(f"  held: {run.metrics['held']}", run)
     else:
-        typer.echo("  nothing is new: the release stays as it is")
+        unmeasured = "" if "gates" in run.metrics else ", and no gate was measured"
+        say(f"  nothing is new: the release stays as it is{unmeasured}", run)
 
 
 def command(
@@ -41,7 +49,9 @@ def command(
     ] = False,
 ) -> None:
     """Release the newest IDs, if every gate lets them through (exit status 3 if one refuses)."""
-    run_publish(read_config(config, overrides), tokenizer, force=force)
+    settings = read_config(config, overrides)
+    run_publish(settings, tokenizer, force=force)
+    then("sequences" if settings.interactions else "export --to DIR", config)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from jobs.entry import DEFAULT_CONFIG, ConfigFile, Overrides, read_config, start, tell
+from jobs.lines import say, then
 
 DEFAULT_DAYS = 30
 
@@ -22,17 +23,18 @@ def command(
     """Drop old versions of items, their IDs and vectors, or all that is known of an item (Spark)."""
     from pipeline.lake.run import Run
     from pipeline.on_spark.purge import purge
-    from pipeline.on_spark.session import spark_session
+    from pipeline.on_spark.session import spark_for
 
     settings = read_config(config, overrides)
     with (
         Run("purge", settings, older_than_days=older_than_days, items=len(item or ())) as run,
-        spark_session(settings.spark, "hisam purge") as spark,
+        spark_for(run) as spark,
     ):
         purge(spark, run, older_than_days, item or ())
     tell(run)
     if any(run.counts.values()):
-        typer.echo("  hisam vacuum frees the bytes, once they are older than its limit")
+        say("  vacuum frees the bytes, once they are older than its limit", run)
+        then("vacuum", config)
 
 
 if __name__ == "__main__":

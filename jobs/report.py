@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from jobs.entry import DEFAULT_CONFIG, ConfigFile, Overrides, read_config, start, tell
+from jobs.lines import logger, say
 
 if TYPE_CHECKING:
     from pipeline.config.models import Config
@@ -23,20 +24,17 @@ def run_report(
     from pipeline.inspect.report.gather import gather
     from pipeline.inspect.report.write import write
     from pipeline.lake.run import Run
-    from pipeline.on_spark.session import spark_session
+    from pipeline.on_spark.session import spark_for
 
     arguments = {"tokenizer": tokenizer, "to": str(to) if to else None}
-    with (
-        Run("report", config, run_id=run_id, writes=False, **arguments) as run,
-        spark_session(config.spark, "hisam report") as spark,
-    ):
+    with Run("report", config, run_id=run_id, writes=False, **arguments) as run, spark_for(run) as spark:
         with run.phase("gather"):
             found = gather(spark, run.lake, config, tokenizer)
         with run.phase("write"):
             place = write(found, run.lake, run.run_id, to)
         run.metrics |= {"page": place, "verdict": found.data["verdict"]["state"]}
     tell(run)
-    typer.echo(f"  {found.data['verdict']['headline']}\n  {place}")
+    say(f"  {found.data['verdict']['headline']}\n  {place}", run, page=place)
     return place
 
 
@@ -63,7 +61,7 @@ def _try_report(config: "Config", tokenizer: str | None, run_id: str) -> None:
     try:
         run_report(config, tokenizer, run_id=run_id)
     except Exception as error:  # noqa: BLE001  (whatever it is, the night's IDs are as good as without a report)
-        typer.echo(f"report: there is none of this night: {one_line(error) or repr(error)}", err=True)
+        logger.warning("report: there is none of this night: %s", one_line(error) or repr(error))
 
 
 def open_page(place: str, config: "Config") -> None:

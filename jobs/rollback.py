@@ -3,6 +3,7 @@
 import typer
 
 from jobs.entry import DEFAULT_CONFIG, ConfigFile, Overrides, read_config, start, tell
+from jobs.lines import say, then
 
 
 def command(config: ConfigFile = DEFAULT_CONFIG, overrides: Overrides = None) -> None:
@@ -13,7 +14,8 @@ def command(config: ConfigFile = DEFAULT_CONFIG, overrides: Overrides = None) ->
     with Run("rollback", read_config(config, overrides)) as run:
         release = rollback(run)
     tell(run)
-    typer.echo(f"  released tokenizer {release.tokenizer} again, as release {release.version}")
+    say(f"  released tokenizer {release.tokenizer} again, as release {release.version}", run)
+    then("status", config)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from jobs.entry import DEFAULT_CONFIG, ConfigFile, Overrides, read_config, start, tell
+from jobs.lines import say
 
 
 def command(
@@ -22,7 +23,7 @@ def command(
     from pipeline.lake.artefacts import newest
     from pipeline.lake.run import Run
     from pipeline.on_ray.score import score
-    from pipeline.on_ray.session import ray_session
+    from pipeline.on_ray.session import ray_for
 
     settings = read_config(config, overrides)
     asked, items = ids_in(users, "--users", "user_id"), ids_in(candidates, "--candidates", "item_id")
@@ -34,10 +35,10 @@ def command(
         "memories": memories,
         "ranker": ranker,
     }
-    with Run("score", settings, writes=False, **arguments) as run, ray_session(settings.ray):
+    with Run("score", settings, writes=False, **arguments) as run, ray_for(run):
         score(run, ranker or newest(run.lake, "rankers"), asked, items, to.absolute(), top, memories)
     tell(run)
-    typer.echo(f"  {to}")
+    say(f"  {to}", run)
 
 
 def ids_in(file: Path, option: str, column: str) -> list[str]:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from jobs.entry import DEFAULT_CONFIG, ConfigFile, Overrides, read_config, start, tell
+from jobs.lines import then
 
 if TYPE_CHECKING:
     from pipeline.config.models import Config
@@ -14,9 +15,9 @@ def run_sequences(config: "Config", run_id: str | None = None) -> None:
     """The job, as demo runs it too."""
     from pipeline.lake.run import Run
     from pipeline.on_spark.sequences import sequences
-    from pipeline.on_spark.session import spark_session
+    from pipeline.on_spark.session import spark_for
 
-    with Run("sequences", config, run_id=run_id) as run, spark_session(config.spark, "hisam sequences") as spark:
+    with Run("sequences", config, run_id=run_id) as run, spark_for(run) as spark:
         sequences(spark, run)
     tell(run)
 
@@ -24,6 +25,7 @@ def run_sequences(config: "Config", run_id: str | None = None) -> None:
 def command(config: ConfigFile = DEFAULT_CONFIG, overrides: Overrides = None) -> None:
     """Cut users' histories into the windows that rankers learn from (Spark)."""
     run_sequences(read_config(config, overrides))
+    then("train-ranker", config)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import json
 import typer
 
 from jobs.entry import DEFAULT_CONFIG, ConfigFile, Json, Overrides, read_config, start
+from jobs.lines import then
 
 
 def command(config: ConfigFile = DEFAULT_CONFIG, overrides: Overrides = None, as_json: Json = False) -> None:
@@ -22,6 +23,8 @@ def command(config: ConfigFile = DEFAULT_CONFIG, overrides: Overrides = None, as
         typer.echo(json.dumps(found, indent=2, ensure_ascii=False, default=str))
     else:
         show_status(found)
+        if any(work["items"] for work in found["waiting"].values()):
+            then("nightly", config)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 if TYPE_CHECKING:
-    from pipeline.config.models import Config
+    from pipeline.config.models import Config, Gates
 
 MEASURES = ("auc", "gauc", "log_loss")
 SLICES = {"slices": "seen {} times in training", "by_history": "after {} items", "by_missing": "missing: {}"}
@@ -123,6 +123,20 @@ def _quality(measured: Mapping[str, Mapping[str, Any]]) -> Table:
     for name, path in QUALITY.items():
         table.add_row(name, *(_figure(_at(found, path)) for found in measured.values()))
     return table
+
+
+def show_gates(checked: Mapping[str, Any], gates: "Gates") -> None:
+    """Every gate of ``publish`` with its figure, its limit, and whether it holds."""
+    from pipeline.release.gates import limits
+
+    right = (Column(name, justify="right") for name in ("figure", "limit"))
+    table = Table("gate", *right, "verdict")
+    for limit in limits(gates):
+        entry = checked.get(limit.gate)
+        verdict = "not measured" if entry is None else "holds" if entry["ok"] else "[bold red]broken[/]"
+        figure = None if entry is None else entry["figure"]
+        table.add_row(limit.gate, _figure(figure), f"{limit.sign} {limit.value:g}", verdict)
+    Console().print(table)
 
 
 def show_migration(found: Mapping[str, Any]) -> None:

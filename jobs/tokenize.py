@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from jobs.entry import DEFAULT_CONFIG, ConfigFile, Overrides, Planned, PlanOnly, Tokenizer, read_config, start, tell
+from jobs.lines import then
 from jobs.planning import BOTH, Halves, planned_run
 
 if TYPE_CHECKING:
@@ -69,6 +70,8 @@ def command(
 ) -> None:
     """Give every current item its semantic ID under a tokenizer (Spark plans, Ray Data tokenizes)."""
     run_tokenize(read_config(config, overrides), tokenizer, halves=Halves(plan_only, planned))
+    if not plan_only:
+        then(f"publish --tokenizer {tokenizer}" if tokenizer else "publish", config)
 
 
 if __name__ == "__main__":

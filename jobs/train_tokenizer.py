@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from jobs.entry import DEFAULT_CONFIG, ConfigFile, Overrides, Planned, PlanOnly, read_config, start, tell
+from jobs.lines import say, show, then
 from jobs.planning import BOTH, Halves, planned_run
 
 if TYPE_CHECKING:
@@ -33,12 +34,16 @@ def run_train_tokenizer(config: "Config", run_id: str | None = None, halves: Hal
         if plan is not None:
             from pipeline.on_ray.training.tokenizer import train_tokenizer
 
-            with epochs("train-tokenizer") as progress:
+            with epochs(run) as progress:
                 fingerprint = train_tokenizer(run, plan, progress)
     tell(run)
     if fingerprint:
-        typer.echo(f"  tokenizer {fingerprint}")
-        show_tokenizer(run.metrics)
+        from tokenizer.quality.verdict import verdict
+
+        said = verdict(run.metrics, config.tokenizer, config.gates.min_generalisation)
+        say(f"  tokenizer {fingerprint}", run, tokenizer=fingerprint, verdict=said)
+        show(show_tokenizer, run.metrics)
+        show(typer.echo, f"verdict: {said}")
     return fingerprint
 
 
@@ -50,6 +55,8 @@ def command(
 ) -> None:
     """Train the tokenizer on a sample of the stored vectors (Spark chooses it, Ray Train trains)."""
     run_train_tokenizer(read_config(config, overrides), halves=Halves(plan_only, planned))
+    if not plan_only:
+        then("tokenize", config)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from jobs.entry import DEFAULT_CONFIG, ConfigFile, Overrides, read_config, start, tell
+from jobs.lines import show, then
 
 DEFAULT_HOURS = 24
 
@@ -33,8 +34,10 @@ def command(
     limits: dict[str, Any] = {"older_than_hours": older_than_hours, "keep_releases": keep_releases}
     with Run("vacuum", settings, writes=not dry_run, **limits, dry_run=dry_run) as run:
         leftovers = vacuum(run, older_than_hours, keep_releases=keep_releases, dry_run=dry_run)
-    show_leftovers(leftovers, run.metrics["places"], dry_run=dry_run)
+    show(show_leftovers, leftovers, run.metrics["places"], dry_run=dry_run)
     tell(run)
+    if dry_run and leftovers:
+        then("vacuum", config)
 
 
 if __name__ == "__main__":

@@ -216,6 +216,12 @@ class Gates(Section):
     max_code_share: float = Field(
         32, ge=1, description="items in a level's largest code, as a multiple of an even share of min(codes, items)"
     )
+    min_generalisation: float = Field(
+        0.75,
+        le=1,
+        description="what a tokenizer's codes keep of held-out items, by what they keep of its training items; where "
+        "they keep less, train one with fewer codes or levels, or on more items",
+    )
     min_coverage: float = Field(0.999, ge=0, le=1, description="share of live items that have an ID")
     max_without_text: float = Field(1, ge=0, le=1, description="share of items that have no text")
     max_without_image: float = Field(1, ge=0, le=1, description="share of items that have no image")

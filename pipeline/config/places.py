@@ -5,6 +5,8 @@ so that no secret is in a file, a task, a log or a record.
 """
 
 import difflib
+import json
+import os
 import re
 from collections.abc import Mapping
 
@@ -14,7 +16,21 @@ SCHEMES = ("s3", "s3a", *UNPROVEN, "hdfs", "viewfs", "file", *WEB)
 ENDPOINT, REGION, VIRTUAL = "AWS_ENDPOINT_URL", "AWS_REGION", "AWS_VIRTUAL_HOSTED_STYLE_REQUEST"
 OPTIONS = (ENDPOINT, REGION, VIRTUAL)  # what they mean to each engine: pipeline.lake.object_store
 SECRETS = ("SECRET", "TOKEN", "PASSWORD", "ACCESS_KEY", "ACCESS.KEY", "ACCOUNT_KEY", "ACCOUNT.KEY")
+SHORTEST_SECRET = 8
 IDENTITY = (*SECRETS, "PROFILE", "ROLE")
+
+
+def without_secrets(text: str, environment: Mapping[str, str] = os.environ) -> str:
+    """``text``, which may be JSON, with a mark in place of the secrets that the environment holds."""
+    held = {value for name, value in environment.items() if any(word in _secret_words(name) for word in SECRETS)}
+    held |= {json.dumps(value, ensure_ascii=False)[1:-1] for value in held}
+    for value in sorted((value for value in held if len(value) >= SHORTEST_SECRET), key=len, reverse=True):
+        text = text.replace(value, "(secret)")
+    return text
+
+
+def _secret_words(name: str) -> str:
+    return name.upper().replace("TOKENIZER", "")  # whose fingerprint, or settings, are none
 
 
 def check_place(place: str) -> str:

@@ -3,7 +3,7 @@
 import re
 import tempfile
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pyarrow import fs
 
@@ -12,6 +12,7 @@ from pipeline.lake.storage import Lake
 from schemas.semantic_id import Layout
 from tokenizer.base.config import TokenizerConfig
 
+METRICS = "metrics.json"
 Kind = Literal["tokenizers", "rankers"]
 
 _FINGERPRINT = re.compile(r"[0-9a-f]{16}")
@@ -75,6 +76,19 @@ def tokenizer_layout(lake: Lake, fingerprint: str) -> Layout:
 def tokenizer_encoders(lake: Lake, fingerprint: str) -> dict[str, str]:
     """By modality the encoder whose vectors a tokenizer was trained on; raises as :func:`tokenizer_layout`."""
     return _described(lake, fingerprint)[1]
+
+
+def tokenizer_metrics(lake: Lake, fingerprint: str) -> dict[str, Any]:
+    """What a tokenizer was measured by when it was trained; empty where that was not kept.
+
+    Raises:
+        ConfigError: the lake has no such tokenizer.
+        JobError: the file is broken.
+    """
+    _require(lake, "tokenizers", fingerprint)
+    folder = f"tokenizers/{fingerprint}"
+    metrics: dict[str, Any] = lake.read_json(f"{folder}/{METRICS}") if METRICS in lake.names(folder) else {}
+    return metrics
 
 
 def _described(lake: Lake, fingerprint: str) -> tuple[Layout, dict[str, str]]:

@@ -4,7 +4,6 @@ import logging
 import re
 import secrets
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
@@ -17,10 +16,13 @@ import pyarrow as pa
 
 from pipeline.config.file import config_hash
 from pipeline.config.models import Config
+from pipeline.config.places import without_secrets
 from pipeline.errors import JobError
 from pipeline.lake.commit import EPOCH, NUMBERS, RUN_TIME, RUNS, Writer, fence, run_time
 from pipeline.lake.lock import holds, one_writer
 from pipeline.lake.lock_holder import Lock
+from pipeline.lake.phases import Phases
+from pipeline.lake.progress import Progress, bars
 from pipeline.lake.storage import Lake
 from schemas.tables import ITEMS, TABLES, Table
 
@@ -28,6 +30,8 @@ logger = logging.getLogger(__name__)
 
 SAMPLE_SECONDS = 0.5
 RUN_ID = re.compile(r"\d{8}T\d{12}-[0-9a-f]{4}")
+_under_way: list["Run"] = []  # of this process, the outermost first
+_ended: list["Run"] = []  # the one that ended last
 
 
 def new_run_id(lake: Lake) -> str:
@@ -63,10 +67,21 @@ def _time(name: str) -> int:
         return 0
 
 
+def running() -> "Run | None":
+    """The run of this process that is under way, the innermost where one runs within another."""
+    return _under_way[-1] if _under_way else None
+
+
+def latest() -> "Run | None":
+    """:func:`running`, else the run of this process that ended last."""
+    return running() or (_ended[-1] if _ended else None)
+
+
 class Run:
     """One job of one run, as a context; leaving it writes ``LAKE/runs/RUN_ID/JOB.json``.
 
-    A job that ``writes`` more than its record holds the lake's lock meanwhile; jobs within it share the hold.
+    A job that ``writes`` more than its record holds the lake's lock meanwhile; jobs within it share the hold, and those
+    of its run id are phases of it.
     """
 
     def __init__(
@@ -81,7 +96,8 @@ class Run:
         self.arguments = arguments
         self.counts: dict[str, int] = {}
         self.metrics: dict[str, Any] = {}
-        self.seconds: dict[str, float] = {}
+        self.phases = Phases()
+        self.progress = Progress(job, self.phases)
         self.versions: dict[str, dict[str, int | None]] = {"read": {}, "written": {}}
         self._memory = _PeakMemory()
         self._writes = writes
@@ -89,8 +105,13 @@ class Run:
         self._lock: Lock | None = None
 
     def __enter__(self) -> Self:
-        self._clock = time.perf_counter()
+        self.phases.start()
         self._memory.start()
+        if (outer := running()) and outer.run_id == self._given_id:
+            self._hold.enter_context(outer.phases.of(self.job))
+        _under_way.append(self)
+        if not bars():
+            self.progress.start(lambda: running() is self)
         if self._writes:
             try:
                 with self.phase("lock"):
@@ -132,6 +153,9 @@ class Run:
 
     def _finish(self, error: BaseException | None) -> None:
         self._memory.stop()
+        self.progress.stop()
+        _under_way.remove(self)
+        _ended[:] = [self]
         try:
             self.lake.write_json(f"runs/{self.run_id}/{self.job}.json", self.record(error))
         except OSError as failure:
@@ -150,13 +174,15 @@ class Run:
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Time a part of the job."""
+        """Time a part of the job; what a phase within takes is that one's alone."""
         self.check_lock()
-        clock = time.perf_counter()
-        try:
+        with self.phases.of(name):
             yield
-        finally:
-            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - clock
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """By phase, until now."""
+        return self.phases.seconds()
 
     def count(self, **counts: int) -> None:
         """Add to the job's counts: ``rows_in``, ``rows_out``, ``skipped``, ``quarantined``, …"""
@@ -172,8 +198,9 @@ class Run:
         self.versions["written"][table.name] = self.lake.version(table)
 
     def record(self, error: BaseException | None = None) -> dict[str, Any]:
-        """The record as JSON-able values; seconds are wall time, memory is in bytes."""
-        total = time.perf_counter() - self._clock
+        """The record as JSON-able values; seconds are wall time, phases add up to ``total``; memory is in bytes."""
+        seconds = self.seconds
+        total = sum(seconds.values())
         rows = self.counts.get("rows_out", 0)
         record = {
             "run_id": self.run_id,
@@ -185,14 +212,14 @@ class Run:
             "hi_sam": version("hi-sam"),
             "tables": self.versions,
             "counts": self.counts,
-            "seconds": {**{name: round(s, 3) for name, s in self.seconds.items()}, "total": round(total, 3)},
+            "seconds": {name: round(s, 3) for name, s in seconds.items()} | {"total": round(total, 3)},
             "rows_per_second": round(rows / total, 1) if rows else None,
             "peak_memory_bytes": self._memory.peak,
             "metrics": self.metrics,
         }
         if error is not None:
             detail = str(error) if isinstance(error, JobError) else f"{type(error).__name__}: {error}"
-            record["error"] = detail[:4000]
+            record["error"] = without_secrets(detail)[:4000]
         return record
 
 

@@ -21,10 +21,14 @@ class RunRecords:
         for name in names:
             self._by_job.setdefault(name.rpartition("/")[2].removesuffix(".json"), []).append(f"runs/{name}")
 
-    def last(self) -> dict[str, dict[str, Any]]:
-        """The newest record of every job, in short, the newest job first."""
+    def newest_of_each(self) -> dict[str, dict[str, Any]]:
+        """The newest record of every job, the newest job first."""
         newest = sorted(((names[0], job) for job, names in self._by_job.items()), reverse=True)
-        return {job: _short(self._lake.read_json(name)) for name, job in newest}
+        return {job: self._lake.read_json(name) for name, job in newest}
+
+    def last(self) -> dict[str, dict[str, Any]]:
+        """:meth:`newest_of_each` in short."""
+        return {job: _short(record) for job, record in self.newest_of_each().items()}
 
     def jobs(self) -> list[str]:
         """The jobs that have left a record, by name."""

@@ -24,6 +24,7 @@ from pipeline.on_ray.encode_stages import EmbedBatches, EncodeInputs, Load, Prep
 from pipeline.on_ray.encoders.load import load_encoder
 from pipeline.on_ray.encoders.model_files import BUILTIN, said_of_length
 from pipeline.on_ray.plan_reader import do_plan, read_parts, stage_rows
+from pipeline.on_ray.rows_done import rows_done
 from pipeline.on_ray.session import actor_pool, block_rows, gpus, shrinking, spare_cores
 from schemas.semantic_id import MODALITIES
 from schemas.tables import ITEMS, VECTORS
@@ -47,7 +48,7 @@ def encode(run: Run, plan: Plan, load: Load = load_encoder) -> None:
     if isinstance(text, TextEncoder) and (cut := said_of_length(text)):
         logger.warning(cut)
     ledger = start_ledger()
-    with run.phase("encode"):
+    with run.phase("encode"), run.progress.of(rows_done(plan.rows)):
         rows_of = partial(encoded, run, ledger=ledger, load=load)
         for chunk in do_plan(lake, plan, VECTORS, partial(_encode_chunk, run, plan, rows_of)):
             logger.info(

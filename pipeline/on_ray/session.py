@@ -5,10 +5,9 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import ray
@@ -20,13 +19,31 @@ from ray.util.placement_group import placement_group, remove_placement_group
 
 from pipeline.config.models import RaySettings
 from pipeline.errors import AGAIN, JobError, first_line
+from pipeline.lake.phases import RAY_START
+from pipeline.lake.run import Run
 from pipeline.lake.storage import Lake
+from pipeline.on_ray.quiet import log_raylets, quiet_data_logs, quiet_start
+from pipeline.on_ray.rows_done import RowsDone, rows_done
 
 logging.getLogger("ray").setLevel(logging.ERROR)
 logger = logging.getLogger(__name__)
 
 REACHED_SECONDS = 10.0  # in which a cluster's port answers
 LEAST_CORES = 2  # one to compute and one to read and write
+
+
+@contextmanager
+def ray_for(run: Run) -> Iterator[None]:
+    """The cluster of a job: what its start takes is a phase of the run, whose lines tell of Ray Data's rows.
+
+    Raises:
+        JobError: as :func:`ray_session`.
+    """
+    with ExitStack() as until_end:
+        with run.phase(RAY_START):
+            until_end.enter_context(ray_session(run.config.ray))
+        with run.progress.of(rows_done()):
+            yield
 
 
 @contextmanager
@@ -53,13 +70,16 @@ def ray_session(settings: RaySettings) -> Iterator[None]:
         _check_port(address)
     terminated = signal.getsignal(signal.SIGTERM)
     try:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **size)
+        with quiet_start():
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **size)
     except (AuthenticationError, ConnectionError, RuntimeError, ValueError) as error:
         raise JobError(f"ray.address: {_why_not_joined(address, error)}") from error
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, terminated)  # Ray's own would end the process without a word
     quiet_data_logs()
+    log_raylets()
     DataContext.get_current().execution_no_progress_timeout_s = settings.stall_seconds
+    DataContext.get_current().custom_execution_callback_classes = [RowsDone]
     with _witness():
         try:
             _wait_for_cores(address, settings.stall_seconds)
@@ -150,19 +170,6 @@ def _witness() -> Iterator[None]:
             yield
         finally:
             shell.communicate(b"ended\n")
-
-
-def quiet_data_logs() -> None:
-    """Progress bars on a terminal, nothing elsewhere: Ray Data raises errors, and has a file for their tracebacks."""
-    context = DataContext.get_current()
-    context.enable_progress_bars = sys.stderr.isatty()
-    context.print_on_execution_start = False
-    context.raise_original_map_exception = True  # else a JobError's sentence is lost on its way to the driver
-    log = logging.getLogger("ray.data")
-    log.setLevel(logging.ERROR)
-    for handler in log.handlers:
-        if isinstance(handler, logging.StreamHandler) and type(handler).__module__.startswith("ray."):  # the terminal's
-            handler.setLevel(logging.CRITICAL)
 
 
 def gpus() -> int:

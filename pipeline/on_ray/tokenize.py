@@ -16,6 +16,7 @@ from pipeline.lake.plans import Plan
 from pipeline.lake.run import Run
 from pipeline.lake.storage import Lake
 from pipeline.on_ray.plan_reader import do_plan, read_columns, read_parts, stage_rows
+from pipeline.on_ray.rows_done import rows_done
 from pipeline.on_ray.session import actor_device, actor_pool, block_rows
 from pipeline.on_ray.vector_columns import to_matrix
 from schemas.semantic_id import Layout
@@ -40,7 +41,7 @@ def tokenize(run: Run, plan: Plan) -> None:
     lake, tokenizer = run.lake, plan.facts["tokenizer"]
     load_tokenizer(lake, tokenizer)  # one that is damaged is refused here, not by every actor
     run.count(rows_out=0)
-    with run.phase("tokenize"):
+    with run.phase("tokenize"), run.progress.of(rows_done(plan.rows)):
         for chunk in do_plan(lake, plan, SEMANTIC_IDS, partial(_tokenize_chunk, run, plan, tokenizer)):
             logger.info(
                 "%s: committed chunk %d of %d, %d IDs so far", run.job, chunk + 1, plan.chunks, run.counts["rows_out"]

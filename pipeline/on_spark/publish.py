@@ -13,7 +13,7 @@ from pipeline.on_spark.current_items import current_items
 from pipeline.on_spark.delta import SparkDelta, Staged, spark_delta
 from pipeline.on_spark.gate_figures import digest, drift, measure
 from pipeline.on_spark.released_ids import candidate_rows, changes
-from pipeline.release.gates import broken, check
+from pipeline.release.gates import broken, check, of_training
 from pipeline.release.pointer import Release, complete_move, held_releases, move_metadata, newer_rows, released
 from schemas.semantic_id import Layout
 from schemas.tables import ITEMS, RELEASE_CHANGES, RELEASED_IDS, SEMANTIC_IDS
@@ -66,7 +66,7 @@ def publish(spark: SparkSession, run: Run, tokenizer: str, *, force: bool = Fals
             same = next((release for release in known if release.digest == name), None)
             figures = _coverage(run, staged.rows, current, tokenizer)
             if same is None:
-                figures = _figures(tables, staged.rows, current, layout, compared)
+                figures = _figures(tables, staged.rows, current, layout, compared) | of_training(lake, tokenizer)
             gates = _checked(run, figures, standing, tokenizer, blind=compared is not standing, force=force)
         if same is None:
             _write_changes(run, tables, staged, version, compared=compared is not None)

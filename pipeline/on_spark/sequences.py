@@ -70,7 +70,8 @@ def sequences(spark: SparkSession, run: Run) -> None:
         aged.unpersist()
         single.unpersist()
     run.wrote(SEQUENCES)
-    _measure(run, tables.read(SEQUENCES, where={"tokenizer": release.tokenizer}))
+    with run.phase("measure"):
+        _measure(run, tables.read(SEQUENCES, where={"tokenizer": release.tokenizer}))
 
 
 def all_ids(tables: SparkDelta, lake: Lake, release: Release) -> DataFrame:

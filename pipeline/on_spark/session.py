@@ -4,19 +4,48 @@ import logging
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from py4j.protocol import Py4JError
 from pyspark.accumulators import AccumulatorTCPServer
 from pyspark.sql import SparkSession
 
 from pipeline.config.models import SparkSettings
 from pipeline.errors import JobError
+from pipeline.lake.phases import SPARK_START
+from pipeline.lake.progress import Done, bars
+from pipeline.lake.run import Run
 from pipeline.on_spark.java import find_java
 from pipeline.on_spark.nanoseconds import NANOS_AS_LONG
 
+JAVA_OPTIONS = "spark.driver.extraJavaOptions"
 LOG_SETTINGS = Path(__file__).with_name("log4j2.properties")
+
+
+@contextmanager
+def spark_for(run: Run) -> Iterator[SparkSession]:
+    """The session of a job: what its start takes is a phase of the run, whose lines tell of Spark's tasks.
+
+    Raises:
+        JobError: as :func:`spark_session`.
+    """
+    with ExitStack() as until_end:
+        with run.phase(SPARK_START):
+            session = until_end.enter_context(spark_session(run.config.spark, f"hisam {run.job}"))
+        with run.progress.of(partial(_tasks_done, session)):
+            yield session
+
+
+def _tasks_done(session: SparkSession) -> Done | None:
+    """Of the stages that run now."""
+    tracker = session.sparkContext.statusTracker()
+    stages = [tracker.getStageInfo(stage) for stage in tracker.getActiveStageIds()]
+    done = sum(stage.numCompletedTasks for stage in stages if stage)
+    total = sum(stage.numTasks for stage in stages if stage)
+    return Done(done, total, "tasks") if total else None
 
 
 @contextmanager
@@ -33,6 +62,10 @@ def spark_session(settings: SparkSettings, app: str) -> Iterator[SparkSession]:
     session = start_session(settings, app)
     try:
         yield session
+    except KeyboardInterrupt:
+        with suppress(Py4JError, OSError):  # where Java is gone, too
+            session.sparkContext.setLogLevel("OFF")  # else every task that is cut short says so
+        raise
     finally:
         session.stop()
 
@@ -56,12 +89,11 @@ def start_session(settings: SparkSettings, app: str) -> SparkSession:
         "spark.sql.execution.arrow.maxRecordsPerBatch": 256,  # rows carry pictures
         "spark.sql.execution.arrow.maxBytesPerBatch": 64 * 2**20,
         "spark.hadoop.mapreduce.fileoutputcommitter.marksuccessfuljobs": "false",
-        "spark.ui.showConsoleProgress": str(sys.stderr.isatty()).lower(),
+        "spark.ui.showConsoleProgress": str(bars()).lower(),
     }
     if local:
         conf |= {"spark.driver.memory": "4g", "spark.sql.shuffle.partitions": 8, "spark.ui.enabled": "false"}
         conf |= {"spark.driver.host": "localhost", "spark.databricks.delta.snapshotPartitions": 2}
-        conf |= {"spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={LOG_SETTINGS.as_uri()}"}
     if settings.delta == "native":
         conf |= {
             "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
@@ -70,7 +102,10 @@ def start_session(settings: SparkSettings, app: str) -> SparkSession:
     builder = SparkSession.builder.appName(app)
     if not submitted:
         builder = builder.master(settings.master)
-    for key, value in (conf | settings.conf).items():
+    conf |= settings.conf
+    if local:  # the user's options come after ours, and win
+        conf[JAVA_OPTIONS] = f"-Dlog4j2.configurationFile={LOG_SETTINGS.as_uri()} {conf.get(JAVA_OPTIONS, '')}".strip()
+    for key, value in conf.items():
         builder = builder.config(key, str(value))
     try:
         return builder.getOrCreate()

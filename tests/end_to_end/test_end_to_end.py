@@ -145,6 +145,15 @@ def test_a_ranker_is_trained_and_measured(first_night: dict[str, Run], config: C
         evaluate(Run("evaluate", config), "0" * 16)
 
 
+def test_the_phases_of_every_record_add_up(first_night: dict[str, Run], config: Config) -> None:
+    records = [json.loads(file.read_text()) for file in (Path(config.lake) / "runs").glob("*/*.json")]
+    assert {"extract", "encode", "tokenize", "publish", "sequences"} <= {record["job"] for record in records}
+    for record in records:
+        seconds = record["seconds"]
+        total = seconds.pop("total")
+        assert total == pytest.approx(sum(seconds.values()), abs=0.001 * len(seconds)), record["job"]
+
+
 def test_foreign_clients_read_the_ids(first_night: dict[str, Run], config: Config) -> None:
     released_ids = Lake.open(config.lake).released_ids().dataset
     assert isinstance(released_ids, ds.Dataset)
@@ -163,9 +172,14 @@ def test_more_nights(spark: SparkSession, first_night: dict[str, Run], shop_fold
     command += [word for setting in SETTINGS for word in ("--set", setting)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
+    assert not done.stderr
+    assert f"next: hisam status -c '{shop_folder}" in done.stdout.splitlines()[-1]
     records = sorted((shop_folder / "lake" / "runs").iterdir())[-1]
-    counts = {file.stem: json.loads(file.read_text())["counts"] for file in records.iterdir()}
-    assert set(counts) == {"extract", "encode", "tokenize", "publish", "report", "nightly"}
+    night = {file.stem: json.loads(file.read_text()) for file in records.iterdir()}
+    counts = {job: record["counts"] for job, record in night.items()}
+    jobs = {"extract", "encode", "tokenize", "publish", "report"}
+    assert counts.keys() == jobs | {"nightly"}
+    assert night["nightly"]["seconds"].keys() == jobs | {"lock", "spark_start", "rest", "total"}
     assert (shop_folder / "lake" / "reports" / records.name / "index.html").is_file()
     assert versions(config) == before
     assert counts["extract"]["skipped"] == 219

@@ -32,6 +32,7 @@ from pipeline.release.rollback import rollback
 
 HERE = Path(__file__).parent
 SECONDS = 400  # after which a job hangs
+NOISE = ("log level", "logging level", "incubator", "WARNING", "Warning")  # of engines that have nothing to say
 SETTINGS = {
     "report": {"nightly": False},
     "tokenizer": {
@@ -179,6 +180,8 @@ def run_process(job: str, folder: Path, scratch: Path, fault: Fault | None = Non
     said = output.read_text()
     if fault and not mark.exists():
         raise AssertionError(f"{fault} did not come to pass; the job ended {status} and said: {said}")
+    if not fault:
+        assert not any(noise in said for noise in NOISE), said
     return Ended(status, said)
 
 

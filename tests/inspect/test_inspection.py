@@ -88,6 +88,8 @@ def test_status_and_explain_see_a_change_from_job_to_job(shop: Shop, file: str) 
     assert items["bytes"] == sum(path.stat().st_size for path in paths)
     assert json.loads(hisam("status", "--json", "-c", file))["waiting"] == found["waiting"]
     assert run.run_id in hisam("status", "-c", file)
+    told = hisam("metrics", "-c", file).splitlines()
+    assert {f'hisam_release{{tokenizer="{A}"}} 1.0', "hisam_released_items 20.0"} <= set(told)
 
     said = shop.explain("i1")
     assert said["state"] == "waits for encode; readers have its earlier version"

@@ -234,7 +234,7 @@ def test_the_command_writes_two_files_and_makes_no_lake(found: Written, shop: Re
 
 
 def test_a_report_that_fails_fails_no_night(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     asked: list[str | None] = []
 
@@ -255,8 +255,7 @@ def test_a_report_that_fails_fails_no_night(
         jobs.report.reported(lambda: raises(JobError("broken night")), config, "no IDs", "run")
     jobs.report.reported(lambda: None, config_of(tmp_path, report={"nightly": False}), "not wanted", "run")
     assert asked == ["one", "refused"]
-    said = capsys.readouterr().err.splitlines()
-    assert said == ["report: there is none of this night: RuntimeError('no room\\nat all')"] * 2
+    assert caplog.messages == ["report: there is none of this night: RuntimeError('no room\\nat all')"] * 2
 
 
 def test_plotly_reads_no_markup() -> None:

@@ -1,9 +1,12 @@
 """The command line as a user meets it: exit statuses, messages, a quick start."""
 
+import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 from typer.testing import CliRunner
 
@@ -38,6 +41,24 @@ def test_a_job_that_is_terminated_says_so_as_one_that_is_interrupted() -> None:
     _, said = job.communicate(timeout=60)
     assert job.returncode == 130
     assert said == "hisam: interrupted; what was committed stays, the next run goes on from there\n"
+
+
+@pytest.mark.slow
+@pytest.mark.spark
+def test_one_that_is_terminated_while_spark_works_says_no_more(shop: Path) -> None:
+    command = [sys.executable, "-m", "jobs.extract", "-c", str(shop / "config.yaml")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as job:
+        started = psutil.Process(job.pid)
+        while not any("pyspark.daemon" in child.cmdline() for child in started.children(recursive=True)):
+            assert job.poll() is None
+            time.sleep(0.05)
+        job.terminate()
+        _, said = job.communicate(timeout=120)
+    assert job.returncode == 130
+    lines = [line for line in said.splitlines() if not line.startswith("extract: ")]  # of its progress, if it is slow
+    assert lines == ["hisam: interrupted; what was committed stays, the next run goes on from there"], said
+    (record,) = (shop / "lake" / "runs").glob("*/extract.json")
+    assert json.loads(record.read_text())["status"] == "failed"
 
 
 def test_the_command_line_starts_without_an_engine() -> None:

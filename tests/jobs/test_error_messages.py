@@ -8,7 +8,7 @@ from pyspark.errors import SparkRuntimeException
 from ray.exceptions import ActorDiedError, RayTaskError
 
 from jobs.entry import start
-from jobs.error_messages import AGAIN, one_line
+from jobs.error_messages import AGAIN, one_line, was_interrupted
 from pipeline.errors import GateRefused, JobError
 
 
@@ -72,3 +72,9 @@ def test_the_exit_status_says_what_kind_it_was(
         start(fails)
     assert end.value.code == status
     assert capsys.readouterr().err.startswith("hisam: ")
+
+
+def test_what_fails_because_the_job_was_interrupted_is_an_interruption() -> None:
+    java_is_gone = Py4JNetworkError("Java is gone")
+    assert not was_interrupted(java_is_gone)
+    assert was_interrupted(after(java_is_gone, KeyboardInterrupt()))

@@ -15,11 +15,13 @@ from pipeline.config.models import Config
 from pipeline.errors import ConfigError, JobError
 from pipeline.lake.commit import append
 from pipeline.lake.plans import load_plan
+from pipeline.lake.progress import Done
 from pipeline.lake.run import Run
 from pipeline.lake.storage import Lake
 from pipeline.lake.vectors import forget_failures
 from pipeline.on_ray.encode import encode
 from pipeline.on_ray.encoders.fingerprint import encoder_fingerprints
+from pipeline.on_ray.rows_done import rows_done
 from pipeline.on_spark.plans import plan_encoding
 from schemas.tables import ITEMS, VECTORS
 
@@ -58,8 +60,10 @@ def test_every_text_is_encoded_once_and_only_what_is_new(spark: SparkSession, tm
     lake = writable(config.lake)
     texts = {f"i{n}": f"a text number {n % 150}" for n in range(250)}
     add_items(lake, texts, files=4)
+    progress = rows_done(150)
     first = night(spark, config)
     assert (first["rows_in"], first["texts_encoded"], first["rows_out"]) == (150, 150, 150)
+    assert progress() == Done(150, 150, "rows")
     assert set(vectors(lake)) == {digest(text) for text in texts.values()}
     assert night(spark, config) == {}
 

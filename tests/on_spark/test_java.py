@@ -7,6 +7,8 @@ import pytest
 from pipeline.errors import JobError
 from pipeline.on_spark import java
 
+VECTORS = "--add-modules=jdk.incubator.vector"
+
 
 def fake_java(folder: Path, version: str) -> Path:
     binary = folder / "bin" / "java"
@@ -14,6 +16,10 @@ def fake_java(folder: Path, version: str) -> Path:
     binary.write_text(f"#!/bin/sh\necho 'openjdk version \"{version}\"' >&2\n")
     binary.chmod(0o755)
     return binary
+
+
+def started(home: Path, *arguments: str) -> str:
+    return java.subprocess.run([home / "bin/java", *arguments], capture_output=True, text=True, check=True).stdout
 
 
 @pytest.mark.parametrize(("shown", "major"), [("17.0.15", 17), ("1.8.0_412", 8), ("21", 21), ("25.0.1", 25)])
@@ -24,10 +30,16 @@ def test_versions_old_and_new_style(tmp_path: Path, shown: str, major: int) -> N
 
 def test_an_old_java_gives_way_to_a_newer_one_on_the_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake_java(tmp_path / "old", "11.0.2")
-    fake_java(tmp_path / "new", "21.0.1")
+    newer = fake_java(tmp_path / "new ja'va", "21.0.1")
+    with newer.open("a") as script:
+        script.write('for a; do echo "[$a]"; done\n')
+    monkeypatch.setattr(java.tempfile, "gettempdir", lambda: str(tmp_path))
     monkeypatch.setenv("JAVA_HOME", str(tmp_path / "old"))
-    monkeypatch.setenv("PATH", f"{tmp_path / 'new' / 'bin'}:/bin:/usr/bin")
-    assert java.find_java() == tmp_path / "new"
+    monkeypatch.setenv("PATH", f"{newer.parent}:/bin:/usr/bin")
+    home = java.find_java()
+    assert started(home, "-Dx=a b", VECTORS, "Main") == "[-Dx=a b]\n[Main]\n"  # with VECTORS it would warn
+    monkeypatch.setenv("JAVA_HOME", str(home))
+    assert java.find_java() == home
 
 
 def test_without_java_one_sentence_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -51,7 +63,4 @@ def test_the_runtime_from_pypi_is_started_without_the_module_it_lacks(
     monkeypatch.setattr(java.tempfile, "gettempdir", lambda: str(tmp_path))
     monkeypatch.setattr(java.shutil, "which", lambda name: None)
     monkeypatch.delenv("JAVA_HOME", raising=False)
-    launcher = java.find_java() / "bin" / "java"
-    arguments = ["-Dx=a b", "--add-modules=jdk.incubator.vector", "Main"]
-    said = java.subprocess.run([launcher, *arguments], capture_output=True, text=True, check=True).stdout
-    assert said == "[-Dx=a b]\n[Main]\n"
+    assert started(java.find_java(), "-Dx=a b", VECTORS, "Main") == "[-Dx=a b]\n[Main]\n"

@@ -16,6 +16,10 @@ pytestmark = pytest.mark.spark
 
 def test_a_first_release_has_no_drift_and_texts_alone_pass(shop: ReleasedShop) -> None:
     shop.identify({item: (*codes[:3], None) for item, codes in CODES.items()})
+    measured = f"tokenizers/{A}/metrics.json"
+    shop.lake.write_json(measured, {"generalisation": {"share": 0.73}})
+    shop.refused(r"nothing is released: min_generalisation: 0.73, limit 0\.\d+ \(what a tokenizer's codes keep")
+    shop.lake.write_json(measured, {"generalisation": None})
     assert shop.publish()
     gates = shop.run.metrics["gates"]
     assert gates["max_without_image"] == {"figure": 1.0, "limit": 1, "ok": True}

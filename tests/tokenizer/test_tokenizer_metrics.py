@@ -14,6 +14,7 @@ from tokenizer.base.config import TokenizerConfig
 from tokenizer.base.embeddings import Embeddings, TokenizerError
 from tokenizer.base.tokenizer import Tokenizer
 from tokenizer.quality.consensus import consensus, encode, pairs
+from tokenizer.quality.generalisation import generalisation
 from tokenizer.quality.metrics import evaluate, fidelity, neighbour_overlap, shared_information, survey
 from tokenizer.training.fitting import fit
 
@@ -111,6 +112,27 @@ def test_reconstruction_matches_a_plain_loop():
     assert found["items"] == 40
     assert 0 < found["neighbour_overlap"]["joint"] < 1
     assert fidelity(model, items, 15)["items"] == 15
+
+
+def test_a_tokenizer_that_learned_its_items_by_heart_is_told_from_one_that_generalises():
+    known, new = parts(catalogue())
+    found = generalisation(trained(), known, new)
+    assert found == evaluate(trained(), known, new)["generalisation"]
+    kept = dict.fromkeys(("train", "held_out"), 0.0)
+    for name, items in (("train", known.normalised()), ("held_out", new.normalised())):
+        for m, decoded in zip(("text", "image"), trained().decode(encode(trained(), items)), strict=True):
+            mean = known.normalised().vectors(m)[known.present(m)].mean(dim=0)
+            rows = [(x, y) for x, y, has in zip(items.vectors(m), decoded, items.present(m), strict=True) if has]
+            missed, spread = (
+                sum(float((x - z).square().sum()) for x, z in to) for to in (rows, [(x, mean) for x, _ in rows])
+            )
+            kept[name] += (1 - missed / spread) / 2
+    assert found == pytest.approx({"items": 400, **kept, "share": kept["held_out"] / kept["train"]}, rel=1e-4)
+    assert found["share"] > 0.95
+    few, briefly = known.select(slice(0, 40)), CONFIG.model_copy(update={"dropout": 0.0, "min_steps": 60})
+    by_heart = generalisation(fit(few, briefly), few, new)
+    assert by_heart["share"] < 0.75
+    assert generalisation(trained(), known, new.select(slice(0, 49))) is generalisation(trained(), known, None) is None
 
 
 def test_neighbour_overlap_matches_a_plain_loop():

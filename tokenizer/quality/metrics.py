@@ -20,6 +20,7 @@ from schemas.semantic_id import PARTS, Layout
 from tokenizer.base.embeddings import MODALITIES, Embeddings, TokenizerError, sample
 from tokenizer.base.tokenizer import Tokenizer
 from tokenizer.quality.consensus import Pairs, consensus, encode, pairs
+from tokenizer.quality.generalisation import generalisation
 
 FIDELITY_SAMPLE = 5_000
 INFORMATION_SAMPLE = 20_000
@@ -35,6 +36,7 @@ def evaluate(model: Tokenizer, embeddings: Embeddings, held_out: Embeddings | No
     once and a block at a time (the embeddings may be memory-mapped); ``information`` is over a fixed sample of it.
     ``train`` and ``held_out`` hold what :func:`fidelity` finds on fixed samples of either, equally large since more
     items are nearer to each other, and what :func:`agreement` finds on items with both modalities.
+    ``generalisation`` compares the two, see :func:`tokenizer.quality.generalisation.generalisation`.
 
     Raises:
         TokenizerError: there are no ``embeddings``, or ones that the tokenizer cannot encode.
@@ -45,6 +47,7 @@ def evaluate(model: Tokenizer, embeddings: Embeddings, held_out: Embeddings | No
     if held_out is not None and len(held_out):
         splits["held_out"] = held_out
     found = survey(model, list(splits.values()))
+    found["generalisation"] = generalisation(model, embeddings, held_out)
     drawn = {name: _pairs(model, items) for name, items in splits.items()}
     size = min(FIDELITY_SAMPLE, *map(len, splits.values()))
     for name, items in splits.items():

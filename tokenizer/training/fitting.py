@@ -14,7 +14,7 @@ from tokenizer.base.tokenizer import Tokenizer
 from tokenizer.baselines.rq_kmeans import RQKMeans
 from tokenizer.baselines.rq_vae import RQVAE
 from tokenizer.dst.model import DST
-from tokenizer.training.training import OnEpoch, Training
+from tokenizer.training.training import OnProgress, Training
 
 
 def fit(
@@ -23,7 +23,8 @@ def fit(
     *,
     validation: Embeddings | None = None,
     device: str | torch.device = "cpu",
-    on_epoch: OnEpoch | None = None,
+    on_epoch: OnProgress | None = None,
+    on_step: OnProgress | None = None,
     resume: bytes | None = None,
 ) -> Tokenizer:
     """Train a tokenizer; the seed, the data, the number of workers and the library versions fix the result.
@@ -35,6 +36,7 @@ def fit(
         validation: items that early stopping watches, if ``config.patience`` asks for it.
         device: where to train; the embeddings stay where they are, batches travel.
         on_epoch: called after each epoch with the training, whose ``state()`` can be kept.
+        on_step: called with it after each batch.
         resume: such a state of a training that did not come to its end, to go on from; the result is the same.
 
     Returns:
@@ -60,7 +62,7 @@ def fit(
         if resume is not None:
             training.restore(resume)
         while not training.finished:
-            training.run_epoch()
+            training.run_epoch(on_step)
             if on_epoch is not None:
                 on_epoch(training)
         return training.result()

@@ -30,15 +30,15 @@ IDENTITY_ITEMS = 1_000
 LEARNING_RATE_RISE = 0.1  # share of the training until the learning rate is at its peak
 WORSE_THAN_NOTHING = 1.5  # unexplained variance; the mean item alone would leave 1
 
-OnEpoch = Callable[["Training"], None]
+OnProgress = Callable[["Training"], None]
 
 
 class Training:
     """A training under way: the model with all that teaches it, and how far it has come.
 
-    ``epoch`` counts finished epochs of ``epochs``; ``means`` holds the last one's mean of each loss term, and
-    ``validation`` (unexplained variance of held-out items) where they are watched. Only a state of the same
-    ``identity`` can be gone on from.
+    ``epoch`` counts finished epochs of ``epochs``, ``done`` the part of the one under way, too; ``means`` holds the
+    last one's mean of each loss term, and ``validation`` (unexplained variance of held-out items) where they are
+    watched. Only a state of the same ``identity`` can be gone on from.
     """
 
     def __init__(
@@ -64,6 +64,7 @@ class Training:
         self.epochs = max(config.epochs, math.ceil(config.min_steps / self.batches))
         self.warmup = min(max(1, round(config.warmup * self.epochs)), self.epochs - 1)
         self.epoch, self.stale, self.best = 0, 0, math.inf
+        self.done = 0.0
         self.best_model: dict[str, Tensor] = {}
         self.means: dict[str, float] = {}
         self.identity = self._identity()
@@ -73,8 +74,8 @@ class Training:
         """Whether all epochs are done, or ``patience`` epochs brought nothing."""
         return self.epoch >= self.epochs or self.stale >= (self.config.patience or math.inf)
 
-    def run_epoch(self) -> None:
-        """One pass over the items.
+    def run_epoch(self, on_step: OnProgress | None = None) -> None:
+        """One pass over the items; ``on_step`` is called after each batch.
 
         Raises:
             TokenizerError: the training diverged.
@@ -90,6 +91,9 @@ class Training:
             batch = self.embeddings.select(index_B[rank::size]).to(self.model.device).normalised()
             for name, value in self._step(batch, ramp, self.epoch * self.batches + number).items():
                 sums[name] = sums.get(name, torch.zeros_like(value)) + value
+            self.done = self.epoch + (number + 1) / self.batches
+            if on_step is not None:
+                on_step(self)
         mean = total(torch.stack(list(sums.values()))) / (self.batches * size)
         self.means = dict(zip(sums, mean.tolist(), strict=True))
         self._refuse_divergence()

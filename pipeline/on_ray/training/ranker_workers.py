@@ -45,7 +45,6 @@ from schemas.semantic_id import Layout
 from tokenizer.training.checkpoint import nested, optimiser_tensors, pack, restore_optimiser, unpack
 
 WATCHED = 0.1  # the share of the training period, its end, that early stopping looks at
-TELL_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -147,7 +146,7 @@ def _train_worker(told: dict[str, Any]) -> str | None:
     def on_step(training: Training) -> None:
         nonlocal saved, told_at
         now = time.monotonic()
-        if rank == 0 and now - told_at >= TELL_SECONDS:
+        if rank == 0 and now - told_at >= training_runs.TELL_SECONDS:
             job.figures.put(_so_far(training))
             told_at = now
         (late,) = training.sum_over_workers((rank == 0 and now - saved >= job.checkpoint_seconds,))

@@ -18,7 +18,7 @@ from ray.data import ExecutionOptions
 from ray.exceptions import RayActorError
 from ray.train import ControllerError, Result, TrainingFailedError, WorkerGroupError
 from ray.train.torch import TorchTrainer
-from ray.util.queue import Queue
+from ray.util.queue import Empty, Queue
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline.errors import JobError
@@ -28,6 +28,7 @@ from pipeline.on_ray.session import gpus, stall_seconds
 logger = logging.getLogger(__name__)
 
 CHECKPOINT_SECONDS = 30.0
+TELL_SECONDS = 1.0  # between two figures of rank 0 within a pass
 MAX_FAILURES = 8  # deaths of workers that a run survives
 START_SECONDS = 60  # that Ray Train waits for its workers to find room, before it counts that as a failure of its own
 STATE = "training.safetensors"
@@ -63,7 +64,8 @@ def run(
         progress: epochs done, of how many, and what to show.
 
     Raises:
-        JobError: Ray lacks the GPUs, workers died again and again, or found no room for ``ray.stall_seconds``.
+        JobError: Ray lacks the GPUs, workers died again and again, or found no room or told of nothing for
+            ``ray.stall_seconds``.
     """
     if 0 < gpus() < workers:
         figures.shutdown()
@@ -136,7 +138,12 @@ def state_of(checkpoint: ray.train.Checkpoint) -> bytes:
 
 def _follow(trainer: TorchTrainer, figures: Queue, progress: Progress | None) -> Result:
     """Run the training beside this thread, which tells of its progress; in the main thread Ray Train would take an
-    interruption for an orderly end."""
+    interruption for an orderly end.
+
+    Raises:
+        JobError: no worker told of anything for ``ray.stall_seconds``, and the time in which Ray Train itself gives up
+            looking for room.
+    """
 
     def fit_and_say_so() -> Result:
         try:
@@ -147,9 +154,16 @@ def _follow(trainer: TorchTrainer, figures: Queue, progress: Progress | None) ->
     pool = ThreadPoolExecutor(1)
     training = pool.submit(fit_and_say_so)
     pool.shutdown(wait=False)
-    while (told := figures.get()) is not None:
-        if progress is not None:
-            progress(*told)
+    silence = stall_seconds() + 2 * START_SECONDS
+    try:
+        while (told := figures.get(timeout=silence)) is not None:
+            if progress is not None:
+                progress(*told)
+    except Empty as stall:
+        raise JobError(
+            f"training made no progress for {silence:g} s (ray.stall_seconds and what a start may take): a worker "
+            f"hangs, or a batch takes longer; {AGAIN}"
+        ) from stall
     return training.result()
 
 

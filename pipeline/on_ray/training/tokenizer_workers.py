@@ -63,7 +63,7 @@ def train(config: TokenizerConfig, vectors: Vectors, checkpoints: str, progress:
         config: the tokenizer.
         vectors: what to train on; the held-out part of them is left alone.
         checkpoints: folder of the lake, which every worker must reach. One that an earlier run left is gone on from.
-        progress: called in this process after every epoch.
+        progress: called in this process about every second and after every epoch.
 
     Raises:
         TokenizerError: as :func:`tokenizer.training.fitting.fit`.
@@ -98,7 +98,14 @@ def _train_worker(told: dict[str, Any]) -> _Outcome:
     vectors = job.vectors.load()
     rows = splits(job.vectors.keys_N, watched=job.config.patience is not None)
     validation = vectors.select(rows.validation)
-    clock = saved = ended = time.perf_counter()
+    clock = saved = ended = told_at = time.perf_counter()
+
+    def on_step(training: Training) -> None:
+        nonlocal told_at
+        now = time.perf_counter()
+        if rank == 0 and now - told_at >= training_runs.TELL_SECONDS:
+            job.figures.put((training.done, training.epochs, {}))
+            told_at = now
 
     def on_epoch(training: Training) -> None:
         nonlocal saved, ended
@@ -117,6 +124,7 @@ def _train_worker(told: dict[str, Any]) -> _Outcome:
             validation=validation if len(validation) else None,
             device=device,
             on_epoch=on_epoch,
+            on_step=on_step,
             resume=last_checkpoint(),
         )
     except TokenizerError as error:  # the same one in every worker; raised, it would be tried again

@@ -80,13 +80,14 @@ class TrainedRanker:
         }
 
 
-def load(folder: Path, tokenizer: str | None = None) -> TrainedRanker:
+def load(folder: str | Path, tokenizer: str | None = None) -> TrainedRanker:
     """Read and verify an artefact; with ``tokenizer``, only one made for that tokenizer.
 
     Raises:
         ArtefactError: a file is missing or unreadable, the weights are not those the fingerprint was made of, or
             the ranker was made for another tokenizer (both fingerprints are named).
     """
+    folder = Path(folder)
     for name in (CONFIG, WEIGHTS):
         if not (folder / name).is_file():
             raise ArtefactError(f"{folder} is not a ranker: {name} is missing")

@@ -30,7 +30,7 @@ class CollaborativeConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    factors: int = Field(default=12, ge=1, le=256)
+    factors: int = Field(default=12, ge=1, le=256, description="numbers of an item's and a user's factors")
     graded: float = Field(
         default=0.7, ge=0, le=1, description="share of the graded feedback beside the label's, where there is any"
     )
@@ -72,8 +72,8 @@ class RankerConfig(BaseModel):
         default="hmat", description="HMAT, or what it is compared with (ranker/baselines)"
     )
     dim: int = Field(default=64, ge=4, le=4096, description="width of the residual stream")
-    layers: int = Field(default=2, ge=1, le=64)
-    heads: int = Field(default=2, ge=1, le=64)
+    layers: int = Field(default=2, ge=1, le=64, description="blocks of attention and feed-forward")
+    heads: int = Field(default=2, ge=1, le=64, description="of attention; dim is a multiple of 4 · heads")
     max_items: int = Field(default=300, ge=2, le=100_000, description="items a window may hold")
     dropout: float = Field(default=0.1, ge=0, lt=1, description="on what each sub-layer adds to the residual stream")
     codes: bool = Field(default=True, description="a learned vector a code; without, an item has no tokens")
@@ -104,9 +104,9 @@ class RankerConfig(BaseModel):
     batch_items: int = Field(default=1600, ge=1, description="items of one step, padding included, over all workers")
     shuffle_windows: int = Field(default=8192, ge=1, description="windows a worker holds to shuffle and sort by length")
     learning_rate: float = Field(default=2e-3, gt=0, le=1, description="peak, after warm-up and before cosine decay")
-    weight_decay: float = Field(default=0.01, ge=0, le=1)
-    warmup_steps: int = Field(default=50, ge=0)
-    max_gradient_norm: float = Field(default=1.0, gt=0)
+    weight_decay: float = Field(default=0.01, ge=0, le=1, description="AdamW's")
+    warmup_steps: int = Field(default=50, ge=0, description="steps in which the learning rate rises")
+    max_gradient_norm: float = Field(default=1.0, gt=0, description="a longer gradient is scaled down to it")
     recompute: int | None = Field(
         default=None,
         ge=1,
@@ -123,7 +123,7 @@ class RankerConfig(BaseModel):
         description="watch the last tenth of the training period instead of training on it, and stop when so many "
         "passes did not improve its loss; none: train on all of it",
     )
-    seed: int = Field(default=0, ge=0, lt=2**31)
+    seed: int = Field(default=0, ge=0, lt=2**31, description="of every random choice")
     workers: int = Field(default=1, ge=1, le=1024, description="data-parallel training processes")
 
     @model_validator(mode="after")

@@ -13,16 +13,16 @@ from schemas.semantic_id import MODALITIES
 class Encoder(Section):
     """One modality's encoder: ``builtin``, a Hugging Face name, or a local folder."""
 
-    model: str = "builtin"
+    model: str = Field("builtin", description="builtin, a local folder, or a repository of the Hugging Face hub")
     revision: str | None = Field(None, description="branch, tag or commit of a Hugging Face model")
     trust_remote_code: bool = Field(False, description="run the model's own code; from the hub of one commit alone")
     pooling: Literal["auto", "mean", "cls"] = Field("auto", description="auto: what the model says of itself")
-    batch_size: int = Field(64, ge=1, le=65_536)
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    batch_size: int = Field(64, ge=1, le=65_536, description="inputs of a call; decides speed and memory alone")
+    dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="of the model's numbers")
 
 
 class TextEncoder(Encoder):
-    """That of texts, with what only texts have."""
+    """The encoder of texts: the keys of every encoder, and those that only texts have."""
 
     max_length: int = Field(256, ge=8, le=131_072, description="tokens; longer texts are cut, at the model's limit too")
     prompt: str | None = Field(None, description="put before every text; default: the model's own default, if any")
@@ -37,7 +37,7 @@ class VectorColumn(Section):
     ``column`` holds arrays of numbers, or bytes with their ``dtype``, little-endian.
     """
 
-    column: str = Field(min_length=1)
+    column: str = Field(min_length=1, description="the catalogue's column of vectors")
     name: str = Field(min_length=1, description="of what made the vectors")
     version: str = Field(
         min_length=1, coerce_numbers_to_str=True, description="of what made them: another one, and all are read anew"

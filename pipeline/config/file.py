@@ -70,7 +70,7 @@ def _hint(model: type[BaseModel], loc: Sequence[int | str]) -> str:
     with_it = [
         name
         for name, field in (parent.model_fields.items() if parent else ())
-        if any(keys[-1] in kind.model_fields for kind in _sections(field.annotation).values())
+        if any(keys[-1] in kind.model_fields for kind in sections(field.annotation).values())
     ]
     if with_it and above[-1] not in with_it:  # else it is one of another kind of the section itself
         return f"it is a key of {'.'.join([*above[:-1], with_it[0]])}"
@@ -110,16 +110,16 @@ def _place(model: type[BaseModel], loc: Sequence[int | str]) -> tuple[list[str],
         keys.append(step)
         section = next(iter(kinds.values()), None)
         field = section.model_fields.get(step) if section else None
-        kinds = _sections(field.annotation) if field else {}
+        kinds = sections(field.annotation) if field else {}
     return keys, section
 
 
-def _sections(annotation: Any) -> dict[str, type[BaseModel]]:
+def sections(annotation: Any) -> dict[str, type[BaseModel]]:
     """The sections that a field may hold, by what pydantic calls them: a tag that they have, or their name."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return {annotation.__name__: annotation}
     tags = [note.tag for note in get_args(annotation) if isinstance(note, Tag)]
-    found = {name: model for inner in get_args(annotation) for name, model in _sections(inner).items()}
+    found = {name: model for inner in get_args(annotation) for name, model in sections(inner).items()}
     return dict(zip(tags, found.values(), strict=True)) if tags else found
 
 

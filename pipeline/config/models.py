@@ -35,9 +35,9 @@ def _refuse_secrets(options: dict[str, Any]) -> dict[str, Any]:
 class Source(Section):
     """A table that Spark reads: catalogue or interactions."""
 
-    path: Place
-    format: Literal["csv", "json", "parquet", "delta"]
-    options: dict[str, str | int | float | bool] = Field(default_factory=dict)
+    path: Place = Field(description="a file, a folder, a pattern, or a URI of an object store")
+    format: Literal["csv", "json", "parquet", "delta"] = Field(description="what Spark reads it as")
+    options: dict[str, str | int | float | bool] = Field(default_factory=dict, description="of Spark's reader")
     columns: list[str] | None = Field(None, min_length=1, description="names for a file that carries none, in order")
 
 
@@ -83,16 +83,18 @@ class ImageSource(Section):
     a shared file system is read by the Python workers; any other one through Hadoop's connectors.
     """
 
-    column: str
-    root: Place | None = None
+    column: str = Field(description="the column of bytes, paths, URIs or URLs, or of lists of these")
+    root: Place | None = Field(None, description="the folder or URI that references must lie under")
     fetch: Fetch | None = None
     changed: str = Field(
         "stat",
         min_length=1,
         description="what says that a picture is still the same: stat (size and time of its file), bytes, or a column",
     )
-    max_bytes: int = Field(20_000_000, ge=1, le=2_000_000_000)
-    max_pixels: int = Field(50_000_000, ge=1, le=1_000_000_000)
+    max_bytes: int = Field(20_000_000, ge=1, le=2_000_000_000, description="of a picture as the source has it")
+    max_pixels: int = Field(
+        50_000_000, ge=1, le=1_000_000_000, description="of a picture, counted before decoding"
+    )
     size: int = Field(256, ge=16, le=2048, description="the longer side after normalisation, in pixels")
 
 
@@ -100,11 +102,11 @@ class Catalog(Section):
     """The raw catalogue."""
 
     source: Source
-    id: str
+    id: str = Field(description="the column of the items' ids")
     text: str | None = Field(None, description="template over columns, such as '{title}. {genres}'")
     image: ImageSource | None = None
     full_snapshot: bool = Field(True, description="items absent from the source are deleted")
-    max_text_chars: int = Field(20_000, ge=1, le=1_000_000)
+    max_text_chars: int = Field(20_000, ge=1, le=1_000_000, description="characters of an item's text; the rest is cut")
 
 
 class Time(Section):
@@ -113,18 +115,18 @@ class Time(Section):
     Of a column of dates or timestamps the type counts, whatever the unit.
     """
 
-    column: str
-    unit: Literal["s", "ms", "timestamp"] = "s"
+    column: str = Field(description="the column that says when")
+    unit: Literal["s", "ms", "timestamp"] = Field("s", description="of a column of numbers or strings")
 
 
 class Interactions(Section):
     """Who did what, when, and whether it counts as positive (``label``, a Spark SQL expression)."""
 
     source: Source
-    user: str
-    item: str
+    user: str = Field(description="the column of the users' ids")
+    item: str = Field(description="the column of the items' ids")
     time: Time
-    label: str
+    label: str = Field(description="a Spark SQL expression that is true, or 1, where the event is positive")
     feedback: str | None = Field(
         None, description="a numeric Spark SQL expression, graded feedback beside the label: a rating, ln(1 + dwell)"
     )
@@ -141,7 +143,7 @@ def _no_number(value: Any) -> Any:
 class Split(Section):
     """Train and test, by one global point in time: the newest fraction of the events, or those from a time on."""
 
-    test_fraction: float = Field(0.1, gt=0, lt=1)
+    test_fraction: float = Field(0.1, gt=0, lt=1, description="share of the events, the newest, that are the test")
     at: Annotated[datetime, BeforeValidator(_no_number)] | None = Field(
         None, description="in place of test_fraction: date or timestamp, in UTC unless it names a zone"
     )
@@ -176,8 +178,10 @@ class SparkSettings(Section):
     """The Spark session."""
 
     master: str = Field("local[*]", description="spark-submit's own master wins over it")
-    delta: Literal["embedded", "native"] = "embedded"
-    conf: dict[str, str | int | float | bool] = Field(default_factory=dict)
+    delta: Literal["embedded", "native"] = Field(
+        "embedded", description="embedded: delta-rs commits what Spark wrote; native: delta-spark, which needs its JARs"
+    )
+    conf: dict[str, str | int | float | bool] = Field(default_factory=dict, description="Spark's own settings")
 
     _no_secrets = field_validator("conf")(_refuse_secrets)
 
@@ -185,7 +189,7 @@ class SparkSettings(Section):
 class RaySettings(Section):
     """The Ray cluster: ``local`` starts one here, else an address; ``RAY_ADDRESS`` in the environment wins over it."""
 
-    address: str = "local"
+    address: str = Field("local", description="local, or the address of a cluster to join")
     num_cpus: int | None = Field(None, ge=2, le=4096, description="of a local cluster; default: its cores and one")
     num_gpus: int | None = Field(None, ge=0, le=64, description="GPUs of a local cluster; default: all")
     stall_seconds: float = Field(
@@ -241,8 +245,10 @@ class Gates(Section):
 class Config(Section):
     """Everything that one configuration file says."""
 
-    lake: Annotated[str, AfterValidator(check_lake)]
-    storage_options: Annotated[dict[str, str], AfterValidator(check_options)] = Field(default_factory=dict)
+    lake: Annotated[str, AfterValidator(check_lake)] = Field(description="the folder or s3:// URI of all tables")
+    storage_options: Annotated[dict[str, str], AfterValidator(check_options)] = Field(
+        default_factory=dict, description="where its store is: AWS_ENDPOINT_URL, AWS_REGION, …; never who asks"
+    )
     catalog: Catalog
     interactions: Interactions | None = None
     encoders: Encoders = Encoders()

@@ -4,7 +4,7 @@ A memory is float32, little-endian, in C order, of shape (layers, 2, heads, rows
 layer; rows are the null memory and then the remembered items, oldest first. Where the ranker has a memory of taste, the
 numbers that say the user's taste after all of them follow.
 
-Letters as in :mod:`ranker.hmat.model`.
+Letters as in :mod:`ranker.hmat.memory`.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ranker.config import RankerConfig
-from ranker.hmat.model import Memory
+from ranker.hmat.memory import Memory
 
 
 def layout(config: RankerConfig) -> dict[str, Any]:

@@ -9,8 +9,8 @@ Letters: B windows, N items, T semantic tokens, S = T+1 slots, Q the slots that 
 M = N+1 rows of memory, C candidates, H heads, D head, E = H·D width.
 """
 
-from dataclasses import dataclass
-from typing import cast
+from pathlib import Path
+from typing import Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -22,34 +22,10 @@ from ranker.hmat.collaborative import CollaborativeMemory
 from ranker.hmat.flash import memory_anchor_attention
 from ranker.hmat.items import EMBEDDING_STD, ItemEmbedding
 from ranker.hmat.layers import ClickHead, FeedbackEmbedding, FeedForward, places
+from ranker.hmat.memory import Memory
 from ranker.hmat.recompute import in_stretches
 from ranker.hmat.rotary import hierarchical_rotation, rotate
 from schemas.semantic_id import Layout
-
-
-@dataclass(frozen=True)
-class Memory:
-    """What is kept of histories of N items: keys and values of every layer, (B, H, M, D) each, and what the memory of
-    taste, if there is one, knows of the users, (B, M, X)."""
-
-    layers: list[tuple[Tensor, Tensor]]
-    taste: Tensor | None = None
-
-    @property
-    def items(self) -> int:
-        """N, the items remembered."""
-        return self.layers[0][0].shape[2] - 1
-
-    def to(self, device: torch.device) -> "Memory":
-        """The memories on ``device``."""
-        taste = None if self.taste is None else self.taste.to(device)
-        return Memory([(keys.to(device), values.to(device)) for keys, values in self.layers], taste)
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all B memories."""
-        taste = 0 if self.taste is None else self.taste.nbytes
-        return taste + sum(tensor.nbytes for layer in self.layers for tensor in layer)
 
 
 class MemoryAnchorAttention(nn.Module):
@@ -159,6 +135,21 @@ class HMAT(nn.Module):
         self.head = ClickHead(config.dim)
         if self.collaborative is not None:
             nn.init.zeros_(cast(nn.Linear, self.head[-1]).weight)  # attention begins as a correction of nothing
+
+    @classmethod
+    def load(cls, folder: str | Path, device: torch.device | str = "cpu") -> Self:
+        """The trained HMAT of a folder, ready to score; :func:`ranker.load` tells what it was trained for, too.
+
+        Raises:
+            ArtefactError: the folder does not hold a whole ranker, or one of another architecture.
+        """
+        from ranker.artefact import ArtefactError, load  # which knows the architectures, and so this class
+
+        trained = load(folder)
+        model = trained.model(device)
+        if not isinstance(model, cls):
+            raise ArtefactError(f"{folder} holds a ranker of arch {trained.config.arch}, not an {cls.__name__}")
+        return model
 
     @property
     def layers(self) -> list[Block]:

@@ -72,12 +72,13 @@ def save(model: Tokenizer, folder: Path, metrics: dict[str, Any], encoders: dict
     return description.fingerprint
 
 
-def load(folder: Path, device: str | torch.device = "cpu") -> Artefact:
+def load(folder: str | Path, device: str | torch.device = "cpu") -> Artefact:
     """Read a tokenizer back, in eval mode on ``device``.
 
     Raises:
         TokenizerError: a file is missing, broken or not the one that was saved; the message names it.
     """
+    folder = Path(folder)
     description = _description(folder / CONFIG)
     weights = _read(folder / MODEL)
     actual = fingerprint(weights, description.config, description.encoders)

@@ -21,15 +21,15 @@ class TokenizerConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    method: Method = "dst"
-    shared_levels: int = Field(3, ge=1, le=8)
-    text_levels: int = Field(2, ge=0, le=8)
-    image_levels: int = Field(2, ge=0, le=8)
-    codebook_size: int = Field(256, ge=2, le=MAX_CODEBOOK)
+    method: Method = Field("dst", description="the DST, or a baseline: residual k-means, RQ-VAE")
+    shared_levels: int = Field(3, ge=1, le=8, description="codes of what text and picture both tell")
+    text_levels: int = Field(2, ge=0, le=8, description="codes of what the text alone tells")
+    image_levels: int = Field(2, ge=0, le=8, description="codes of what the picture alone tells")
+    codebook_size: int = Field(256, ge=2, le=MAX_CODEBOOK, description="codes of a level")
 
     dim: int = Field(64, ge=2, le=4096, description="width of the space the codebooks live in")
     hidden: int = Field(256, ge=2, le=16384, description="width of the networks' hidden layer")
-    dropout: float = Field(0.1, ge=0, lt=1)
+    dropout: float = Field(0.1, ge=0, lt=1, description="of the networks' hidden layer, in training")
     input_noise: float = Field(
         0.3, ge=0, le=100, description="Gaussian noise on training inputs, as a share of their spread"
     )
@@ -38,13 +38,13 @@ class TokenizerConfig(BaseModel):
         description="own features and decoders begin as principal components: for a small catalogue",
     )
 
-    epochs: int = Field(30, ge=1, le=100_000)
+    epochs: int = Field(30, ge=1, le=100_000, description="passes over the training items")
     min_steps: int = Field(
         400, ge=1, le=10_000_000, description="a small catalogue trains for more epochs, until it has made these steps"
     )
-    batch_size: int = Field(256, ge=8, le=1_000_000)
-    learning_rate: float = Field(2e-3, gt=0, le=1)
-    weight_decay: float = Field(1e-2, ge=0, le=10)
+    batch_size: int = Field(256, ge=8, le=1_000_000, description="items of a step, over all workers")
+    learning_rate: float = Field(2e-3, gt=0, le=1, description="peak, after a warm-up and before cosine decay")
+    weight_decay: float = Field(1e-2, ge=0, le=10, description="AdamW's")
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="of the networks in training; auto: bfloat16 on a GPU that has it, else float32"
     )
@@ -58,7 +58,7 @@ class TokenizerConfig(BaseModel):
     max_train_items: int = Field(
         500_000, ge=2, description="a larger catalogue is sampled down to these items for training"
     )
-    seed: int = Field(0, ge=0, le=2**31 - 1)
+    seed: int = Field(0, ge=0, le=2**31 - 1, description="of every random choice")
 
     text_share: float = Field(
         0.5, gt=0, lt=1, description="weight of the text in the consensus of an item that has both modalities"

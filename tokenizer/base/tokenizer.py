@@ -7,6 +7,8 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -48,6 +50,20 @@ class Tokenizer(nn.Module, ABC):
         self.config = config
         self.text_dim, self.image_dim = text_dim, image_dim
         self.register_buffer("seen_2", torch.zeros(2, dtype=torch.bool))
+
+    @classmethod
+    def load(cls, folder: str | Path, device: str | torch.device = "cpu") -> Self:
+        """The trained tokenizer of a folder, in eval mode; :func:`tokenizer.load` has its encoders and figures, too.
+
+        Raises:
+            TokenizerError: the folder does not hold a whole tokenizer, or one of another method.
+        """
+        from tokenizer.base.artefact import load  # which knows the methods, and they know this class
+
+        model = load(folder, device).model
+        if not isinstance(model, cls):
+            raise TokenizerError(f"{folder} holds a tokenizer of method {model.config.method}, not a {cls.__name__}")
+        return model
 
     @property
     def layout(self) -> Layout:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tokenizer.base.artefact import load
-    from tokenizer.dst.model import DST as DisentangledSemanticTokenizer
+    from tokenizer.dst.model import DST as DisentangledSemanticTokenizer  # noqa: N811  # a class
     from tokenizer.training.fitting import fit
 
 __all__ = ["DisentangledSemanticTokenizer", "fit", "load"]

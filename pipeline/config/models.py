@@ -92,9 +92,7 @@ class ImageSource(Section):
         description="what says that a picture is still the same: stat (size and time of its file), bytes, or a column",
     )
     max_bytes: int = Field(20_000_000, ge=1, le=2_000_000_000, description="of a picture as the source has it")
-    max_pixels: int = Field(
-        50_000_000, ge=1, le=1_000_000_000, description="of a picture, counted before decoding"
-    )
+    max_pixels: int = Field(50_000_000, ge=1, le=1_000_000_000, description="of a picture, counted before decoding")
     size: int = Field(256, ge=16, le=2048, description="the longer side after normalisation, in pixels")
 
 

@@ -7,7 +7,7 @@ DEMO ?= demo
 PROCESSES ?= 2
 BIN := $(VENV)/bin
 
-.PHONY: bench demo test slow gpu-check lint format clean
+.PHONY: bench demo test slow gpu-check lint format reference clean
 
 demo: $(VENV)/installed
 	$(BIN)/hisam demo $(DEMO)
@@ -36,6 +36,9 @@ bench: $(VENV)/installed-dev
 format: $(VENV)/installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+reference: $(VENV)/installed-dev
+	$(BIN)/python -m docs.reference
 
 clean:
 	rm -rf $(VENV) $(DEMO) build dist *.egg-info

@@ -12,34 +12,42 @@ from test_ranker_data import LAYOUT, TOKENIZER, taste_windows
 
 import ranker
 import tokenizer
-from ranker.artefact import TrainedRanker
+from ranker.architectures import build
+from ranker.artefact import ArtefactError, TrainedRanker
 from ranker.config import RankerConfig
 from ranker.windows import collate
 from tokenizer.base import artefact
+from tokenizer.base.embeddings import TokenizerError
+from tokenizer.baselines.rq_kmeans import RQKMeans
 
-DOCS = Path(__file__).parents[2] / "docs"
+PAGE = Path(__file__).parents[2] / "docs" / "api.md"
 
 
-def example(page: str) -> dict[str, Any]:
-    """The names that the one Python example of a page ends with."""
-    (code,) = re.findall(r"```python\n(.*?)```", (DOCS / page).read_text(), re.DOTALL)
+def example(title: str) -> dict[str, Any]:
+    """The names that the Python example under a title of the page ends with."""
+    section = PAGE.read_text().split(f"## {title}\n")[1].split("\n## ")[0]
+    (code,) = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
     names: dict[str, Any] = {}
-    exec(compile(code, page, "exec"), names)
+    exec(compile(code, title, "exec"), names)
     return names
 
 
 def test_a_tokenizer_is_fitted_saved_and_loaded(tmp_path: Path) -> None:
-    names = example("tokenizer.md")
+    names = example("Train a tokenizer on tensors")
     assert (tuple(names["codes"].shape), names["codes"].dtype) == ((500, 4), torch.int16)
     assert names["rebuilt_text"].shape == names["text"].shape
     artefact.save(names["tokenizer"], tmp_path, {}, {"text": "a", "image": "b"})
     inputs = (names["text"], names["image"], names["has_text"], names["has_image"])
     assert torch.equal(tokenizer.load(tmp_path).model.encode(*inputs), names["codes"])
+    assert torch.equal(tokenizer.DisentangledSemanticTokenizer.load(str(tmp_path)).encode(*inputs), names["codes"])
+    with pytest.raises(TokenizerError, match="method dst, not a RQKMeans"):
+        RQKMeans.load(tmp_path)
 
 
 def test_a_ranker_scores_and_is_loaded(tmp_path: Path) -> None:
-    names = example("ranker.md")
+    names = example("Rank")
     assert names["logits"].shape == (3, 20)
+    assert names["scores"].shape == (3, 5)
     config = RankerConfig(dim=16, heads=2, layers=1)
     model = ranker.HMAT(config, LAYOUT).eval()
     TrainedRanker(config, LAYOUT, TOKENIZER, model.state_dict()).save(tmp_path, {})
@@ -47,6 +55,11 @@ def test_a_ranker_scores_and_is_loaded(tmp_path: Path) -> None:
     with torch.no_grad():
         expected = model(batch.tokens, batch.items, batch.labels)
         assert torch.equal(ranker.load(tmp_path).model()(batch.tokens, batch.items, batch.labels), expected)
+        assert torch.equal(ranker.HMAT.load(str(tmp_path))(batch.tokens, batch.items, batch.labels), expected)
+    din = RankerConfig(dim=16, heads=2, layers=1, arch="din")
+    TrainedRanker(din, LAYOUT, TOKENIZER, build(din, LAYOUT).state_dict()).save(tmp_path, {})
+    with pytest.raises(ArtefactError, match="arch din, not an HMAT"):
+        ranker.HMAT.load(tmp_path)
 
 
 @pytest.mark.parametrize("package", ["pipeline", "tokenizer", "ranker"])

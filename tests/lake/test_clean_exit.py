@@ -1,4 +1,4 @@
-"""Scripts that read a table end with status 0, again and again: the examples of the README, and a control."""
+"""Scripts that read a table end with status 0, again and again: the examples of the documentation."""
 
 import subprocess
 import sys
@@ -44,13 +44,14 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def snippets() -> list[str]:
-    readme = (Path(__file__).parents[2] / "README.md").read_text()
-    return [block.split("```")[0] for block in readme.split("```python\n")[1:]]
+    page = (Path(__file__).parents[2] / "docs/api.md").read_text()
+    section = page.split("## Read the release\n")[1].split("\n## ")[0]
+    return [block.split("```")[0] for block in section.split("```python\n")[1:]]
 
 
 @pytest.mark.parametrize("number", range(2))
 @pytest.mark.parametrize("late", ["", LATE], ids=["as it is", "late"])
-def test_the_readmes_examples_end_cleanly(lake: Path, number: int, late: str) -> None:
+def test_the_examples_of_reading_end_cleanly(lake: Path, number: int, late: str) -> None:
     examples = snippets()
     assert len(examples) == 2
     code = f"PATH = {str(lake / 'lake' / RELEASED_IDS.name)!r}\n{examples[number]}{late}"

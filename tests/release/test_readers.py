@@ -1,4 +1,4 @@
-"""Readers of a release: by each engine, as the README says, and after months of commits and foreign upkeep."""
+"""Readers of a release: by each engine, as the pages say, and after months of commits and foreign upkeep."""
 
 import os
 import re
@@ -44,17 +44,18 @@ def test_readers_make_no_lake_and_say_that_nothing_is_released(shop: ReleasedSho
     assert not (tmp_path / "typo").exists()
 
 
-def test_the_snippet_of_the_readme(
+def test_the_snippet_that_reads_ids(
     open_shop: ReleasedShop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    readme = (Path(__file__).parents[2] / "README.md").read_text()
-    code = next(block for block in readme.split("```python\n")[1:] if "released_ids()" in block).split("```")[0]
     config = f"lake: {open_shop.config.lake}\ncatalog: {{source: {{path: x, format: csv}}, id: id, text: '{{t}}'}}\n"
     (tmp_path / "hisam.yaml").write_text(config)
     monkeypatch.chdir(tmp_path)
-    exec(code, names := {})
+    for page in ("README.md", "docs/api.md"):
+        text = (Path(__file__).parents[2] / page).read_text()
+        code = next(block for block in text.split("```python\n")[1:] if "released_ids()" in block).split("```")[0]
+        exec(code, names := {})
+        assert names["ids"].count_rows() == 20
     capsys.readouterr()
-    assert names["ids"].count_rows() == 20
 
 
 def test_a_standing_release_outlives_an_aged_log_and_a_foreign_vacuum(open_shop: ReleasedShop) -> None:

@@ -1,5 +1,3 @@
-from pathlib import Path
-
 import pyarrow as pa
 import pytest
 
@@ -59,11 +57,3 @@ def test_quarantine_holds_declared_reasons_alone() -> None:
         "seen_at": pa.array([0, 0], QUARANTINE.schema.field("seen_at").type),
     }
     assert QUARANTINE.check(pa.table(rows)) == ["quarantine: column 'reason' has values that are not declared: strange"]
-
-
-def test_the_reasons_are_documented_as_declared() -> None:
-    page = (Path(__file__).parents[2] / "docs" / "reliability.md").read_text()
-    rows = [
-        line.strip("| ").split(" | ") for line in page.splitlines() if line.startswith("| `") and line.count("|") == 4
-    ]
-    assert rows == [[f"`{reason}`", reason.meaning, reason.remedy] for reason in Reason]

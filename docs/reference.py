@@ -180,11 +180,10 @@ def imports() -> str:
     layers.sort(key=lambda contract: not contract["containers"])  # a folder is drawn before arrows lead to it
     lines = ["```mermaid", "flowchart TD"]
     for contract in layers:
+        arrows = _arrows(contract["layers"])
         for package in contract["containers"]:
-            lines.append(f"    subgraph {package}")
-            lines += [f"    {line}" for line in _arrows(contract["layers"], f"{package}.")]
-            lines.append("    end")
-        lines += [] if contract["containers"] else _arrows(contract["layers"], "")
+            arrows = [f"    subgraph {package}", *(f"    {arrow}" for arrow in arrows), "    end"]
+        lines += arrows
     forbidden = [
         (_code(contract["source_modules"]), _code(contract["forbidden_modules"]), contract["name"])
         for contract in settings["contracts"]
@@ -193,12 +192,9 @@ def imports() -> str:
     return "\n".join([*lines, "```", "", _table(("folder", "never imports", "rule"), forbidden)])
 
 
-def _arrows(layers: Sequence[str], prefix: str) -> Iterator[str]:
+def _arrows(layers: Sequence[str]) -> list[str]:
     levels = [[name.strip() for name in layer.split("|")] for layer in layers]
-    if prefix:
-        yield from (f"    {prefix}{name}[{name}]" for level in levels for name in level)
-    for upper, lower in pairwise(levels):
-        yield from (f"    {prefix}{a} --> {prefix}{b}" for a in upper for b in lower)
+    return [f"    {upper} --> {lower}" for above, below in pairwise(levels) for upper in above for lower in below]
 
 
 # Markdown

@@ -86,7 +86,7 @@ def names_what_is_there(code: str) -> bool:
     if first in FOLDERS and re.fullmatch(r"\w+(\.\w+)+", code):
         return is_in_a_module(code) or is_key_or_spared(code)
     if first in TABLES and re.fullmatch(r"\w+\.[a-z_]+", code):
-        return code.split(".")[1] in TABLES[first].schema.names
+        return code.split(".")[1] in {*TABLES[first].schema.names, "csv", "json"}
     if first in KEYS and re.fullmatch(r"[a-z_]+(\.[a-z_]+)+", code):
         return is_key_or_spared(code)
     if re.match(r"[a-z_]+: \S", code) and code.split(":")[0] in KEYS and "`" not in code:

@@ -18,7 +18,7 @@ from ranker.config import RankerConfig
 
 
 def sparse_tables(model: nn.Module) -> list[Tensor]:
-    """The tables of a model that have sparse gradients."""
+    """The tables ``(rows, width)`` of a model that have sparse gradients."""
     return [m.weight for m in model.modules() if isinstance(m, nn.Embedding) and m.sparse]
 
 

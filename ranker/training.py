@@ -95,7 +95,7 @@ def learning_rate(steps: int, windows: int, total_windows: int, config: RankerCo
 
 
 def loss_sum(logits_BN: Tensor, batch: WindowBatch) -> Tensor:
-    """Summed binary cross-entropy over the positions of the loss mask."""
+    """Summed binary cross-entropy over the positions of the loss mask: a scalar in nats, float32."""
     logits_P, labels_P = (x_BN.flatten()[batch.counted].float() for x_BN in (logits_BN, batch.labels))
     return F.binary_cross_entropy_with_logits(logits_P, labels_P, reduction="sum")
 
@@ -142,7 +142,7 @@ class Training:
         return self.progress.loss / max(1, self.progress.impressions - unseen)
 
     def weights(self) -> dict[str, Tensor]:
-        """Those of the model as it is."""
+        """Those of the model as it is, by name, not copied."""
         return dict(self._alone.state_dict())
 
     def load_weights(self, weights: dict[str, Tensor]) -> None:

@@ -38,7 +38,11 @@ def read_delta(spark: SparkSession, source: Source, key: str, storage_options: M
 
 
 def read_log(spark: SparkSession, source: Source, key: str, storage_options: Mapping[str, str]) -> DataFrame:
-    """:func:`read_delta` without delta-spark: delta-rs lists files, schema and partition values."""
+    """:func:`read_delta` without delta-spark: delta-rs lists files, schema and partition values.
+
+    Raises:
+        ConfigError: there is no table, or it, or an option, has what delta-spark alone reads.
+    """
     others = sorted(source.options.keys() - {"versionAsOf"})
     if others:
         raise ConfigError(f"{key}.options: only delta-spark knows {others[0]}: take it out, or {NATIVE}")

@@ -95,7 +95,11 @@ def with_ages(events: DataFrame) -> DataFrame:
 
 @contextmanager
 def explained(settings: Interactions) -> Iterator[None]:
-    """Say which expression a value of the source did not fit."""
+    """Say which expression a value of the source did not fit.
+
+    Raises:
+        JobError: label or feedback failed on a value, with key, expression and cause.
+    """
     try:
         yield
     except PySparkException as error:

@@ -71,7 +71,11 @@ def spark_session(settings: SparkSettings, app: str) -> Iterator[SparkSession]:
 
 
 def start_session(settings: SparkSettings, app: str) -> SparkSession:
-    """Start Spark: our defaults, then native Delta's settings, then the user's own, which win."""
+    """Start Spark: our defaults, then native Delta's settings, then the user's own, which win.
+
+    Raises:
+        JobError: Java, or the master, does not start it.
+    """
     quiet_py4j()
     AccumulatorTCPServer.handle_error = _quietly  # type: ignore[method-assign, assignment]
     submitted = "PYSPARK_GATEWAY_PORT" in os.environ  # by spark-submit, which has started Java with its own settings

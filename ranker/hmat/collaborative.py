@@ -65,7 +65,8 @@ class CollaborativeMemory(nn.Module):
     def asked(
         self, items_BN: Tensor, content_BNV: Tensor | None, fold_B: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """What :meth:`rows` gives, of items that are to be scored: in training some are taken for new ones."""
+        """What :meth:`rows` gives, ``(B, N, F)`` and ``(B, N)``, of items that are to be scored: in training some are
+        taken for new ones."""
         if not self.training or not self.unknown:
             return self.rows(items_BN, content_BNV, fold_B)
         hidden_BN = torch.rand(items_BN.shape, device=items_BN.device) < self.unknown

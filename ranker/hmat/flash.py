@@ -29,8 +29,8 @@ def memory_anchor_attention(
     past_v_BHMD: Tensor,
     seen_BN: Tensor | None = None,
 ) -> Tensor:
-    """:func:`ranker.hmat.attention.dense_attention` in memory linear in the items, on CPU and on CUDA; there in single
-    or half precision, which its kernels know."""
+    """``(B, H, N, Q, D)``: :func:`ranker.hmat.attention.dense_attention` in memory linear in the items, on CPU and on
+    CUDA; there in single or half precision, which its kernels know."""
     inputs = q_BHNQD, k_BHNSD, v_BHNSD, past_k_BHMD, past_v_BHMD
     device = q_BHNQD.device
     if device.type == "cuda" and q_BHNQD.dtype != torch.float64:

@@ -25,8 +25,8 @@ compiled = torch.compile(flex_attention, dynamic=True, fullgraph=True)
 def read(
     q_BHNQD: Tensor, k_BHNSD: Tensor, v_BHNSD: Tensor, past_k_BHMD: Tensor, past_v_BHMD: Tensor, seen_BN: Tensor
 ) -> Tensor:
-    """:func:`ranker.hmat.attention.dense_attention`, with ``seen_BN``, in memory linear in items and memories. The
-    first calls take a while, in which kernels are made."""
+    """``(B, H, N, Q, D)``: :func:`ranker.hmat.attention.dense_attention`, with ``seen_BN``, in memory linear in items
+    and memories. The first calls take a while, in which kernels are made."""
     items, queries, head = q_BHNQD.shape[2:]
     q_BHLD = q_BHNQD.flatten(2, 3)
     k_BHKD, v_BHKD = (torch.cat([m, x.flatten(2, 3)], 2) for m, x in ((past_k_BHMD, k_BHNSD), (past_v_BHMD, v_BHNSD)))

@@ -84,7 +84,7 @@ class Block(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def remember(self, anchor_BNE: Tensor, feedback_BNE: Tensor, rotation_NF: Tensor) -> tuple[Tensor, Tensor]:
-        """The items' memories in this layer, see :meth:`MemoryAnchorAttention.remember`."""
+        """Keys and values ``(B, H, M, D)`` of the items' memories in this layer, the null memory first."""
         return self.attention.remember(self.norm(anchor_BNE) + feedback_BNE, rotation_NF)
 
     def forward(
@@ -196,7 +196,8 @@ class HMAT(nn.Module):
         graded_BN: Tensor | None = None,
         seen_BN: Tensor | None = None,
     ) -> Memory:
-        """All that scoring needs of histories, each of N items that come before the candidates."""
+        """All that scoring needs of histories, each of N items that come before the candidates; arguments as of
+        :meth:`forward`."""
         known_BMX = self._known(tokens_BNT, items_BN, labels_BN, graded_BN)
         x_BNSE, _ = self.embed(tokens_BNT, items_BN, known_BMX, seen_BN)
         feedback_BNE = self.feedback(labels_BN, graded_BN)
@@ -230,7 +231,11 @@ class HMAT(nn.Module):
         seen_BN: Tensor | None = None,
         fold_B: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | float]:
-        """Slots of every item, ``(B, N, S, E)``, the anchor last, and offsets of their logits ``(B, N)``."""
+        """Slots of every item, ``(B, N, S, E)``, the anchor last, and offsets of their logits ``(B, N)``.
+
+        Raises:
+            ValueError: the ranker has a memory of taste, and ``known_BMX`` is missing.
+        """
         x_BNTE, whole_BNE = self.items(tokens_BNT, items_BN)
         offset_BN: Tensor | float = 0.0
         if self.collaborative is not None:

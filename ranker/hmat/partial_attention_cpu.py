@@ -64,8 +64,8 @@ def read_past(q_BNQHD: Tensor, k_BHMD: Tensor, v_BHMD: Tensor, seen_BN: Tensor |
 def past_backward(
     g_BNQHD: Tensor, q_BNQHD: Tensor, k_BHMD: Tensor, v_BHMD: Tensor, past: Past, seen_BN: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of queries and memories from that of what was read; ``past`` holds output and denominators *merged*
-    with whatever else the softmax is over."""
+    """Gradients of queries, keys and values, of their shapes, from that of what was read; ``past`` holds output and
+    denominators *merged* with whatever else the softmax is over."""
     to_q, to_k_BHMD, to_v_BHMD = [], torch.zeros_like(k_BHMD), torch.zeros_like(v_BHMD)
     for items, parts in _stretches(q_BNQHD, k_BHMD.shape[2], seen_BN):
         g_BHLD, q_BHLD, read_BHLD = (_packed(x[:, items]) for x in (g_BNQHD, q_BNQHD, past.read_BNQHD))

@@ -16,7 +16,7 @@ def rank_and_size() -> tuple[int, int]:
 
 
 def total(x: Tensor) -> Tensor:
-    """The sum of ``x`` over the workers, in place."""
+    """The sum of ``x`` over the workers, of its shape, in place; ``x`` itself where there is one."""
     if dist.is_initialized():
         dist.all_reduce(x)
     return x
@@ -41,7 +41,7 @@ def agree(tensors: Iterable[Tensor]) -> None:
 
 
 def from_fullest(x_MD: Tensor, rows: int) -> Tensor:
-    """``x_MD`` of the worker that has the most ``rows`` (the first of several), on every worker."""
+    """``x_MD`` (M, D), in place, of the worker that has the most ``rows`` (the first of several), on every worker."""
     if dist.is_initialized():
         counts = torch.zeros(dist.get_world_size(), dtype=torch.int64, device=x_MD.device)
         counts[dist.get_rank()] = rows

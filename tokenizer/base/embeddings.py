@@ -139,7 +139,7 @@ class Embeddings:
 
 
 def sample(count: int, most: int, seed: int = 0) -> Tensor:
-    """Positions of at most ``most`` of ``count`` items, in order; equal arguments give the same ones."""
+    """Positions (min(count, most),) int64 of that many of ``count`` items, in order; equal arguments give the same."""
     if count <= most:
         return torch.arange(count)
     return torch.randperm(count, generator=torch.Generator().manual_seed(seed))[:most].sort().values

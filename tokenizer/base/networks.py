@@ -31,7 +31,7 @@ class Network(nn.Module):
         self.last.weight.zero_()
 
     def forward(self, x_BI: Tensor) -> Tensor:
-        """(B, width_in) to (B, width_out)."""
+        """Outputs (B, width_out) of inputs (B, width_in)."""
         return self.linear(x_BI) + self.last(self.hidden(x_BI))
 
     @torch.no_grad()
@@ -81,5 +81,5 @@ class Standardiser(nn.Module):
         return (u * grown(width) * (1 + self.centre_D.norm()) / self.spread).expand(len(e_BD))
 
     def invert(self, x_BD: Tensor) -> Tensor:
-        """The inverse of the forward pass."""
+        """Inputs (B, D) back to normalised embeddings (B, D): the inverse of :meth:`forward`."""
         return x_BD * self.spread + self.centre_D

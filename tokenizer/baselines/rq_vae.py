@@ -36,7 +36,7 @@ class RQVAE(Tokenizer):
         return cast(Standardiser, self.standardise[modality])
 
     def inputs(self, items: Embeddings) -> Tensor:
-        """Both standardised embeddings side by side, zeros for an absent one."""
+        """Both standardised embeddings side by side, (N, text_dim + image_dim), zeros for an absent one."""
         both = [self.standardiser(m)(items.vectors(m)).masked_fill(~items.present(m)[:, None], 0.0) for m in MODALITIES]
         return torch.cat(both, dim=1)
 

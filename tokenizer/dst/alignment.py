@@ -22,7 +22,7 @@ def consensus(
 def weighted_sum(
     z_text_BD: Tensor, z_image_BD: Tensor, has_text_B: Tensor, has_image_B: Tensor, text_share: float
 ) -> Tensor:
-    """What :func:`consensus` normalises."""
+    """What :func:`consensus` normalises: (B, D)."""
     w_text_B1 = has_text_B[:, None] * text_share
     w_image_B1 = has_image_B[:, None] * (1 - text_share)
     zero = z_text_BD.new_zeros(())
@@ -32,14 +32,14 @@ def weighted_sum(
 
 
 def contrastive_loss(z_text_BD: Tensor, z_image_BD: Tensor, temperature: float) -> Tensor:
-    """Symmetric InfoNCE: an item's text and image find each other among the batch."""
+    """Symmetric InfoNCE, a scalar in nats: an item's text and image find each other among the batch."""
     logits_BB = z_text_BD @ z_image_BD.T / temperature
     own_B = torch.arange(len(logits_BB), device=logits_BB.device)
     return (F.cross_entropy(logits_BB, own_B) + F.cross_entropy(logits_BB.T, own_B)) / 2
 
 
 def agreement_loss(z_text_BD: Tensor, z_image_BD: Tensor) -> Tensor:
-    """Mean squared distance between an item's own text and image.
+    """Mean squared distance between an item's own text and image, a scalar.
 
     Departure from the paper: the contrastive loss rewards whatever tells items apart, so on a small catalogue it keeps
     what one modality alone knows and learns the pairs by heart; this term takes out of the common space what the other
@@ -49,7 +49,7 @@ def agreement_loss(z_text_BD: Tensor, z_image_BD: Tensor) -> Tensor:
 
 
 def geometry_loss(z_BD: Tensor, x_BE: Tensor) -> Tensor:
-    """Mean squared difference between the angles (cosines) of all pairs before and after projection.
+    """Mean squared difference between the cosines of all pairs before and after projection, a scalar.
 
     Departure from the paper's ``‖Z Zᵀ − E Eᵀ‖²``: ``x_BE`` are centred embeddings, since encoders leave all pairs at
     nearly the same angle.

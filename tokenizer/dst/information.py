@@ -20,12 +20,12 @@ class VCLUB(nn.Module):
         self.log_variance = nn.Sequential(nn.Linear(width_x, hidden), nn.GELU(), nn.Linear(hidden, width_y), nn.Tanh())
 
     def mismatch(self, x_BX: Tensor, y_BY: Tensor) -> Tensor:
-        """Negative log-likelihood of y given x, up to a constant."""
+        """Mean negative log-likelihood of y given x over the batch, a scalar in nats, up to a constant."""
         y_BY, mean_BY, log_variance_BY = self._standardised(y_BY), self.mean(x_BX), self.log_variance(x_BX)
         return ((y_BY - mean_BY).square() / log_variance_BY.exp() + log_variance_BY).sum(dim=1).mean() / 2
 
     def bound(self, x_BX: Tensor, y_BY: Tensor) -> Tensor:
-        """``E log q(y|x) − E log q(y'|x)`` over all pairs of the batch, in nats, not below zero.
+        """``E log q(y|x) − E log q(y'|x)`` over all pairs of the batch: a scalar in nats, not below zero.
 
         The mean over all y' is taken in closed form from their first two moments, which spares the variance of drawn
         negatives. The floor at zero keeps an ill-fitted network from pulling the bound towards minus infinity.
@@ -43,7 +43,8 @@ class VCLUB(nn.Module):
 
 
 def cross_covariance(x_BX: Tensor, y_BY: Tensor) -> Tensor:
-    """Sum of the squared correlations between two parts' components, less what chance gives, by component of x.
+    """Sum of the squared correlations between two parts' components, less what chance gives, over the width of x: a
+    scalar, not below zero.
 
     Departure from the paper: vCLUB's networks lag behind the tokenizer; linear dependence, which is what a probe or a
     ranker's first layer picks up, needs no network and is penalised at once.

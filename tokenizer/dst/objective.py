@@ -50,7 +50,7 @@ class Outcome:
 
     @property
     def loss(self) -> Tensor:
-        """The sum of all terms."""
+        """The sum of all terms, a scalar."""
         return torch.stack(list(self.terms.values())).sum()
 
 
@@ -141,7 +141,7 @@ class DSTObjective(nn.Module):
         return weights | {name: weights[name] * ramp for name in ("information", "decorrelation")}
 
     def mismatch(self, outcome: Outcome) -> Tensor | None:
-        """What the vCLUB networks descend in their own steps; ``None`` if nothing asks for their bounds."""
+        """The loss of the vCLUB networks in their own steps, a scalar; ``None`` if nothing asks for their bounds."""
         if not self.config.information_weight or not outcome.pairs:
             return None
         return torch.stack([self._network(pair).mismatch(*vectors) for pair, vectors in outcome.pairs.items()]).sum()
@@ -183,7 +183,7 @@ class DSTObjective(nn.Module):
 
 
 def unexplained_share(rebuilt_BE: Tensor, x_BE: Tensor) -> Tensor:
-    """The share of the variance left unexplained: 1 for the mean item, 0 for a perfect copy.
+    """The share of the variance left unexplained, a scalar: 1 for the mean item, 0 for a perfect copy.
 
     Its minimiser, the conditional mean, points where the expected cosine is largest.
     """

@@ -21,7 +21,7 @@ def pack(tensors: dict[str, Tensor], progress: dict[str, Any]) -> bytes:
 
 
 def unpack(packed: bytes) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """What :func:`pack` was given.
+    """The tensors, on the CPU, and the progress that :func:`pack` was given.
 
     Raises:
         TokenizerError: it is no such file.
@@ -41,7 +41,7 @@ def nested(tensors: dict[str, Tensor], group: str) -> dict[str, Tensor]:
 
 
 def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Moments and step counts, named ``PARAMETER/KIND``."""
+    """Moments, each of its parameter's shape, and step counts, named ``PARAMETER/KIND``."""
     state = optimiser.state_dict()["state"]
     return {f"{i}/{kind}": torch.as_tensor(value) for i, kinds in state.items() for kind, value in kinds.items()}
 

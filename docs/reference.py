@@ -152,7 +152,8 @@ def reasons() -> str:
 def commands() -> str:
     """Every command of ``hisam`` with its arguments and options."""
     group: Any = typer.main.get_command(app)
-    return "\n\n".join(_command(name, command) for name, command in group.commands.items())
+    whole = [_command("hisam COMMAND", group)] if group.params else []
+    return "\n\n".join([*whole, *(_command(f"hisam {name}", command) for name, command in group.commands.items())])
 
 
 def _command(name: str, command: Any) -> str:
@@ -163,7 +164,7 @@ def _command(name: str, command: Any) -> str:
         if option.param_type_name == "option":
             names = ", ".join(f"`{spelling}`" for spelling in sorted(option.opts))
             rows.append((names, _usual(option), option.help or ""))
-    return f"### `hisam {usage}`\n\n{command.help}\n\n{_table(('option', 'default', 'what it does'), rows)}"
+    return f"### `{usage}`\n\n{command.help}\n\n{_table(('option', 'default', 'what it does'), rows)}"
 
 
 def _usual(parameter: Any) -> str:

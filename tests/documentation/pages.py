@@ -1,6 +1,5 @@
 """What the pages of the documentation hold: their links, blocks and words in code, each with where it stands."""
 
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -52,12 +51,6 @@ def anchors(page: Path) -> set[str]:
     """What the headings of a page are called in links, as GitHub makes them."""
     titles = re.findall(r"^#+ (.+)$", FENCED.sub("", page.read_text()), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
-
-
-def notebook_cells(kind: str) -> list[str]:
-    """The sources of a notebook's cells of a kind, ``code`` or ``markdown``."""
-    cells = json.loads(NOTEBOOK.read_text())["cells"]
-    return ["".join(cell["source"]) for cell in cells if cell["cell_type"] == kind]
 
 
 def unknown_keys(settings: Any, models: list[type[BaseModel]]) -> list[str]:

@@ -1,5 +1,7 @@
 """Whatever the pages name is there: links, commands, options, keys, files, modules, targets of make."""
 
+import ast
+import json
 import re
 from importlib.util import find_spec
 from itertools import accumulate, pairwise
@@ -9,8 +11,8 @@ import pytest
 import typer
 import yaml
 from deployed import commands
+from pages import NOTEBOOK, ROOT, anchors, code_words, fenced, is_key, links, shell_lines, text_of, unknown_keys
 from pages import PAGES as ALL
-from pages import ROOT, anchors, code_words, fenced, is_key, links, shell_lines, text_of, unknown_keys
 
 from docs.reference import PAGES, section_paths, written
 from jobs.cli import app
@@ -135,6 +137,24 @@ def yaml_faults(text: str) -> list[str]:
 def test_settings_in_blocks_are_keys(page: Path) -> None:
     for block in fenced(page, "yaml"):
         assert yaml_faults(block) == [], block
+
+
+def test_the_notebook_has_no_outputs_and_imports_what_is_there() -> None:
+    """Its cells are run by test_tutorial.py."""
+    cells = json.loads(NOTEBOOK.read_text())["cells"]
+    assert not any(cell.get("outputs") or cell.get("execution_count") for cell in cells)
+    code = ast.parse("\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"))
+    imported = [
+        f"{node.module}.{name.name}"
+        for node in ast.walk(code)
+        if isinstance(node, ast.ImportFrom)
+        for name in node.names
+    ]
+    ours = [path for path in imported if path.split(".")[0] in FOLDERS]
+    assert len(ours) >= 8
+    assert not [path for path in ours if not is_in_a_module(path)]
+    for source in (target for cell in cells for target in re.findall(r"\]\(([^)]+)\)", "".join(cell["source"]))):
+        assert (PAGES / source).exists()
 
 
 def test_what_is_not_there_is_found() -> None:

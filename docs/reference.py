@@ -20,8 +20,9 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from jobs.cli import app
+from pipeline.config.encoders import TextEncoder
 from pipeline.config.file import sections
-from pipeline.config.models import Config
+from pipeline.config.models import Config, Fetch, Gates
 from schemas.reasons import Reason
 from schemas.tables import TABLES, Table
 
@@ -33,7 +34,7 @@ WORDS = {str: "text", int: "whole number", float: "number", bool: "`true`, `fals
 
 def written(page: str) -> str:
     """The text of a page with its parts made anew."""
-    return PART.sub(lambda found: f"{found[1]}\n{PARTS[found[2]]()}\n{found[3]}", page)
+    return PART.sub(lambda found: f"{found[1]}\n{PARTS[found[2]]()}\n\n{found[3]}", page)
 
 
 # Configuration
@@ -63,9 +64,14 @@ def _section(model: type[BaseModel], paths: Sequence[str]) -> str:
     kinds = [sections(field.annotation) for field in _fields_at(paths[0])]
     if kinds and len(kinds[0]) > 1:
         title += f": a {next(tag for tag, kind in kinds[0].items() if kind is model)}"
-    rows = [(f"`{name}`", _default(field), _allowed(field), _said(field)) for name, field in model.model_fields.items()]
     about = inspect.cleandoc(model.__doc__ or "").split("\n\nRaises:")[0].split("\n\n``docs/")[0]
-    return f"### {title}\n\n{_plain(about)}\n\n{_table(('key', 'default', 'allowed', 'what it is'), rows)}"
+    return f"### {title}\n\n{_plain(about)}\n\n{keys(model)}"
+
+
+def keys(model: type[BaseModel]) -> str:
+    """The keys of one section."""
+    rows = [(f"`{name}`", _default(field), _allowed(field), _said(field)) for name, field in model.model_fields.items()]
+    return _table(("key", "default", "allowed", "what it is"), rows)
 
 
 def _fields_at(path: str) -> Iterator[FieldInfo]:
@@ -221,6 +227,9 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "reasons": reasons,
     "commands": commands,
     "imports": imports,
+    "gates": lambda: keys(Gates),
+    "fetch": lambda: keys(Fetch),
+    "text_encoder": lambda: keys(TextEncoder),
 }
 
 if __name__ == "__main__":

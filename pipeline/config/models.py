@@ -70,7 +70,9 @@ class Fetch(Section):
     )
     workers: int = Field(16, ge=1, le=256, description="pictures that one task of Spark fetches at once")
     per_host: int = Field(8, ge=1, le=256, description="pictures that all tasks together fetch from a host at once")
-    timeout_s: float = Field(30, gt=0, le=3600, description="of one try, from the name to the last byte")
+    timeout_s: float = Field(
+        30, gt=0, le=3600, description="of one try, from the name to the last byte, redirects included"
+    )
     retries: int = Field(2, ge=0, le=10, description="of a picture that failed for what may pass")
     recheck_days: int = Field(7, ge=0, le=3650, description="an unchanged row's URL is asked again; 0: every night")
 
@@ -225,14 +227,14 @@ class Gates(Section):
         "they keep less, train one with fewer codes or levels, or on more items",
     )
     min_coverage: float = Field(0.999, ge=0, le=1, description="share of live items that have an ID")
-    max_without_text: float = Field(1, ge=0, le=1, description="share of items that have no text")
-    max_without_image: float = Field(1, ge=0, le=1, description="share of items that have no image")
-    max_without_text_growth: float = Field(
-        0.05, ge=0, le=1, description="rise, since the release, in items without text"
+    max_without_text: float = Field(
+        1, ge=0, le=1, description="share of items without text; 1 lets catalogues of pictures alone pass"
     )
-    max_without_image_growth: float = Field(
-        0.05, ge=0, le=1, description="rise, since the release, in items without image"
+    max_without_image: float = Field(
+        1, ge=0, le=1, description="share of items without image; 1 lets catalogues of texts alone pass"
     )
+    max_without_text_growth: float = Field(0.05, ge=0, le=1, description="rise of that share since the release")
+    max_without_image_growth: float = Field(0.05, ge=0, le=1, description="rise of that share since the release")
     max_row_drift: float = Field(0.5, ge=0, description="growth or loss of live items, as a share of the released")
     max_delete_fraction: float = Field(
         0.2, ge=0, le=1, description="live items that one extract, or all since the release, may delete"

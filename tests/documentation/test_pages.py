@@ -93,11 +93,13 @@ def names_what_is_there(code: str) -> bool:
         return words[2].endswith("NAME") or find_spec(words[2]) is not None
     if words[0].split("/")[0] in FOLDERS and re.fullmatch(r"[\w./*-]+/[\w./*-]*", words[0]):
         return any(ROOT.glob(words[0]))
+    if Path(code).suffix in (".csv", ".json", ".yaml", ".parquet"):
+        return True
     first = code.split(".")[0]
     if first in FOLDERS and re.fullmatch(r"\w+(\.\w+)+", code):
         return is_in_a_module(code) or is_key_or_spared(code)
     if first in TABLES and re.fullmatch(r"\w+\.[a-z_]+", code):
-        return code.split(".")[1] in {*TABLES[first].schema.names, "csv", "json"}
+        return code.split(".")[1] in TABLES[first].schema.names
     if first in KEYS and re.fullmatch(r"[a-z_]+(\.[a-z_]+)+", code):
         return is_key_or_spared(code)
     if re.match(r"[a-z_]+: \S", code) and code.split(":")[0] in KEYS and "`" not in code:

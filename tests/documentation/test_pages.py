@@ -142,7 +142,7 @@ def test_settings_in_blocks_are_keys(page: Path) -> None:
 
 
 def test_the_notebook_has_no_outputs_and_imports_what_is_there() -> None:
-    """Its cells are run by test_tutorial.py."""
+    """Its cells are run by test_notebook.py."""
     cells = json.loads(NOTEBOOK.read_text())["cells"]
     assert not any(cell.get("outputs") or cell.get("execution_count") for cell in cells)
     code = ast.parse("\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"))

@@ -1,4 +1,4 @@
-"""The tutorial, followed command by command by a new user, and then the notebook and the examples on its lake."""
+"""The tutorial, followed command by command by a new user: every command prints, in order, what the page shows."""
 
 import os
 import re
@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from pages import NOTEBOOK, ROOT, fenced
+from pages import ROOT, fenced
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
 
@@ -37,11 +37,8 @@ def steps(page: str) -> list[tuple[str, list[str]]]:
     return found
 
 
-@pytest.fixture(scope="module")
-def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder in which the tutorial ends; every command has printed what the page shows, in order."""
-    folder = tmp_path_factory.mktemp("tutorial")
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+def test_the_tutorial_prints_what_it_shows(tmp_path: Path) -> None:
+    folder, path = tmp_path, f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     for command, expected in steps("docs/tutorial.md"):
         if command.startswith("cd "):
             folder /= command.removeprefix("cd ")
@@ -59,25 +56,3 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
         printed = iter([steady(line) for line in done.stdout.splitlines()])
         for line in expected:
             assert any(fits(said, line) for said in printed), f"{command}\ndoes not print: {line}\n{done.stdout}"
-    return folder
-
-
-def test_the_notebook_runs_on_the_tutorials_lake(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import nbformat
-    from nbclient import NotebookClient
-
-    monkeypatch.setenv("HISAM_CONFIG", str(shop / "hisam.yaml"))
-    notebook = nbformat.read(NOTEBOOK, as_version=4)
-    NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(NOTEBOOK.parent)}}).execute()
-    last = "".join(output.text for output in notebook.cells[-1].outputs)
-    assert re.search(r"the new item is at place \d+ of \d+", last)
-
-
-def test_the_examples_that_want_a_lake_run_on_it(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(shop)
-    examples = [code for code in fenced(ROOT / "docs/api.md", "python") if "load_config(" in code]
-    assert len(examples) == 2
-    for code in examples:
-        exec(compile(code, "docs/api.md", "exec"), names := {})
-    assert names["codes"].shape == (1, 7)
-    assert names["codes"][0, 5:].tolist() == [32, 32]

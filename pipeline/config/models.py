@@ -233,8 +233,12 @@ class Gates(Section):
     max_without_image: float = Field(
         1, ge=0, le=1, description="share of items without image; 1 lets catalogues of texts alone pass"
     )
-    max_without_text_growth: float = Field(0.05, ge=0, le=1, description="rise of that share since the release")
-    max_without_image_growth: float = Field(0.05, ge=0, le=1, description="rise of that share since the release")
+    max_without_text_growth: float = Field(
+        0.05, ge=0, le=1, description="rise, since the release, of the share of items without text"
+    )
+    max_without_image_growth: float = Field(
+        0.05, ge=0, le=1, description="rise, since the release, of the share of items without image"
+    )
     max_row_drift: float = Field(0.5, ge=0, description="growth or loss of live items, as a share of the released")
     max_delete_fraction: float = Field(
         0.2, ge=0, le=1, description="live items that one extract, or all since the release, may delete"

@@ -227,17 +227,13 @@ class Gates(Section):
         "they keep less, train one with fewer codes or levels, or on more items",
     )
     min_coverage: float = Field(0.999, ge=0, le=1, description="share of live items that have an ID")
-    max_without_text: float = Field(
-        1, ge=0, le=1, description="share of items without text; 1 lets catalogues of pictures alone pass"
-    )
-    max_without_image: float = Field(
-        1, ge=0, le=1, description="share of items without image; 1 lets catalogues of texts alone pass"
-    )
+    max_without_text: float = Field(1, ge=0, le=1, description="share of items that have no text")
+    max_without_image: float = Field(1, ge=0, le=1, description="share of items that have no image")
     max_without_text_growth: float = Field(
-        0.05, ge=0, le=1, description="rise, since the release, of the share of items without text"
+        0.05, ge=0, le=1, description="rise, since the release, in items without text"
     )
     max_without_image_growth: float = Field(
-        0.05, ge=0, le=1, description="rise, since the release, of the share of items without image"
+        0.05, ge=0, le=1, description="rise, since the release, in items without image"
     )
     max_row_drift: float = Field(0.5, ge=0, description="growth or loss of live items, as a share of the released")
     max_delete_fraction: float = Field(

@@ -19,6 +19,7 @@ from jobs.cli import app
 from schemas.tables import TABLES
 
 CLI = typer.main.get_command(app)
+OF_ALL = {option for parameter in CLI.params for option in parameter.opts}
 OPTIONS = {name: {o for p in command.params for o in p.opts} for name, command in CLI.commands.items()}
 TARGETS = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 FOLDERS = ("docs", "docker", "tests", "pipeline", "tokenizer", "ranker", "schemas", "jobs", "benchmarks")
@@ -65,8 +66,7 @@ def taken_by_the_command_line(arguments: list[str]) -> None:
     """Parse a command and run nothing; what is wrong is raised."""
     if arguments == ["--help"]:
         return
-    of_all = [option for parameter in CLI.params for option in parameter.opts]
-    while arguments[0] in of_all:
+    while arguments[0] in OF_ALL:
         arguments = arguments[2:]
     CLI.commands[arguments[0]].make_context(arguments[0], arguments[1:])
 
@@ -83,7 +83,7 @@ def names_what_is_there(code: str) -> bool:
     if code.startswith("hisam ") and words[0].islower() and words[0] not in OPTIONS:
         return False
     if words[0] in OPTIONS or words[0].startswith("--"):
-        known = OPTIONS.get(words[0], set().union(*OPTIONS.values(), OTHERS))
+        known = OPTIONS.get(words[0], set().union(*OPTIONS.values(), OF_ALL, OTHERS))
         named = {word.split("=")[0] for word in words if word.startswith("--")}
         keys = [after.split("=")[0] for option, after in pairwise(words) if option == "--set"]
         return named <= known and all(map(is_key_or_spared, keys))

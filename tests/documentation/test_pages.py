@@ -80,6 +80,8 @@ def test_code_in_sentences_names_what_is_there(page: Path) -> None:
 def names_what_is_there(code: str) -> bool:
     """Whether every command, option, key, file and target that a piece of code in a sentence names is there."""
     words = code.removeprefix("hisam ").split()
+    while code.startswith("hisam ") and words[0] in OF_ALL and words[2:]:  # an option of all commands, and its value
+        words = words[2:]
     if code.startswith("hisam ") and words[0].islower() and words[0] not in OPTIONS:
         return False
     if words[0] in OPTIONS or words[0].startswith("--"):

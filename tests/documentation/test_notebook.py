@@ -89,7 +89,7 @@ def test_the_notebook_runs(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HISAM_CONFIG", str(shop / "hisam.yaml"))
     monkeypatch.setenv("PYTHONPATH", f"{ROOT}:{os.environ.get('PYTHONPATH', '')}")
     notebook = nbformat.read(NOTEBOOK, as_version=4)
-    NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(NOTEBOOK.parent)}}).execute()
+    NotebookClient(notebook, timeout=500, resources={"metadata": {"path": str(NOTEBOOK.parent)}}).execute()
     printed = ["".join(output.get("text", "") for output in cell.get("outputs", ())) for cell in notebook.cells]
     assert any("release 1: 80 items" in text for text in printed)
     assert re.search(r"9 events of user u in \d+ KiB\n(.*\n){5}the new item is at place \d+ of 81", printed[-1])

@@ -77,8 +77,8 @@ def ray_session(settings: RaySettings) -> Iterator[None]:
         raise JobError(f"ray.address: {_why_not_joined(address, error)}") from error
     except OSError as error:
         raise JobError(
-            f"Ray cannot start: {first_line(error)}; it keeps its token under the home folder: let HOME be one that can "
-            "be written, or set RAY_AUTH_TOKEN"
+            f"Ray cannot start: {first_line(error)}; it keeps its token under the home folder: let HOME be one "
+            "that can be written, or set RAY_AUTH_TOKEN"
         ) from error
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, terminated)  # Ray's own would end the process without a word

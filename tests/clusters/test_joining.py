@@ -18,7 +18,8 @@ from pipeline.on_ray.session import at_first, ray_session, share_of_node
 
 with ray_session(RaySettings(address=sys.argv[1])):
     import ray
-    share = ray.remote(num_cpus=1, scheduling_strategy="SPREAD")(lambda: (ray.util.get_node_ip_address(), share_of_node(4)))
+    spread = ray.remote(num_cpus=1, scheduling_strategy="SPREAD")
+    share = spread(lambda: (ray.util.get_node_ip_address(), share_of_node(4)))
     print(at_first(4), sorted(set(ray.get([share.remote() for _ in range(40)]))), flush=True)
 """
 JOIN = """

@@ -90,7 +90,10 @@ class SparkCluster:
             try:
                 if killing:
                     self._kill_an_executor(process)
+                    killed = time.monotonic()
                 status = process.wait(timeout=400)
+                if killing:
+                    sys.stdout.write(f"\nan executor was lost {time.monotonic() - killed:.0f} s before the job's end\n")
             finally:
                 process.kill()
         said = output.read_text()

@@ -75,6 +75,8 @@ class SparkCluster:
             "spark.executor.memory=700m",
             "spark.sql.shuffle.partitions=4",
             "spark.ui.enabled=false",
+            "spark.driver.extraJavaOptions=-XX:TieredStopAtLevel=1",  # what lives for seconds need not be compiled well
+            "spark.executor.extraJavaOptions=-XX:TieredStopAtLevel=1",
         ):
             command += ["--conf", setting]
         output = self._folder / "submitted"

@@ -69,7 +69,8 @@ class RayNodes:
 
     def _start(self, ip: str, cores: int, *where: str) -> None:
         line = [*RAY, "start", "--block", *where, f"--node-ip-address={ip}", f"--num-cpus={cores}", "--num-gpus=0"]
-        line += ["--disable-usage-stats", f"--object-store-memory={200 * 2**20}", f"--temp-dir={self._sockets}"]
+        line += ["--dashboard-agent-listen-port=0", "--disable-usage-stats"]
+        line += [f"--object-store-memory={200 * 2**20}", f"--temp-dir={self._sockets}"]
         said = self._folder / f"{ip}.log"
         with said.open("wb") as log:
             self._nodes[ip] = subprocess.Popen(line, stdout=log, stderr=log, env=self._of_nodes)

@@ -29,7 +29,7 @@ from jobs.train_tokenizer import run_train_tokenizer
 from pipeline.lake.storage import Lake
 from schemas.tables import ITEMS, SEQUENCES
 
-pytestmark = [pytest.mark.spark, pytest.mark.ray, pytest.mark.slow]
+pytestmark = [pytest.mark.spark, pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(1200)]
 
 PLANS = {"encode": run_encode, "tokenize": run_tokenize, "train-tokenizer": run_train_tokenizer}
 SMALL = [f"encoders.{name}" for name in ("text.batch_size=4", "image.batch_size=4", "workers=8")]

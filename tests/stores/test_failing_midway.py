@@ -39,7 +39,7 @@ class Shop:
         settings = yaml.safe_load(self._file.read_text())
         conf = {"spark.jars": ",".join(jars_for("spark_on_s3")), "spark.driver.memory": "1g"}
         settings["spark"] = {"master": "local[2]", "conf": conf | {"spark.sql.shuffle.partitions": 2}}
-        settings["encoders"] = {"commit_rows": 60, "workers": 1}
+        settings["encoders"] = {"commit_rows": 100, "workers": 1}
         self._file.write_text(yaml.safe_dump(settings))
 
     def run(self, job: str, lake: str, options: dict[str, str], *arguments: str) -> tuple[int, str]:

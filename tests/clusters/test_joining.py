@@ -19,8 +19,10 @@ from pipeline.on_ray.session import at_first, ray_session, share_of_node
 with ray_session(RaySettings(address=sys.argv[1])):
     import ray
     spread = ray.remote(num_cpus=1, scheduling_strategy="SPREAD")
-    share = spread(lambda: (ray.util.get_node_ip_address(), share_of_node(4)))
-    print(at_first(4), sorted(set(ray.get([share.remote() for _ in range(40)]))), flush=True)
+    share = spread(lambda: (ray.get_runtime_context().get_node_id(), share_of_node(4)))
+    cores = {node["NodeID"]: int(node["Resources"].get("CPU", 0)) for node in ray.nodes()}
+    shares = {(cores[node], threads) for node, threads in ray.get([share.remote() for _ in range(40)])}
+    print(at_first(4), sorted(shares), flush=True)
 """
 JOIN = """
 import logging, sys
@@ -106,5 +108,5 @@ def test_an_actor_takes_its_share_of_the_cores_of_its_own_node(tmp_path: Path) -
     finally:
         cluster.stop()
     cores = len(os.sched_getaffinity(0))
-    shares = [("127.0.0.2", cores), ("127.0.0.3", max(1, cores // 3))]
+    shares = [(1, cores), (3, max(1, cores // 3))]
     assert said.strip() == f"1 {shares}"

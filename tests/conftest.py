@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from jars import JARS_VARIABLES, S3_KEYS, jars_for
+from jars import JARS_VARIABLES, S3_DOMAIN, S3_KEYS, jars_for
 from nights import SETTINGS, two_nights
 from pyarrow import fs
 from pyspark.sql import SparkSession
@@ -96,6 +96,7 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
         "-ip=127.0.0.1",
         "-ip.bind=127.0.0.1",
         "-bucket=lakes",
+        f"-s3.domainName={S3_DOMAIN}",
     ]
     command += ["-webdav=false", "-admin.ui=false", "-master.telemetry=false", "-s3.port.iceberg=0", "-s3.port.lance=0"]
     command += [f"-{part}={port}" for part, port in ports.items()]

@@ -7,6 +7,7 @@ import pytest
 
 JARS_VARIABLES = {"native_delta": "HISAM_DELTA_JARS", "spark_on_s3": "HISAM_S3_JARS"}  # by the marker that needs them
 S3_KEYS = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "needle-0b5e7c4f"}  # found nowhere but here
+S3_DOMAIN = "store.test"  # under which that store's buckets are hosts
 
 
 def jars_for(marker: str) -> list[str]:

@@ -27,7 +27,7 @@ from pipeline.errors import ConfigError, JobError
 from pipeline.lake.artefacts import local_folder
 from pipeline.lake.run import Run
 from pipeline.lake.storage import Lake
-from pipeline.on_ray.session import actor_device, gpus, read_files, share_of_cores, shrinking
+from pipeline.on_ray.session import actor_device, at_first, gpus, read_files, share_of_node, shrinking
 from pipeline.on_ray.training.code_vectors import filled
 from pipeline.on_ray.training.ranker import trained_ranker
 from pipeline.release.pointer import require_release
@@ -168,7 +168,7 @@ def _stage(rows: ray.data.Dataset, actor: type, batch: int, *arguments: Any, act
         fn_constructor_args=arguments,
         batch_size=batch,
         batch_format="pyarrow",
-        compute=shrinking(actors),
+        compute=shrinking(actors, actors if gpus() else at_first(actors)),
         num_cpus=None if gpus() else 0.5,  # the two stages run at once
         num_gpus=0.5 if gpus() else None,
     )
@@ -181,7 +181,7 @@ class _WithModel:
         ranker = load(folder())
         self.config, self.layout, self.device = ranker.config, ranker.layout, torch.device(actor_device())
         self.model = cast(HMAT, ranker.model(self.device))
-        torch.set_num_threads(share_of_cores(actors))
+        torch.set_num_threads(share_of_node(actors))
 
 
 class Rememberer(_WithModel):

@@ -6,8 +6,9 @@ import signal
 import socket
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from math import ceil
 from typing import Any
 
 import ray
@@ -74,6 +75,11 @@ def ray_session(settings: RaySettings) -> Iterator[None]:
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **size)
     except (AuthenticationError, ConnectionError, RuntimeError, ValueError) as error:
         raise JobError(f"ray.address: {_why_not_joined(address, error)}") from error
+    except OSError as error:
+        raise JobError(
+            f"Ray cannot start: {first_line(error)}; it keeps its token under the home folder: let HOME be one "
+            "that can be written, or set RAY_AUTH_TOKEN"
+        ) from error
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, terminated)  # Ray's own would end the process without a word
     quiet_data_logs()
@@ -182,6 +188,24 @@ def share_of_cores(processes: int) -> int:
     return max(1, len(os.sched_getaffinity(0)) // processes)
 
 
+def share_of_node(actors: int) -> int:
+    """Threads for one of so many actors of the cluster: its share of the cores of the node that it is on."""
+    if not ray.is_initialized():
+        return share_of_cores(actors)
+    kind, here = "GPU" if gpus() else "CPU", ray.get_runtime_context().get_node_id()
+    return share_of_cores(actors_on(here, actors, _room(kind)))
+
+
+def actors_on(node: str, actors: int, room: Mapping[str, float]) -> int:
+    """About how many of so many actors are on a node, when Ray has spread them by the ``room`` that each node has."""
+    return max(1, ceil(actors * room[node] / max(1, sum(room.values()))))
+
+
+def _room(kind: str) -> dict[str, float]:
+    """What each node that is there has in all of a kind of resource."""
+    return {node["NodeID"]: node["Resources"].get(kind, 0) for node in ray.nodes() if node["Alive"]}
+
+
 def actor_device() -> str:
     """Where an actor computes: on the GPU that Ray gave it, else on its cores."""
     return "cuda" if ray.get_gpu_ids() else "cpu"
@@ -198,20 +222,31 @@ def actor_pool(workers: int | None, batches: int, *, on_gpu: bool = True) -> dic
     A GPU each, else a core each of :func:`spare_cores`; never more actors than batches, so that a small night does not
     load a model many times over. Where ``workers`` are more than there is room for, the pool grows with the cluster.
     """
-    room, kind = (gpus(), "num_gpus") if on_gpu and gpus() else (spare_cores(), "num_cpus")
-    return {"compute": shrinking(min(workers or room, batches), room), kind: 1}
+    if on_gpu and gpus():
+        return {"compute": shrinking(min(workers or gpus(), batches), gpus()), "num_gpus": 1}
+    room = spare_cores()
+    return {"compute": shrinking(min(workers or room, batches), at_first(room)), "num_cpus": 1}
 
 
-def shrinking(actors: int, room: int | None = None, calls: int = 1) -> ActorPoolStrategy:
-    """A pool of at most so many actors, of which there is ``room`` for some at first, and which lets idle ones go.
-    Each has so many ``calls`` at once.
+def shrinking(actors: int, first: int, calls: int = 1) -> ActorPoolStrategy:
+    """A pool of at most so many actors, at ``first`` so many, which lets idle ones go. Each has so many ``calls`` at
+    once.
 
     One of a fixed size would hang when a node is lost: its dead actors start again on the cores of the other nodes,
     those that read find none, and idle actors keep theirs while they wait for what was to be read.
     """
     return ActorPoolStrategy(
-        min_size=1, max_size=actors, initial_size=min(actors, room or actors), max_concurrent_calls_per_actor=calls
+        min_size=1, max_size=actors, initial_size=max(1, min(actors, first)), max_concurrent_calls_per_actor=calls
     )
+
+
+def at_first(actors: int) -> int:
+    """With how many of so many actors on cores a pool begins: one where a node may be lost.
+
+    A pool lets no actor go before it was given something, so one that took every core would keep the cores that what
+    was being read on the lost node has to be read on. The others start with the first input.
+    """
+    return actors if sum(cores > 0 for cores in _room("CPU").values()) == 1 else 1
 
 
 def block_rows(rows: int, batch: int, actors: int, most: int = 16) -> int:

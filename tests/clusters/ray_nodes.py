@@ -17,17 +17,26 @@ import psutil
 from kills import Fault
 
 REPOSITORY = Path(__file__).parent.parent.parent
-RAY = str(Path(sys.executable).with_name("ray"))
+RAY = [sys.executable, "-m", "ray.scripts.scripts"]
 
 
 class RayNodes:
     """A head without a core, whose node drivers join, and a node of so many cores for each of ``cores``.
 
     ``environment`` is what a driver must see to join: the cluster's token, if it asks for one, is in it. A ``fault``
-    befalls the workers; its victim ``node`` is the machine of the one that makes the call.
+    befalls the workers; its victim ``node`` is the machine of the one that makes the call. With ``dashboard`` the
+    cluster takes jobs that are submitted to that URL.
     """
 
-    def __init__(self, folder: Path, cores: list[int], *, token: bool = True, fault: Fault | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        cores: list[int],
+        *,
+        token: bool = True,
+        fault: Fault | None = None,
+        dashboard: bool = False,
+    ) -> None:
         folder.mkdir(parents=True)
         self._folder, self.struck = folder, folder / "struck"
         self._nodes: dict[str, subprocess.Popen[bytes]] = {}
@@ -46,10 +55,11 @@ class RayNodes:
             if fault
             else {}
         )
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
-        self.address = f"127.0.0.1:{port}"
-        self._start("127.0.0.1", 0, "--head", f"--port={port}", "--include-dashboard=false")
+        with socket.create_server(("127.0.0.1", 0)) as free, socket.create_server(("127.0.0.1", 0)) as other:
+            port, shown = free.getsockname()[1], other.getsockname()[1]
+        self.address, self.dashboard = f"127.0.0.1:{port}", f"http://127.0.0.1:{shown}"
+        where = [f"--port={port}", f"--include-dashboard={str(dashboard).lower()}", f"--dashboard-port={shown}"]
+        self._start("127.0.0.1", 0, "--head", *where)
         for number, count in enumerate(cores):
             self.add(f"127.0.0.{number + 2}", count)
 
@@ -58,8 +68,9 @@ class RayNodes:
         self._start(ip, cores, f"--address={self.address}")
 
     def _start(self, ip: str, cores: int, *where: str) -> None:
-        line = [RAY, "start", "--block", *where, f"--node-ip-address={ip}", f"--num-cpus={cores}", "--num-gpus=0"]
-        line += ["--disable-usage-stats", f"--object-store-memory={200 * 2**20}", f"--temp-dir={self._sockets}"]
+        line = [*RAY, "start", "--block", *where, f"--node-ip-address={ip}", f"--num-cpus={cores}", "--num-gpus=0"]
+        line += ["--dashboard-agent-listen-port=0", "--disable-usage-stats"]
+        line += [f"--object-store-memory={200 * 2**20}", f"--temp-dir={self._sockets}"]
         said = self._folder / f"{ip}.log"
         with said.open("wb") as log:
             self._nodes[ip] = subprocess.Popen(line, stdout=log, stderr=log, env=self._of_nodes)

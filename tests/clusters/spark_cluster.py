@@ -75,6 +75,8 @@ class SparkCluster:
             "spark.executor.memory=700m",
             "spark.sql.shuffle.partitions=4",
             "spark.ui.enabled=false",
+            "spark.driver.extraJavaOptions=-XX:TieredStopAtLevel=1",  # what lives for seconds need not be compiled well
+            "spark.executor.extraJavaOptions=-XX:TieredStopAtLevel=1",
         ):
             command += ["--conf", setting]
         output = self._folder / "submitted"
@@ -90,7 +92,10 @@ class SparkCluster:
             try:
                 if killing:
                     self._kill_an_executor(process)
+                    killed = time.monotonic()
                 status = process.wait(timeout=400)
+                if killing:
+                    sys.stdout.write(f"\nan executor was lost {time.monotonic() - killed:.0f} s before the job's end\n")
             finally:
                 process.kill()
         said = output.read_text()

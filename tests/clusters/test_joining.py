@@ -1,5 +1,6 @@
 """Joining a cluster: whether there is one, whether it wants a token and which, and whether it has a core yet."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,6 +11,19 @@ from ray_nodes import RayNodes
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
+SHARES = """
+import sys
+from pipeline.config.models import RaySettings
+from pipeline.on_ray.session import at_first, ray_session, share_of_node
+
+with ray_session(RaySettings(address=sys.argv[1])):
+    import ray
+    spread = ray.remote(num_cpus=1, scheduling_strategy="SPREAD")
+    share = spread(lambda: (ray.get_runtime_context().get_node_id(), share_of_node(4)))
+    cores = {node["NodeID"]: int(node["Resources"].get("CPU", 0)) for node in ray.nodes()}
+    shares = {(cores[node], threads) for node, threads in ray.get([share.remote() for _ in range(40)])}
+    print(at_first(4), sorted(shares), flush=True)
+"""
 JOIN = """
 import logging, sys
 from jobs.entry import start
@@ -61,6 +75,16 @@ def test_a_token_that_is_missing_or_wrong_is_told_from_a_cluster_that_is_not_the
         assert "0" * 64 not in said
 
 
+def test_a_cluster_that_is_started_where_no_home_can_be_written_wants_a_token(nodes: RayNodes, tmp_path: Path) -> None:
+    (tmp_path / "home").write_text("no folder")
+    unset = dict.fromkeys(("RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH"))
+    driver = joining(nodes, "local", HOME=str(tmp_path / "home"), **unset)
+    _, said = driver.communicate(timeout=120)
+    assert driver.returncode == 1, said
+    assert said.splitlines()[-1].startswith("hisam: Ray cannot start: ")
+    assert said.rstrip().endswith("let HOME be one that can be written, or set RAY_AUTH_TOKEN")
+
+
 def test_a_job_waits_for_the_first_node_of_a_cluster_that_has_none(nodes: RayNodes) -> None:
     driver = joining(nodes, nodes.address, 120)
     assert driver.stderr is not None
@@ -74,3 +98,15 @@ def test_a_job_waits_for_the_first_node_of_a_cluster_that_has_none(nodes: RayNod
     nodes.add("127.0.0.9", 3)
     said, _ = driver.communicate(timeout=120)
     assert (said.split(), driver.returncode) == (["joined", "3"], 0)
+
+
+def test_an_actor_takes_its_share_of_the_cores_of_its_own_node(tmp_path: Path) -> None:
+    cluster = RayNodes(tmp_path / "nodes", [1, 3])
+    try:
+        line, environment = [sys.executable, "-c", SHARES, cluster.address], cluster.environment
+        said = subprocess.run(line, env=environment, check=True, capture_output=True, text=True, timeout=120).stdout
+    finally:
+        cluster.stop()
+    cores = len(os.sched_getaffinity(0))
+    shares = [(1, cores), (3, max(1, cores // 3))]
+    assert said.strip() == f"1 {shares}"

@@ -1,7 +1,12 @@
-"""A node of three is lost in the middle of a job, which goes on with the others, or says in time that it cannot."""
+"""A node of three is lost in the middle of a job, which goes on with the others, or says in time that it cannot.
+
+``pytest tests/clusters/test_lost_nodes.py -m slow -s`` prints the rows of the table in docs/reliability.md.
+"""
 
 import shutil
 import subprocess
+import sys
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,16 +29,19 @@ from jobs.train_tokenizer import run_train_tokenizer
 from pipeline.lake.storage import Lake
 from schemas.tables import ITEMS, SEQUENCES
 
-pytestmark = [pytest.mark.spark, pytest.mark.ray, pytest.mark.slow]
+pytestmark = [pytest.mark.spark, pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(1200)]
 
 PLANS = {"encode": run_encode, "tokenize": run_tokenize, "train-tokenizer": run_train_tokenizer}
 SMALL = [f"encoders.{name}" for name in ("text.batch_size=4", "image.batch_size=4", "workers=8")]
 LOST = {
     "encode: encoding": ("encode", at(ENCODER, victim="node")),
     "encode: reading": ("encode", at(READER, nth=2, victim="node")),
-    "tokenize": ("tokenize", at(TOKENIZER, victim="node")),
-    "train-tokenizer": ("train-tokenizer", at("pipeline.on_ray.training.vector_files:Vectors.load", victim="node")),
-    "train-ranker": ("train-ranker", at("pipeline.on_ray.training.ranker_workers:_leave", victim="node")),
+    "tokenize: tokenising": ("tokenize", at(TOKENIZER, victim="node")),
+    "train-tokenizer: reading": (
+        "train-tokenizer",
+        at("pipeline.on_ray.training.vector_files:Vectors.load", victim="node"),
+    ),
+    "train-ranker: a checkpoint": ("train-ranker", at("pipeline.on_ray.training.ranker_workers:_leave", victim="node")),
 }
 
 
@@ -56,6 +64,12 @@ def on_cluster(nodes: RayNodes, line: list[str], settings: list[str], seconds: i
     return done.returncode, done.stdout
 
 
+def tell(lost: str, nodes: RayNodes, did: str) -> None:
+    """A row of the table: what was lost, what the job did, and how long after the loss it had done it."""
+    seconds = time.time() - nodes.struck.stat().st_mtime
+    sys.stdout.write(f"\n| `{lost.replace(':', '`:', 1)} | {did} | {seconds:.0f} |\n")
+
+
 def planned(job: str, folder: Path) -> list[str]:
     """The command line of a job's half on Ray, whose other half is done here."""
     if job not in PLANS:
@@ -75,6 +89,7 @@ def test_a_job_that_loses_a_node_goes_on_with_the_others(
     with cluster(tmp_path / "nodes", [2, 2], fault) as nodes:
         status, said = on_cluster(nodes, line, SMALL if job == "encode" else [])
         assert nodes.struck.exists(), said
+        tell(lost, nodes, "went on")
     assert status == 0, said
     assert contents(folder) == expected
 
@@ -90,6 +105,7 @@ def test_scores_are_whole_though_a_node_was_lost(shops: Shops, tmp_path: Path) -
     with cluster(tmp_path / "nodes", [2, 2], at("pipeline.on_ray.score:Scorer.__call__", victim="node")) as nodes:
         status, said = on_cluster(nodes, line, [])
         assert nodes.struck.exists(), said
+        tell("score: scoring", nodes, "went on")
     assert status == 0, said
     rows = ds.dataset(tmp_path / "best" / "top").to_table()
     assert Counter(rows["user_id"].to_pylist()) == dict.fromkeys(users.to_pylist(), 5)
@@ -102,6 +118,7 @@ def test_a_job_that_no_node_is_left_for_says_what_it_waits_for(
     line = planned("encode", folder)
     with cluster(tmp_path / "nodes", [2], at(ENCODER, victim="node")) as nodes:
         status, said = on_cluster(nodes, line, [*SMALL, "ray.stall_seconds=30"])
+        tell("encode: the only node", nodes, "failed, exit status 1")
     assert status == 1, said
     told = said.splitlines()[-1]
     assert told.startswith("hisam: Ray made no progress for 30 s (ray.stall_seconds), waiting for ")

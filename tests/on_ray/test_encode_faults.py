@@ -87,7 +87,7 @@ def test_an_input_that_kills_its_process_costs_itself(stages: int, count: int) -
     if stages == 1:
         rows = inputs.map_batches(EncodeInputs, **shared, concurrency=2)
     else:
-        rows = in_two_stages(inputs, shared, {"compute": shrinking(1), "num_gpus": 0})
+        rows = in_two_stages(inputs, shared, {"compute": shrinking(1, 1), "num_gpus": 0})
     faults = by_text(pa.concat_tables(ray.get(rows.to_arrow_refs())), texts)
     assert {text: fault for text, fault in faults.items() if fault} == {t: KILLED for t in texts if "kill" in t}
 

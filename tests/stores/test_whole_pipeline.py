@@ -4,19 +4,21 @@ import csv
 import os
 import pickle
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import psutil
 import pyarrow.parquet as pq
 import pytest
-from compare import lake_contents
+from compare import Row, lake_contents
+from jars import S3_DOMAIN
 from pyarrow import fs
 
 from pipeline.demo.generator import generate
@@ -43,9 +45,9 @@ def logs() -> Iterator[Path]:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-@pytest.fixture
-def shop(tmp_path: Path) -> Path:
-    folder = tmp_path / "shop"
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("whole") / "shop"
     generate(folder, items=150, users=25, seed=0)
     for name, source, column, given in (
         ("users", "interactions", "user", "user_id"),
@@ -57,10 +59,36 @@ def shop(tmp_path: Path) -> Path:
     return folder
 
 
-def run(shop: Path, to: Path, log: Path, needle: str, *settings: str) -> list[str]:
+@pytest.fixture(scope="module")
+def in_a_folder(shop: Path) -> tuple[Counter[Row], list[dict[str, object]]]:
+    """The rows and the scores of every job on a folder."""
+    run(shop, shop / "best", shop / "output", "needle")
+    return rows_of(Lake.open(str(shop / "lake"))), scores(shop / "best")
+
+
+@pytest.fixture(params=["path", "virtual-hosted"])
+def style(request: pytest.FixtureRequest, s3: dict[str, str], tmp_path: Path) -> tuple[list[str], dict[str, str]]:
+    """How the bucket is named: a command before that of the jobs, and the options of the storage.
+
+    Where the bucket is part of the host's name, a name that only the jobs know, there is no other host.
+    """
+    if request.param == "path":
+        return [], s3
+    hosts = tmp_path / "hosts"
+    hosts.write_text(f"127.0.0.1 localhost {socket.gethostname()} lakes.{S3_DOMAIN}\n")
+    known = ["unshare", "--mount", "--propagation", "private", "sh", "-c"]
+    known += ['mount --bind "$0" /etc/hosts && exec "$@"', str(hosts)]
+    if subprocess.run([*known, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("a name of a host of its own can be given to a process by root on Linux alone")
+    port = s3["AWS_ENDPOINT_URL"].rpartition(":")[2]
+    options = {"AWS_ENDPOINT_URL": f"http://{S3_DOMAIN}:{port}", "AWS_VIRTUAL_HOSTED_STYLE_REQUEST": "true"}
+    return known, options
+
+
+def run(shop: Path, to: Path, log: Path, needle: str, *settings: str, before: Sequence[str] = ()) -> list[str]:
     """Every job, in a process of its own; the command lines of all that ran meanwhile and had the needle."""
     arguments = [shop / "config.yaml", shop / "users.csv", shop / "candidates.csv", to, *SETTINGS, *settings]
-    command = [sys.executable, Path(__file__).with_name("every_job.py"), *arguments]
+    command = [*before, sys.executable, Path(__file__).with_name("every_job.py"), *arguments]
     seen = []
     with log.open("wb") as stream:
         process = subprocess.Popen(list(map(str, command)), stdout=stream, stderr=stream)
@@ -83,36 +111,39 @@ def files_with(needle: bytes, filesystem: fs.FileSystem, folder: str) -> list[st
 
 
 def test_a_store_holds_what_a_folder_holds_and_no_secret(
-    shop: Path, logs: Path, tmp_path: Path, s3: dict[str, str], monkeypatch: pytest.MonkeyPatch
+    shop: Path,
+    in_a_folder: tuple[Counter[Row], list[dict[str, object]]],
+    style: tuple[list[str], dict[str, str]],
+    logs: Path,
+    tmp_path: Path,
+    s3: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     needle = os.environ["AWS_SECRET_ACCESS_KEY"]
     place = f"s3://lakes/{uuid.uuid4().hex}"
-    store = Lake(f"{place}/lake", s3)
+    store, (before, options) = Lake(f"{place}/lake", s3), style
     fs.copy_files(str(shop), f"{place.removeprefix('s3://')}/shop", destination_filesystem=store.filesystem)
     for name in ("ray", "spark"):
         (logs / name).mkdir()
     monkeypatch.setenv("RAY_TMPDIR", str(logs / "ray"))
     conf = {"spark.jars": ",".join(JARS), "spark.eventLog.enabled": True}
     conf |= {"spark.eventLog.dir": f"file://{logs / 'spark'}", "spark.eventLog.compress": False}
-    settings = {"lake": f"{place}/lake", "storage_options": s3, "spark.conf": conf}
+    settings = {"lake": f"{place}/lake", "storage_options": options, "spark.conf": conf}
     settings |= {"catalog.source.path": f"{place}/shop/items.csv", "catalog.image.root": f"{place}/shop/images"}
     settings |= {"interactions.source.path": f"{place}/shop/interactions.csv"}
-    told = run(
-        shop, tmp_path / "stored", logs / "output", needle, *(f"{key}={value}" for key, value in settings.items())
-    )
-    assert told == []
+    given = [f"{key}={value}" for key, value in settings.items()]
+    assert run(shop, tmp_path / "stored", logs / "output", needle, *given, before=before) == []
     assert needle not in pickle.dumps(store).decode(errors="replace")
     assert files_with(needle.encode(), fs.LocalFileSystem(), str(logs)) == []
     assert files_with(needle.encode(), store.filesystem, store.path("")) == []
 
-    run(shop, tmp_path / "kept", tmp_path / "output", needle)
-    expected, actual = rows_of(Lake.open(str(shop / "lake"))), rows_of(store)
+    expected, actual = in_a_folder[0], rows_of(store)
     assert actual == expected
     assert {name for name, *_ in actual} >= {"items", "vectors", "semantic_ids", "released_ids", "sequences", "rankers"}
-    assert scores(tmp_path / "stored") == scores(tmp_path / "kept")
+    assert scores(tmp_path / "stored") == in_a_folder[1]
 
 
-def rows_of(lake: Lake) -> Counter[tuple[str, ...]]:
+def rows_of(lake: Lake) -> Counter[Row]:
     """Of a missing picture a folder and a store are told in other words."""
     return Counter({row[:3] if row[0] == "quarantine" else row: n for row, n in lake_contents(lake).items()})
 

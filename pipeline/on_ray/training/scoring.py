@@ -13,7 +13,7 @@ import ray.data
 import torch
 from numpy.typing import NDArray
 
-from pipeline.on_ray.session import gpus, share_of_cores, shrinking
+from pipeline.on_ray.session import at_first, gpus, share_of_node, shrinking
 from ranker.artefact import load
 from ranker.baselines.references import REFERENCES, Reference
 from ranker.evaluation import Tallies, streamed, tallies
@@ -66,7 +66,7 @@ def predict(
         fn_constructor_args=(model_folder, tokenizer, actors, references),
         batch_size=SCORED_WINDOWS,
         batch_format="pyarrow",
-        compute=shrinking(actors),
+        compute=shrinking(actors, actors if gpus() else at_first(actors)),
         num_cpus=None if gpus() else 1,
         num_gpus=1 if gpus() else None,
     )
@@ -118,7 +118,7 @@ class WindowScorer:
         self.ranker = load(folder(), tokenizer)
         self.device = torch.device("cuda" if ray.is_initialized() and ray.get_gpu_ids() else "cpu")
         self.model = self.ranker.model(self.device)
-        torch.set_num_threads(share_of_cores(actors))
+        torch.set_num_threads(share_of_node(actors))
 
     def __call__(self, windows: pa.Table) -> pa.Table:
         """Impressions of ``windows``, in their order within batches of similar length."""

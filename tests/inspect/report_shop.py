@@ -1,6 +1,7 @@
 """A shop for reports: hostile titles, pictures, vectors, a collision, quarantine, a release and news since."""
 
 import io
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -128,3 +129,28 @@ class ReportShop(ReleasedShop):
     def opened(self) -> Lake:
         """The lake as a reader has it."""
         return Lake.open(self.lake.uri)
+
+
+class Parsed(HTMLParser):
+    """The elements of a page with their attributes, and the text of its scripts and styles."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.inline: list[tuple[str, str | None, str]] = []
+        self._open = False
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        self._open = tag in ("script", "style")
+        if self._open:
+            self.inline.append((tag, dict(attrs).get("type"), ""))
+
+    def handle_endtag(self, tag: str) -> None:
+        self._open = False
+
+    def handle_data(self, data: str) -> None:
+        if self._open:
+            tag, kind, text = self.inline[-1]
+            self.inline[-1] = tag, kind, text + data

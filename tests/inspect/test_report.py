@@ -7,8 +7,8 @@ import json
 import re
 from collections import Counter
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +17,23 @@ import yaml
 from handmade import config_of
 from PIL import Image
 from pyspark.sql import SparkSession
-from report_shop import HOSTILE, ODD_ID, ReportShop
+from report_shop import HOSTILE, ODD_ID, Parsed, ReportShop
 from typer.testing import CliRunner
 
 import jobs.report
 from jobs.cli import app
 from pipeline.config.models import Config
 from pipeline.errors import GateRefused, JobError
+from pipeline.inspect.report.cards import PICTURE_BYTES, SHOWN
 from pipeline.inspect.report.charts import plain
+from pipeline.inspect.report.codebooks import PICTURES, SPLITS, WIDTHS
+from pipeline.inspect.report.collisions import GROUPS, ITEMS
+from pipeline.inspect.report.gather import Findings
+from pipeline.inspect.report.page import page
+from pipeline.inspect.report.space import MAPPED, NEAREST, QUERIES
 from pipeline.lake.storage import Lake
+from schemas.reasons import Reason
+from schemas.semantic_id import MODALITIES
 from schemas.tables import TABLES
 
 pytestmark = pytest.mark.spark
@@ -78,31 +86,6 @@ def report(shop: ReportShop, *arguments: str) -> str:
     done = CliRunner().invoke(app, ["report", "-c", str(file), *arguments], catch_exceptions=False)
     assert done.exit_code == 0
     return done.output
-
-
-class Parsed(HTMLParser):
-    """The elements of a page with their attributes, and the text of its scripts and styles."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.inline: list[tuple[str, str | None, str]] = []
-        self._open = False
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
-        self._open = tag in ("script", "style")
-        if self._open:
-            self.inline.append((tag, dict(attrs).get("type"), ""))
-
-    def handle_endtag(self, tag: str) -> None:
-        self._open = False
-
-    def handle_data(self, data: str) -> None:
-        if self._open:
-            tag, kind, text = self.inline[-1]
-            self.inline[-1] = tag, kind, text + data
 
 
 def cards(data: Any) -> list[dict[str, Any]]:
@@ -256,6 +239,36 @@ def test_a_report_that_fails_fails_no_night(
     jobs.report.reported(lambda: None, config_of(tmp_path, report={"nightly": False}), "not wanted", "run")
     assert asked == ["one", "refused"]
     assert caplog.messages == ["report: there is none of this night: RuntimeError('no room\\nat all')"] * 2
+
+
+def test_a_page_stays_small_whatever_the_catalogue_is(found: Written) -> None:
+    """Everything that grows with the catalogue at its most, with the widest texts and ids that there can be."""
+    data = json.loads(json.dumps(found.data))
+    data["release"]["time"] = datetime(2026, 1, 1)
+    wide = {"item_id": "\U0001f984" * 256, "content": "0" * 32, "text": "\U0001f984" * SHOWN, "picture": 0}
+
+    def tree(level: int) -> dict[str, Any]:
+        node = data["codebooks"]["nodes"][0] | {
+            "cards": [wide] * (*PICTURES, 3)[level],
+            "words": ["\U0001f984" * 99] * 5,
+        }
+        splits = [node | {"part": part, "nodes": [], "splits": []} for part in MODALITIES for _ in range(SPLITS)]
+        below = [tree(level + 1) for _ in range(WIDTHS[level + 1])] if level + 1 < len(WIDTHS) else []
+        return node | {"nodes": below, "splits": [] if level else splits}
+
+    shown = {"sid": "s" + "-32766" * 12, "card": wide, "in_both": True}
+    data["codebooks"]["nodes"] = [tree(0) for _ in range(WIDTHS[0])]
+    data["space"]["map"]["points"] = [shown | {"x": -0.1234, "y": -0.1234, "code": n} for n in range(MAPPED)]
+    query = {"item": shown, "by_vector": [shown] * NEAREST, "by_codes": [shown] * NEAREST}
+    data["space"]["neighbours"]["queries"] = [query] * QUERIES
+    data["collisions"] = [{"sid": shown["sid"], "items": 10**9, "cards": [wide] * ITEMS}] * GROUPS
+    for kind in data["changes"]["kinds"]:
+        kind["examples"] = [{"item_id": "", "old": shown, "new": shown}] * 8
+    reason = data["quarantine"]["reasons"][0]
+    example = reason["examples"][0] | {"detail": "\U0001f984" * 500, "card": wide, "picture": 0}
+    data["quarantine"]["reasons"] = [reason | {"examples": [example] * 8}] * len(Reason)
+    pictures = ["A" * 4000] * (PICTURE_BYTES // 4000)
+    assert len(page(Findings(data, pictures)).encode()) < 15_000_000
 
 
 def test_plotly_reads_no_markup() -> None:

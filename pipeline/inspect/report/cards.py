@@ -16,8 +16,8 @@ from schemas.tables import ITEMS
 SIDE = 96  # pixels of a thumbnail's longer side
 QUALITY = 70
 TEXT = 1000  # characters of a text that words are counted in
-SHOWN = 160  # characters of a text that is shown
-PICTURE_BYTES = 7_000_000  # of all thumbnails as text; those asked for last are left out
+SHOWN = 140  # characters of a text that is shown
+PICTURE_BYTES = 5_000_000  # of all thumbnails as text; those asked for last are left out
 
 Card = dict[str, Any]
 Key = tuple[str, str]  # item and content

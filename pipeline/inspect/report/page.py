@@ -18,6 +18,7 @@ from pipeline.inspect.report.gather import Findings
 from schemas.semantic_id import MODALITIES
 
 PACKAGE = "pipeline.inspect.report"
+LONGEST_ID = 64  # characters; report.json has all
 BY_PLOTLY = Markup("")  # it makes empty style elements, and writes rules into them as scripts may
 BUNDLED_STYLE = re.compile(
     r'getElementById\("([0-9a-f]{64})"\)'
@@ -31,17 +32,31 @@ def page(found: Findings) -> str:
     environment = Environment(
         loader=PackageLoader(PACKAGE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"count": count, "figure": figure, "share": share, "seconds": seconds}
+    environment.filters |= {"count": count, "figure": figure, "share": share, "seconds": seconds, "short": short}
+    environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False, "separators": (",", ":")}
     return environment.get_template("page.html").render(
         found.data,
         charts=charts(found.data),
         pictures=found.pictures,
+        points=_points(found.data),
         style=style,
         scripts=scripts,
         taken=BUNDLED_STYLE.findall(scripts[0]),
         policy=_policy([style, BY_PLOTLY], scripts),
         modalities=MODALITIES,
     )
+
+
+def _points(data: dict[str, Any]) -> list[list[Any]]:
+    """Of each item of the map what the page shows when it is pointed at: text, id, codes, number of its picture."""
+    drawn = data["space"]["map"] if "space" in data else None
+    cards = [(point["card"], point["sid"]) for point in drawn["points"]] if drawn else []
+    return [[card["text"], short(card["item_id"]), sid, card["picture"]] for card, sid in cards]
+
+
+def short(text: str) -> str:
+    """An id, or as much of it as a page can show."""
+    return text if len(text) <= LONGEST_ID else f"{text[: LONGEST_ID - 1]}…"
 
 
 def count(value: Any) -> str:

@@ -51,13 +51,13 @@
 
   const tip = document.getElementById("tip");
   const tell = (number, at) => {
-    const { card, sid } = points[number];
+    const [said, id, sid, picture] = points[number];
     tip.replaceChildren();
-    if (card.picture !== null) tip.append(Object.assign(new Image(96, 96), { src: source(card.picture), alt: "" }));
+    if (picture !== null) tip.append(Object.assign(new Image(96, 96), { src: source(picture), alt: "" }));
     const text = document.createElement("div");
-    for (const [tag, said] of [["b", card.text ?? "(no text)"], ["code", card.item_id], ["code", sid]]) {
+    for (const [tag, words] of [["b", said ?? "(no text)"], ["code", id], ["code", sid]]) {
       const line = document.createElement("div");
-      line.append(Object.assign(document.createElement(tag), { textContent: said, dir: "auto" }));
+      line.append(Object.assign(document.createElement(tag), { textContent: words, dir: "auto" }));
       text.append(line);
     }
     tip.append(text);

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -48,8 +49,7 @@ def test_a_job_that_is_terminated_says_so_as_one_that_is_interrupted() -> None:
 def test_one_that_is_terminated_while_spark_works_says_no_more(shop: Path) -> None:
     command = [sys.executable, "-m", "jobs.extract", "-c", str(shop / "config.yaml")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as job:
-        started = psutil.Process(job.pid)
-        while not any("pyspark.daemon" in child.cmdline() for child in started.children(recursive=True)):
+        while not has_child(job.pid, "pyspark.daemon"):
             assert job.poll() is None
             time.sleep(0.05)
         job.terminate()
@@ -59,6 +59,15 @@ def test_one_that_is_terminated_while_spark_works_says_no_more(shop: Path) -> No
     assert lines == ["hisam: interrupted; what was committed stays, the next run goes on from there"], said
     (record,) = (shop / "lake" / "runs").glob("*/extract.json")
     assert json.loads(record.read_text())["status"] == "failed"
+
+
+def has_child(pid: int, word: str) -> bool:
+    """Whether a process has one below it with that word on its command line; those that just ended do not count."""
+    for child in psutil.Process(pid).children(recursive=True):
+        with suppress(psutil.Error):
+            if word in child.cmdline():
+                return True
+    return False
 
 
 def test_the_command_line_starts_without_an_engine() -> None:

@@ -58,6 +58,10 @@ def start(command: Callable[[], None]) -> None:
         _end(said, error.exit_status if isinstance(error, JobError) else JobError.exit_status)
     except KeyboardInterrupt:
         _end(STOPPED, INTERRUPTED)
+    except SystemExit as ended:  # what typer makes of an interruption, without a word
+        if ended.code == INTERRUPTED:
+            _end(STOPPED, INTERRUPTED)
+        raise
 
 
 def _end(said: str, status: int) -> NoReturn:

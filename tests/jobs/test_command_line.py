@@ -34,7 +34,8 @@ def test_commands_end_with_the_right_exit_status(tmp_path: Path, shop: Path) -> 
 
 
 def test_a_job_that_is_terminated_says_so_as_one_that_is_interrupted() -> None:
-    code = "import time; from jobs.entry import start; start(lambda: (print('here', flush=True), time.sleep(60)))"
+    wait = "def wait():\n    print('here', flush=True)\n    time.sleep(60)\n"
+    code = f"import time, typer\nfrom jobs.entry import start\n{wait}start(lambda: typer.run(wait))"
     job = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert job.stdout is not None
     assert job.stdout.readline() == "here\n"

@@ -8,10 +8,6 @@ do. Shown are its seconds, the sizes of ``index.html`` and ``report.json``, and 
 import io
 import json
 import resource
-import shutil
-import subprocess
-import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import Annotated, Any
@@ -24,6 +20,7 @@ from pyspark.sql import functions as F
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.lakes import measured_apart
 from benchmarks.trials import RESULTS
 from pipeline.config.models import Config
 from pipeline.inspect.report.gather import gather
@@ -159,20 +156,8 @@ def main(
     if measured is not None:
         typer.echo(json.dumps(measure(config_of(measured, heap))))
         return
-    found = {}
-    for size in items or [2_000, 100_000, 1_000_000]:
-        home = Path(tempfile.mkdtemp(dir=folder))
-        try:
-            clock, config = time.perf_counter(), config_of(home, heap)
-            with spark_session(config.spark, "report size") as spark:
-                build(spark, config, size)
-            built = time.perf_counter() - clock
-            line = [sys.executable, "-m", "benchmarks.report_size", "--heap", heap, "--measured", str(home)]
-            said = subprocess.run(line, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1]
-            found[f"{size:,}"] = json.loads(said) | {"built_seconds": built}
-            typer.echo(f"{size:,}: {found[f'{size:,}']}")
-        finally:
-            shutil.rmtree(home)
+    sizes = {f"{size:,}": size for size in items or [2_000, 100_000, 1_000_000]}
+    found = measured_apart("benchmarks.report_size", sizes, config_of, build, heap, folder)
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / "report_size.json").write_text(json.dumps({"heap": heap, "lakes": found}, indent=1) + "\n")
     table = Table("items", *found, title=f"a report of a lake of which 1 % changed, Spark's heap {heap}")

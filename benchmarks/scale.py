@@ -8,10 +8,6 @@ peak memory of its Python driver; Spark's heap is bounded by ``spark.driver.memo
 
 import json
 import resource
-import shutil
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,6 +20,7 @@ from pyspark.sql import functions as F
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.lakes import measured_apart
 from benchmarks.trials import RESULTS
 from pipeline.config.models import Config
 from pipeline.lake.run import Run
@@ -190,21 +187,8 @@ def main(
     if measured is not None:
         typer.echo(json.dumps(measure(config_of(measured, heap))))
         return
-    found = {}
-    for size in millions or [1.0, 5.0, 20.0]:
-        home = Path(tempfile.mkdtemp(dir=folder))
-        try:
-            clock = time.perf_counter()
-            config = config_of(home, heap)
-            with spark_session(config.spark, "scale") as spark:
-                build(spark, config, int(size * 1_000_000))
-            built = time.perf_counter() - clock
-            line = [sys.executable, "-m", "benchmarks.scale", "--heap", heap, "--measured", str(home)]
-            said = subprocess.run(line, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1]
-            found[f"{size:g} M"] = json.loads(said) | {"built_seconds": built}
-            typer.echo(f"{size:g} M: {found[f'{size:g} M']}")
-        finally:
-            shutil.rmtree(home)
+    sizes = {f"{size:g} M": int(size * 1_000_000) for size in millions or [1.0, 5.0, 20.0]}
+    found = measured_apart("benchmarks.scale", sizes, config_of, build, heap, folder)
     (RESULTS / "scale.json").write_text(json.dumps({"heap": heap, "lakes": found}, indent=1) + "\n")
     table = Table("versions of items", *found, title=f"1 % changed, Spark's heap {heap}")
     for step in STEPS:

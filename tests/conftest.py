@@ -1,5 +1,6 @@
 """Engines and a small catalogue that tests share. Engines start once a session, and only if a test asks for them."""
 
+import logging
 import shutil
 import socket
 import subprocess
@@ -29,6 +30,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for marker, variable in missing.items():
             if item.get_closest_marker(marker):
                 item.add_marker(pytest.mark.skip(reason=f"{variable} names no folder of JARs"))
+
+
+@pytest.fixture(autouse=True)
+def logging_of_its_own() -> Iterator[None]:
+    """A test that runs a command line leaves no handler behind that writes to its closed stream."""
+    root = logging.getLogger()
+    before = root.handlers[:]
+    yield
+    for handler in set(root.handlers) - set(before):
+        root.removeHandler(handler)
 
 
 @pytest.fixture(scope="session")

@@ -53,10 +53,8 @@ def test_people_read_lines_and_the_last_says_what_is_next(tmp_path: Path, capsys
 @pytest.fixture
 def machines(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv(LOG, "json")
-    root, terminated = logging.getLogger(), signal.getsignal(signal.SIGTERM)
-    before = root.handlers[:]
+    terminated = signal.getsignal(signal.SIGTERM)
     yield
-    root.handlers[:] = before
     logging.captureWarnings(False)
     signal.signal(signal.SIGTERM, terminated)
 

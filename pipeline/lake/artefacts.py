@@ -45,8 +45,7 @@ def _require(lake: Lake, kind: Kind, fingerprint: str) -> None:
 
 def fingerprints(lake: Lake, kind: Kind) -> list[str]:
     """The artefacts of the lake, oldest first."""
-    selector = fs.FileSelector(lake.path(kind), recursive=True, allow_not_found=True)
-    finished = [info for info in lake.filesystem.get_file_info(selector) if info.base_name == "config.json"]
+    finished = [info for info in lake.entries(kind, below=True) if info.base_name == "config.json"]
     finished.sort(key=lambda info: (info.mtime_ns, info.path))
     return [info.path.split("/")[-2] for info in finished]
 

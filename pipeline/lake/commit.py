@@ -18,7 +18,6 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from deltalake import CommitProperties, DeltaTable, Transaction
 from deltalake.transaction import RemoveAction
-from pyarrow import fs
 
 from pipeline.errors import JobError, first_line
 from pipeline.lake.file_entries import add_actions, bounded_columns, partition_values
@@ -233,8 +232,7 @@ def stage(lake: Lake, table: Table, rows: pa.Table, partition: Mapping[str, Any]
 
 def staged_files(lake: Lake, table: Table, folder: str) -> list[str]:
     """The Parquet files below a folder of the table, as :func:`commit` wants them."""
-    base = lake.path(table.name)
-    found = lake.filesystem.get_file_info(fs.FileSelector(f"{base}/{folder}", recursive=True, allow_not_found=True))
+    found = lake.entries(f"{table.name}/{folder}", below=True)
     return sorted(info.path[info.path.index(folder) :] for info in found if info.extension == "parquet")
 
 

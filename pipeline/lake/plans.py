@@ -8,8 +8,6 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from pyarrow import fs
-
 from pipeline.errors import JobError
 from pipeline.lake.storage import Lake
 
@@ -38,8 +36,8 @@ class Plan:
 
     def parts(self, lake: Lake, chunk: int) -> list[str]:
         """The files of a chunk, as paths in the lake's file system, sorted."""
-        selector = fs.FileSelector(lake.path(f"{self.folder}/chunk={chunk}"), recursive=True, allow_not_found=True)
-        return sorted(info.path for info in lake.filesystem.get_file_info(selector) if info.extension == "parquet")
+        found = lake.entries(f"{self.folder}/chunk={chunk}", below=True)
+        return sorted(info.path for info in found if info.extension == "parquet")
 
     def pending(self, done: int | None) -> Iterator[int]:
         """The chunks that are not committed, where ``done`` is the last one that is."""

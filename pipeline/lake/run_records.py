@@ -2,8 +2,6 @@
 
 from typing import Any
 
-from pyarrow import fs
-
 from pipeline.lake.storage import Lake
 
 RECENT = 10  # records that a rate is taken from
@@ -14,8 +12,7 @@ class RunRecords:
 
     def __init__(self, lake: Lake) -> None:
         self._lake = lake
-        selector = fs.FileSelector(lake.path("runs"), recursive=True, allow_not_found=True)
-        paths = [info.path for info in lake.filesystem.get_file_info(selector) if info.base_name.endswith(".json")]
+        paths = [info.path for info in lake.entries("runs", below=True) if info.base_name.endswith(".json")]
         names = sorted((path.removeprefix(lake.path("runs/")) for path in paths), reverse=True)
         self._by_job: dict[str, list[str]] = {}
         for name in names:

@@ -255,12 +255,15 @@ class Lake:
 
     def names(self, relative: str) -> list[str]:
         """Names in a folder of the lake, sorted; empty where there is no such folder."""
-        selector = fs.FileSelector(self.path(relative), allow_not_found=True)
+        return sorted(info.base_name for info in self.entries(relative))
+
+    def entries(self, relative: str, *, below: bool = False) -> list[fs.FileInfo]:
+        """What lies in a folder of the lake, or anywhere ``below`` it; nothing where there is no such folder."""
+        selector = fs.FileSelector(self.path(relative), allow_not_found=True, recursive=below)
         try:
-            found = self.filesystem.get_file_info(selector)
+            return self.filesystem.get_file_info(selector)
         except FileNotFoundError:  # Arrow's word for a folder that came between its two looks
-            found = self.filesystem.get_file_info(selector)
-        return sorted(info.base_name for info in found)
+            return self.filesystem.get_file_info(selector)
 
     def delete(self, relative: str) -> None:
         """Delete a folder of the lake, if it is there; an object store may list one that holds nothing."""

@@ -59,8 +59,7 @@ def vacuum(
     lake = run.lake
     with run.phase("find"):
         before = datetime.now(UTC) - timedelta(hours=older_than_hours)
-        found = lake.filesystem.get_file_info(fs.FileSelector(lake.path(""), recursive=True, allow_not_found=True))
-        entries = {info.path.removeprefix(f"{lake.path('')}/"): info for info in found}
+        entries = {info.path.removeprefix(f"{lake.path('')}/"): info for info in lake.entries("", below=True)}
         files = {path: info for path, info in entries.items() if info.type == fs.FileType.File}
         folders = {path: info for path, info in entries.items() if info.type == fs.FileType.Directory}
         gone = set(_abandoned(files, before))

@@ -19,7 +19,7 @@ from pipeline.lake.run import Run
 from pipeline.lake.storage import spark_uri
 from pipeline.on_spark.caching import kept_on_disk
 from pipeline.on_spark.current_items import current_items
-from pipeline.on_spark.delta import LOCATED, SparkDelta, spark_delta
+from pipeline.on_spark.delta import SparkDelta, spark_delta
 from pipeline.on_spark.expressions import VECTOR_SHA
 from schemas.semantic_id import MODALITIES
 from schemas.tables import ITEMS, SEMANTIC_IDS, VECTORS
@@ -72,7 +72,7 @@ def plan_tokenizing(spark: SparkSession, run: Run, job: str, tokenizer: str, enc
     with kept_on_disk() as keep:
         pending = keep(pending_ids(tables, tokenizer))
         count = pending.count()
-        ready = with_vectors(tables, keep(with_places(tables, pending, encoders)), encoders) if count else pending
+        ready = with_vectors(tables, pending, encoders) if count else pending
         plan = _write_spread(run, job, ready, "item_hash", columns, count, facts)
     run.count(rows_in=count, unencoded=count - plan.rows)
     return plan
@@ -99,7 +99,7 @@ def plan_training(spark: SparkSession, run: Run, encoders: Mapping[str, str], mo
         numbered = contents.withColumn("number", F.xxhash64("content"))
         chosen = numbered.where(F.pmod("number", F.lit(1 << 30)) < int(share * (1 << 30)))
         facts = {"encoders": dict(encoders), "contents": count}
-        ready = with_vectors(tables, keep(with_places(tables, chosen, encoders)), encoders)
+        ready = with_vectors(tables, chosen, encoders)
         plan = _write_spread(run, "train-tokenizer", ready, "number", columns, count, facts, one_chunk=True)
     if not plan.rows:
         raise JobError(
@@ -139,38 +139,21 @@ def pending_ids(tables: SparkDelta, tokenizer: str) -> DataFrame:
     return current.join(done, on=["item_id", "content"], how="left_anti")
 
 
-def with_places(tables: SparkDelta, rows: DataFrame, encoders: Mapping[str, str]) -> DataFrame:
-    """``rows`` with ``text_at`` and ``image_at``: where in ``vectors`` their inputs are, null for an absent modality.
+def with_vectors(tables: SparkDelta, rows: DataFrame, encoders: Mapping[str, str]) -> DataFrame:
+    """``rows`` with ``text_vector`` and ``image_vector``, but for those that an encoder has not seen yet.
 
-    Rows have ``text_sha`` and ``image_sha``, null for a modality that is absent; those with an input that its encoder
-    has not seen yet are left out. Of two rows of one input, which two plans may have made, one counts, if there is one
-    with a vector that one.
+    Rows have ``text_sha`` and ``image_sha``, null for a modality that is absent; those without any vector are left out.
+    Of ``vectors``, the files that hold a wanted one are read whole, of the others the keys alone. Of two rows of one
+    input, which two plans may have made, one with a vector counts.
     """
     for modality in MODALITIES:
-        sha, at = f"{modality}_sha", f"{modality}_at"
-        wanted = rows.select(F.col(sha).alias("sha")).dropna()
-        located = tables.read(VECTORS, where={"encoder": encoders[modality]}, located=True)
-        there = located.join(wanted, on="sha", how="left_semi")
-        best = F.min(F.struct(F.col("fault").isNotNull().alias("failed"), *LOCATED)).dropFields("failed")
-        places = there.groupBy(F.col("sha").alias(sha)).agg(best.alias(at))
-        rows = rows.join(places, on=sha, how="left").where(F.col(sha).isNull() | F.col(at).isNotNull())
-    return rows
-
-
-def with_vectors(tables: SparkDelta, placed: DataFrame, encoders: Mapping[str, str]) -> DataFrame:
-    """``placed`` of :func:`with_places` with ``text_vector`` and ``image_vector``; those without any are left out.
-
-    Only files that hold a wanted vector are read. Keep ``placed`` before: it is computed for the names of these files,
-    and again for the result.
-    """
-    rows = placed
-    for modality in MODALITIES:
-        at = f"{modality}_at"
-        holding = placed.select(f"{at}.file").dropna().distinct()
-        files = [row["file"] for row in holding.collect()]
-        stored = tables.read(VECTORS, where={"encoder": encoders[modality]}, files=files, located=True)
-        vectors = stored.select(F.struct(*LOCATED).alias(at), F.col("vector").alias(f"{modality}_vector"))
-        rows = rows.join(vectors, on=at, how="left")
+        sha, where = f"{modality}_sha", {"encoder": encoders[modality]}
+        wanted = rows.select(F.col(sha).alias("sha")).dropna().distinct()
+        vectors = tables.read(VECTORS, where=where, files=tables.files_of(VECTORS, wanted, where=where))
+        there = vectors.join(wanted, on="sha", how="left_semi").groupBy(F.col("sha").alias(sha))
+        found = there.agg(F.max("vector").alias(f"{modality}_vector"), F.lit(True).alias("seen"))
+        joined = rows.join(found, on=sha, how="left")
+        rows = joined.where(F.col(sha).isNull() | F.col("seen")).drop("seen")
     return rows.where(F.col("text_vector").isNotNull() | F.col("image_vector").isNotNull())
 
 

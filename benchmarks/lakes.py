@@ -17,10 +17,21 @@ from pipeline.config.models import Config
 from pipeline.on_spark.session import spark_session
 
 
+def config_of(folder: Path, heap: str) -> Config:
+    """A lake without a catalogue to read, whose gates let random codes pass."""
+    return Config.model_validate(
+        {
+            "lake": str(folder / "lake"),
+            "catalog": {"source": {"path": str(folder), "format": "csv"}, "id": "id", "text": "{t}"},
+            "gates": {"max_collision_rate": 1, "min_coverage": 0, "max_without_image": 1},
+            "spark": {"conf": {"spark.driver.memory": heap, "spark.local.dir": str(folder / "shuffle")}},
+        }
+    )
+
+
 def measured_apart(
     module: str,
     sizes: Mapping[str, int],
-    config_of: Callable[[Path, str], Config],
     build: Callable[[SparkSession, Config, int], None],
     heap: str,
     folder: Path | None,
@@ -29,9 +40,8 @@ def measured_apart(
 
     Args:
         module: the benchmark.
-        sizes: by name what ``build`` is to make.
-        config_of: the configuration of a lake in a folder, with Spark's heap.
-        build: fills it.
+        sizes: by name how much ``build`` is to make.
+        build: fills a lake of :func:`config_of`.
         heap: of Spark, as in ``4g``.
         folder: where lakes are; they are deleted.
     """

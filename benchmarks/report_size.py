@@ -20,7 +20,7 @@ from pyspark.sql import functions as F
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.lakes import measured_apart
+from benchmarks.lakes import config_of, measured_apart
 from benchmarks.trials import RESULTS
 from pipeline.config.models import Config
 from pipeline.inspect.report.gather import gather
@@ -45,18 +45,6 @@ WORDS = 40  # of a text
 VOCABULARY = 5000
 WIDTH = 8  # numbers of a vector
 MOST_BYTES = 15_000_000
-
-
-def config_of(folder: Path, heap: str) -> Config:
-    """A lake without a catalogue to read, whose gates let random codes pass."""
-    return Config.model_validate(
-        {
-            "lake": str(folder / "lake"),
-            "catalog": {"source": {"path": str(folder), "format": "csv"}, "id": "id", "text": "{t}"},
-            "gates": {"max_collision_rate": 1, "min_coverage": 0, "max_without_image": 1},
-            "spark": {"conf": {"spark.driver.memory": heap, "spark.local.dir": str(folder / "shuffle")}},
-        }
-    )
 
 
 def build(spark: SparkSession, config: Config, items: int) -> None:
@@ -157,7 +145,7 @@ def main(
         typer.echo(json.dumps(measure(config_of(measured, heap))))
         return
     sizes = {f"{size:,}": size for size in items or [2_000, 100_000, 1_000_000]}
-    found = measured_apart("benchmarks.report_size", sizes, config_of, build, heap, folder)
+    found = measured_apart("benchmarks.report_size", sizes, build, heap, folder)
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / "report_size.json").write_text(json.dumps({"heap": heap, "lakes": found}, indent=1) + "\n")
     table = Table("items", *found, title=f"a report of a lake of which 1 % changed, Spark's heap {heap}")

@@ -20,7 +20,7 @@ from pyspark.sql import functions as F
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.lakes import measured_apart
+from benchmarks.lakes import config_of, measured_apart
 from benchmarks.trials import RESULTS
 from pipeline.config.models import Config
 from pipeline.lake.run import Run
@@ -39,18 +39,6 @@ LEVELS = TokenizerConfig(shared_levels=3, text_levels=2, image_levels=0, codeboo
 CHANGED = 100  # one item of so many
 WIDTH = 4  # numbers of a vector
 STEPS = ("plan encode", "plan tokenize", "publish")
-
-
-def config_of(folder: Path, heap: str) -> Config:
-    """A lake without a catalogue to read, whose gates let random codes pass."""
-    return Config.model_validate(
-        {
-            "lake": str(folder / "lake"),
-            "catalog": {"source": {"path": str(folder), "format": "csv"}, "id": "id", "text": "{t}"},
-            "gates": {"max_collision_rate": 1, "min_coverage": 0, "max_without_image": 1},
-            "spark": {"conf": {"spark.driver.memory": heap, "spark.local.dir": str(folder / "shuffle")}},
-        }
-    )
 
 
 def build(spark: SparkSession, config: Config, versions: int, id_bytes: int = 17) -> None:
@@ -188,7 +176,7 @@ def main(
         typer.echo(json.dumps(measure(config_of(measured, heap))))
         return
     sizes = {f"{size:g} M": int(size * 1_000_000) for size in millions or [1.0, 5.0, 20.0]}
-    found = measured_apart("benchmarks.scale", sizes, config_of, build, heap, folder)
+    found = measured_apart("benchmarks.scale", sizes, build, heap, folder)
     (RESULTS / "scale.json").write_text(json.dumps({"heap": heap, "lakes": found}, indent=1) + "\n")
     table = Table("versions of items", *found, title=f"1 % changed, Spark's heap {heap}")
     for step in STEPS:

@@ -5,7 +5,8 @@ from pathlib import Path
 import pyarrow.compute as pc
 import pytest
 
-from benchmarks.scale import build, config_of, measure
+from benchmarks.lakes import config_of
+from benchmarks.scale import build, measure
 from pipeline.lake.run import Run
 from pipeline.lake.storage import Lake
 from pipeline.on_spark.export import export

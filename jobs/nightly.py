@@ -24,17 +24,14 @@ def run_nightly(config: "Config", tokenizer: str | None = None) -> None:
     The tokenizer is the released one, or the newest while none is released; one that cannot be used is refused before
     any work. Where the lake has none at all, one is trained. The report is made also where a gate refuses.
     """
-    from pipeline.lake.artefacts import fingerprints
     from pipeline.lake.run import Run
     from pipeline.on_ray.encoders.fingerprint import encoder_fingerprints
     from pipeline.on_spark.session import spark_for
-    from pipeline.release.pointer import released
+    from pipeline.release.pointer import tokenizer_of_nights
     from schemas.tables import VECTORS
 
     with Run("nightly", config, tokenizer=tokenizer) as night:
-        release = released(night.lake)
-        trained = [release.tokenizer] if release else fingerprints(night.lake, "tokenizers")
-        tokenizer = tokenizer or (trained[-1] if trained else None)
+        tokenizer = tokenizer or tokenizer_of_nights(night.lake)
         if tokenizer:
             check_encoders(night, tokenizer, encoder_fingerprints(config.encoders))
         with spark_for(night):

@@ -15,7 +15,7 @@ from pipeline.on_spark.current_items import current_items
 from pipeline.on_spark.delta import SparkDelta, spark_delta
 from pipeline.on_spark.plans import pending_ids, pending_vectors
 from pipeline.on_spark.released_ids import candidate_rows, changes
-from pipeline.release.pointer import Release, newer_rows, released
+from pipeline.release.pointer import Release, newer_rows, released, tokenizer_of_nights
 from schemas.tables import ITEMS, QUARANTINE, RELEASED_IDS, SEMANTIC_IDS, TABLES, Table
 
 
@@ -30,7 +30,7 @@ def status(spark: SparkSession, lake: Lake, config: Config) -> dict[str, Any]:
     encoders = encoder_fingerprints(config.encoders)
     release = released(lake)
     trained = fingerprints(lake, "tokenizers")
-    tokenizer = release.tokenizer if release else trained[-1] if trained else None
+    tokenizer = tokenizer_of_nights(lake)
     records, items = RunRecords(lake), current.count()
     models = {modality: encoders[modality] for modality in config.encoders.models}
     texts_and_pictures = pending_vectors(tables, models).count() if models else 0

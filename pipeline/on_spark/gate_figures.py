@@ -14,7 +14,20 @@ from pyspark.sql import DataFrame, Row
 from pyspark.sql import functions as F
 
 from pipeline.on_spark.expressions import filled_codes
+from pipeline.release.pointer import Release
 from schemas.semantic_id import MODALITIES, Layout
+
+
+def figures(
+    rows: DataFrame, layout: Layout, current: DataFrame, standing: DataFrame | None, release: Release | None
+) -> dict[str, Any]:
+    """All that is measured of the rows that are to be released: :func:`measure`, and :func:`drift` from the
+    ``standing`` rows of ``release``, where there are any to compare with."""
+    found = measure(rows, layout, current.count())
+    if standing is None or release is None:
+        return found
+    against = {"release": release.version, "tokenizer": release.tokenizer}
+    return found | drift(standing, rows, current) | {"against": against}
 
 
 def measure(rows: DataFrame, layout: Layout, current: int) -> dict[str, Any]:

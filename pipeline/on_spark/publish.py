@@ -11,11 +11,10 @@ from pipeline.lake.artefacts import tokenizer_layout
 from pipeline.lake.run import Run
 from pipeline.on_spark.current_items import current_items
 from pipeline.on_spark.delta import SparkDelta, Staged, spark_delta
-from pipeline.on_spark.gate_figures import digest, drift, measure
+from pipeline.on_spark.gate_figures import digest, figures
 from pipeline.on_spark.released_ids import candidate_rows, changes
 from pipeline.release.gates import broken, check, of_training
 from pipeline.release.pointer import Release, complete_move, held_releases, move_metadata, newer_rows, released
-from schemas.semantic_id import Layout
 from schemas.tables import ITEMS, RELEASE_CHANGES, RELEASED_IDS, SEMANTIC_IDS
 
 logger = logging.getLogger(__name__)
@@ -64,10 +63,11 @@ def publish(spark: SparkSession, run: Run, tokenizer: str, *, force: bool = Fals
         with run.phase("measure"):
             name = digest(staged.rows, tokenizer)
             same = next((release for release in known if release.digest == name), None)
-            figures = _coverage(run, staged.rows, current, tokenizer)
+            measured = _coverage(run, staged.rows, current, tokenizer)
             if same is None:
-                figures = _figures(tables, staged.rows, current, layout, compared) | of_training(lake, tokenizer)
-            gates = _checked(run, figures, standing, tokenizer, blind=compared is not standing, force=force)
+                before = tables.read(RELEASED_IDS) if compared else None
+                measured = figures(staged.rows, layout, current, before, compared) | of_training(lake, tokenizer)
+            gates = _checked(run, measured, standing, tokenizer, blind=compared is not standing, force=force)
         if same is None:
             _write_changes(run, tables, staged, version, compared=compared is not None)
     except BaseException:
@@ -83,7 +83,7 @@ def publish(spark: SparkSession, run: Run, tokenizer: str, *, force: bool = Fals
         tables.commit(staged, overwrite={}, metadata=move_metadata(run, release, "publish", gates))
         run.wrote(RELEASED_IDS)
         complete_move(run)
-    run.count(rows_out=figures["items_with_ids"])
+    run.count(rows_out=measured["items_with_ids"])
     run.metrics |= {"tokenizer": tokenizer, "release": version}
     return True
 
@@ -117,17 +117,6 @@ def _coverage(run: Run, rows: DataFrame, current: DataFrame, tokenizer: str) -> 
     if not items:
         raise JobError(f"no current item has an ID under tokenizer {tokenizer}: run tokenize first")
     return {"live_items": live, "items_with_ids": items, "coverage": items / live}
-
-
-def _figures(
-    tables: SparkDelta, rows: DataFrame, current: DataFrame, layout: Layout, compared: Release | None
-) -> dict[str, Any]:
-    """All that gates look at."""
-    figures = measure(rows, layout, current.count())
-    if compared is None:
-        return figures
-    against = {"release": compared.version, "tokenizer": compared.tokenizer}
-    return figures | drift(tables.read(RELEASED_IDS), rows, current) | {"against": against}
 
 
 def _checked(

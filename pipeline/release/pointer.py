@@ -14,6 +14,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.errors import JobError
+from pipeline.lake.artefacts import fingerprints
 from pipeline.lake.commit import METADATA, append
 from pipeline.lake.run import Run
 from pipeline.lake.storage import Lake
@@ -54,6 +55,12 @@ def require_release(lake: Lake) -> Release:
     if release is None:
         raise JobError(f"nothing is released in {lake.uri}: run publish first")
     return release
+
+
+def tokenizer_of_nights(lake: Lake) -> str | None:
+    """The tokenizer that a night uses: the released one, else the one trained last; ``None`` where there is none."""
+    release, trained = released(lake), fingerprints(lake, "tokenizers")
+    return release.tokenizer if release else trained[-1] if trained else None
 
 
 def standing_releases(lake: Lake) -> list[Release]:

@@ -5,7 +5,7 @@ from typing import Any
 
 from pipeline.config.models import Gates
 from pipeline.inspect.report.subject import Subject
-from pipeline.on_spark.gate_figures import drift, measure
+from pipeline.on_spark.gate_figures import figures
 from pipeline.release.gates import NEVER, check, of_training
 
 NEAR = 0.8  # of the way from the best figure to the limit
@@ -15,14 +15,11 @@ BEST = {"max_group": 1.0, "max_code_share": 1.0}  # what cannot be bettered, whe
 def gates(about: Subject) -> dict[str, Any]:
     """``figures`` as ``publish`` would measure them, and for each of the ``gates`` that apply its figure, ``limit``,
     ``ok``, ``meaning`` and ``way``: 0 for the best figure there can be, 1 at the limit, more where it is broken."""
-    figures = measure(about.rows, about.layout, about.live_items) | of_training(about.lake, about.tokenizer)
-    if about.standing is not None and about.release is not None:
-        against = {"release": about.release.version, "tokenizer": about.release.tokenizer}
-        current = about.current.select("item_id", "content")
-        figures |= drift(about.standing, about.rows, current) | {"against": against}
+    measured = figures(about.rows, about.layout, about.current, about.standing, about.release)
+    measured |= of_training(about.lake, about.tokenizer)
     same = about.release is None or about.release.tokenizer == about.tokenizer
-    checked = check(figures, about.config.gates, same_tokenizer=same)
-    return {"figures": figures, "gates": [judged(name, gate) for name, gate in checked.items()]}
+    checked = check(measured, about.config.gates, same_tokenizer=same)
+    return {"figures": measured, "gates": [judged(name, gate) for name, gate in checked.items()]}
 
 
 def judged(name: str, gate: Mapping[str, Any]) -> dict[str, Any]:

@@ -18,10 +18,11 @@ from pipeline.inspect.report.quality import quality
 from pipeline.inspect.report.quarantine import quarantine, with_cards
 from pipeline.inspect.report.ranker import ranker
 from pipeline.inspect.report.space import space
-from pipeline.inspect.report.subject import Subject, chosen_tokenizer, subject
+from pipeline.inspect.report.subject import Subject, subject
 from pipeline.inspect.report.verdict import nothing, verdict
 from pipeline.lake.run_records import RunRecords
 from pipeline.lake.storage import Lake
+from pipeline.release.pointer import tokenizer_of_nights
 from schemas.tables import ITEMS
 
 
@@ -42,7 +43,7 @@ def gather(spark: SparkSession, lake: Lake, config: Config, tokenizer: str | Non
         ConfigError: the lake has no such tokenizer.
     """
     cards, records = Cards(), RunRecords(lake)
-    tokenizer = tokenizer or chosen_tokenizer(lake)
+    tokenizer = tokenizer or tokenizer_of_nights(lake)
     data: dict[str, Any] = {
         "lake": lake.uri,
         "tokenizer": tokenizer,

@@ -8,7 +8,7 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from pipeline.config.models import Config
-from pipeline.lake.artefacts import fingerprints, tokenizer_encoders, tokenizer_layout
+from pipeline.lake.artefacts import tokenizer_encoders, tokenizer_layout
 from pipeline.lake.storage import Lake
 from pipeline.on_spark.caching import kept_on_disk
 from pipeline.on_spark.current_items import current_items
@@ -47,12 +47,6 @@ class Subject:
     def spark(self) -> SparkSession:
         """The session of the frames."""
         return self.rows.sparkSession
-
-
-def chosen_tokenizer(lake: Lake) -> str | None:
-    """The tokenizer that a night would use: the released one, else the one trained last."""
-    release, trained = released(lake), fingerprints(lake, "tokenizers")
-    return release.tokenizer if release else trained[-1] if trained else None
 
 
 @contextmanager

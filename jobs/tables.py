@@ -71,7 +71,8 @@ def show_comparison(found: Mapping[str, Any]) -> None:
 
 def _measures(title: str) -> Table:
     columns = (Column(name, justify="right") for name in ("impressions", *MEASURES))
-    return Table("impressions of items", *columns, title=title, title_justify="left")
+    of = Column("impressions of items", overflow="fold")
+    return Table(of, *columns, title=title, title_justify="left")
 
 
 def _add_measures(table: Table, name: str, part: Mapping[str, Any], measured: Mapping[str, Any]) -> None:

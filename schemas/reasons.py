@@ -61,7 +61,7 @@ class Reason(StrEnum):
     IMAGE_DECODE = (
         "image_decode",
         "The bytes are no picture of a known format, or a damaged one.",
-        "Deliver JPEG, PNG, GIF, WebP, AVIF, BMP or TIFF.",
+        "Deliver the picture whole, as JPEG, PNG, GIF, WebP, AVIF, BMP or TIFF.",
     )
     BAD_VECTOR = (
         "bad_vector",

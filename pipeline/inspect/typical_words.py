@@ -12,6 +12,7 @@ from typing import Any
 
 from pyspark.sql import Column, DataFrame, Row
 from pyspark.sql import functions as F
+from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
 from pipeline.on_spark.delta import SparkDelta
 from pipeline.on_spark.expressions import content
@@ -23,8 +24,9 @@ EXAMPLES = 3
 SAMPLE = 200  # items whose words speak for a prefix
 CATALOGUE = 1000  # items whose words speak for the catalogue
 WORDS = 5
-COMMON = 0.3  # share of a prefix's items that use a word of its
+COMMON = 0.2  # share of a prefix's items that use a word of its
 LIFT = 1.5  # times as often as in the catalogue
+WORD = re.compile(r"(?=[\w-]{3})[^\W\d_]+(?:-[^\W\d_]+)*")  # sci-fi is one
 FEWEST = 3  # texts that have words in common by more than chance
 
 Texts = dict[str, str | None]  # by item
@@ -110,8 +112,8 @@ def _said(texts: Texts, rows: list[Row] | None) -> list[str]:
 
 
 def word_use(texts: Iterable[str]) -> Counter[str]:
-    """In how many texts each word occurs."""
-    return Counter(word for text in texts for word in set(re.findall(r"[^\W\d_]{3,}", text.lower())))
+    """In how many texts each word occurs; English ones that only join others do not count."""
+    return Counter(word for text in texts for word in set(WORD.findall(text.lower())) - ENGLISH_STOP_WORDS)
 
 
 def telling(texts: Sequence[str], everywhere: Counter[str], catalogue: int) -> list[str]:

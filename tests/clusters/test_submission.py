@@ -70,6 +70,9 @@ def test_submitted_jobs_leave_the_tables_of_one_process(
     status, said = submit(nodes, [*line, "--candidates", str(tmp_path / "items.csv"), "--top", "5"])
     assert status == 0, said
     assert ds.dataset(tmp_path / "best" / "top").count_rows() == 5 * len(users)
+    status, said = submit(nodes, arguments("evaluate", folder))
+    assert status == 0, said
+    assert "all, history frozen at each request" in said
 
 
 def test_a_submitted_job_that_fails_says_why_with_its_exit_status(nodes: RayNodes, tmp_path: Path) -> None:

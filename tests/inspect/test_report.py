@@ -173,7 +173,7 @@ def test_pictures_are_small_jpegs_and_what_does_not_open_has_none(found: Written
     decode = {each["item_id"]: each for each in reasons["image_decode"]["examples"]}
     assert decode["p9"]["picture"] is not None  # torn, and opens in part
     assert decode["p10"]["picture"] is None  # a vector drawing
-    assert reasons["image_decode"]["remedy"].startswith("Deliver JPEG")
+    assert reasons["image_decode"]["remedy"].startswith("Deliver the picture whole, as JPEG")
     assert reasons["bad_text"]["examples"][0]["card"] is None
 
 

@@ -14,9 +14,9 @@ from schemas.tables import RELEASE_CHANGES, RELEASED_IDS, RELEASES
 
 EXAMPLES = 8  # of a kind
 KINDS = {
-    "added": "items that readers do not have yet",
-    "content": "items whose text or picture is another one and whose codes stay",
-    "codes": "items whose codes are other ones",
+    "added": "items that are new to readers",
+    "content": "items of another text or picture whose codes stay",
+    "codes": "items that get other codes",
     "removed": "items that readers lose",
 }
 

@@ -175,15 +175,11 @@ def _cost(jobs: Sequence[Mapping[str, Any]]) -> Chart | None:
     for phases in newest.values():
         for phase, seconds in phases.items():
             total[phase] = total.get(phase, 0.0) + seconds
-    long = sorted(total.keys() - {"other"}, key=lambda phase: (-total[phase], phase))[: COLOURED - 1]
-    rest = {
-        "shorter phases": [
-            sum(s for phase, s in phases.items() if phase not in (*long, "other")) for phases in newest.values()
-        ],
-        "other": [phases.get("other", 0) for phases in newest.values()],
-    }
-    named = {phase: [phases.get(phase, 0) for phases in newest.values()] for phase in long} | rest
-    bars = [_bars(phase, x, list(newest), orientation="h", faint=phase == "other") for phase, x in named.items()]
+    long = sorted(total, key=lambda phase: (-total[phase], phase))[: COLOURED - 1]
+    shorter = [sum(s for phase, s in phases.items() if phase not in long) for phases in newest.values()]
+    named = {phase: [phases.get(phase, 0) for phases in newest.values()] for phase in long}
+    bars = [_bars(phase, x, list(newest), orientation="h") for phase, x in named.items()]
+    bars.append(_bars("shorter phases", shorter, list(newest), orientation="h", faint=True))
     return _chart(bars, "seconds", "", barmode="stack", rows=len(newest))
 
 

@@ -9,8 +9,8 @@ WHOLE = ("nightly", "demo", "report")  # jobs that others run in, and the one th
 
 
 def costs(records: RunRecords) -> list[dict[str, Any]]:
-    """By job its newest runs, the oldest first: when, how it ended, ``total`` seconds and seconds by ``phases``
-    (``other`` is what no phase timed, such as the start of an engine), rows and peak memory. Newest jobs first."""
+    """By job its newest runs, the oldest first: when, how it ended, ``total`` seconds and seconds by ``phases``,
+    rows and peak memory. Newest jobs first."""
     jobs = [
         {"job": job, "runs": [_run(record) for record in reversed(records.newest(job, RUNS))]}
         for job in records.jobs()
@@ -21,15 +21,14 @@ def costs(records: RunRecords) -> list[dict[str, Any]]:
 
 def _run(record: dict[str, Any]) -> dict[str, Any]:
     seconds = {name: float(s) for name, s in record["seconds"].items() if isinstance(s, (int, float))}
-    total = seconds.pop("total", sum(seconds.values()))
-    other = max(0.0, total - sum(seconds.values()))
+    total = seconds.pop("total")
     return {
         "run_id": record["run_id"],
         "started": record["started"],
         "status": record["status"],
         "error": record.get("error"),
         "total": total,
-        "phases": {name: s for name, s in seconds.items() if s} | {"other": round(other, 3)},
+        "phases": {name: s for name, s in seconds.items() if s},
         "rows_out": record["counts"].get("rows_out"),
         "peak_memory_bytes": record.get("peak_memory_bytes"),
     }

@@ -45,7 +45,7 @@ class Tally:
         """``(F, W)``, those of :data:`FIGURES`; NaN where undefined."""
         positive_JW, negative_JW = self.positive_JW.astype(np.float64), self.negative_JW.astype(np.float64)
         auc_W, impressions_W = _auc(positive_JW, negative_JW), (positive_JW + negative_JW).sum(0)
-        auc_W = auc_W - auc_W[0] + _auc(self.positive_K, self.negative_K)
+        auc_W = np.clip(auc_W - auc_W[0] + _auc(self.positive_K, self.negative_K), 0, 1)
         with np.errstate(divide="ignore", invalid="ignore"):
             return np.stack([auc_W, self.auc_W / self.mixed_W, self.loss_W / impressions_W])
 

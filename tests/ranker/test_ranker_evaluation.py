@@ -162,6 +162,13 @@ def test_intervals_repeat_hold_the_figure_and_narrow_with_users() -> None:
     assert one["intervals"] == dict.fromkeys(FIGURES)
 
 
+def test_an_interval_of_few_impressions_is_of_what_an_auc_can_be() -> None:
+    rng = np.random.default_rng(28)
+    users, scores = rng.integers(0, 3, 30), 0.3 + 0.03 * rng.random(30)
+    found = tally(users, users, (rng.random(30) < 0.4).astype(int), scores, weightings(["a", "b", "c"]))
+    assert found.intervals(found.figures())["auc"] == [pytest.approx(0.804, abs=1e-3), 1]
+
+
 def test_the_report_slices_by_item_history_and_modality() -> None:
     table = impressions()
     figures = report(table)

@@ -4,7 +4,7 @@ import errno
 from collections.abc import Iterator
 from typing import Any
 
-from pipeline.errors import AGAIN, JobError, first_line
+from pipeline.errors import AGAIN, JobError, LeaseLost, first_line
 
 ENGINES = {"ray": "Ray", "pyspark": "Spark", "py4j": "Spark", "deltalake": "Delta"}
 FULL = ("No space left on device", "Disk quota exceeded", "File too large", "HTTP status 507", "507 Insufficient")
@@ -17,7 +17,9 @@ LONGEST = 300
 
 def was_interrupted(error: BaseException) -> bool:
     """Whether it came of an interruption: what ends a job may end Java with it, which then fails to be stopped."""
-    return any(isinstance(cause, KeyboardInterrupt) for cause in _causes(error))
+    causes = list(_causes(error))
+    stopped_itself = any(isinstance(cause, LeaseLost) for cause in causes)
+    return not stopped_itself and any(isinstance(cause, KeyboardInterrupt) for cause in causes)
 
 
 def one_line(error: BaseException) -> str | None:
@@ -33,7 +35,7 @@ def one_line(error: BaseException) -> str | None:
         engine = _engine(cause)
         if engine == "Spark" and _java_is_gone(cause):
             return f"Spark: its Java process died, killed or out of memory (spark.conf: spark.driver.memory); {AGAIN}"
-        if engine and not _carries_another(cause):
+        if engine and not _carries_another(cause) and not _says_nothing(cause):
             return f"{engine}: {_first_line(cause)}" + ("" if type(cause).__name__ in LASTING else f"; {AGAIN}")
     for cause in causes:
         if isinstance(cause, (OSError, MemoryError)):
@@ -73,6 +75,11 @@ def _java_is_gone(error: BaseException) -> bool:
 def _carries_another(error: BaseException) -> bool:
     """A task that raised: what it raised decides."""
     return isinstance(getattr(error, "cause", None), BaseException)
+
+
+def _says_nothing(error: BaseException) -> bool:
+    """Ray Data raises from one what happens to it in the driver, whatever that is."""
+    return type(error).__name__ == "SystemException"
 
 
 def _first_line(error: BaseException) -> str:

@@ -33,6 +33,10 @@ class JobError(Exception):
     exit_status = 1
 
 
+class LeaseLost(JobError):
+    """The job stopped itself, since its lake may be another's by now. Exit status 1."""
+
+
 class ConfigError(JobError):
     """The command line or the configuration is wrong. Exit status 2."""
 

@@ -16,7 +16,7 @@ from obstore.exceptions import AlreadyExistsError, BaseError, NotFoundError, Pre
 from obstore.store import ObjectStore
 from typing_extensions import override
 
-from pipeline.errors import JobError, first_line
+from pipeline.errors import JobError, LeaseLost, first_line
 from pipeline.lake.lock_holder import HOLDER, Holder, Lock
 
 if TYPE_CHECKING:
@@ -58,6 +58,7 @@ class StoreLease(Lock):
         self._version: UpdateVersion = {}
         self._valid_until = 0.0
         self._lost = False
+        self._fault = ""  # of the renewal that failed last
         self._other: _Lease | None = None
         self._ended = threading.Event()
 
@@ -92,9 +93,10 @@ class StoreLease(Lock):
     def check(self) -> None:
         if self._lost or time.monotonic() > self._valid_until:
             winner = f" to {self._other.holder}" if self._other else ""
-            raise JobError(
-                f"the lease on {self._uri} was lost{winner}, as it could not be renewed in time: the job stopped, "
-                "what it had committed stays, run it again"
+            fault = f" ({self._fault})" if self._fault else ""
+            raise LeaseLost(
+                f"the lease on {self._uri} was lost{winner}, as it could not be renewed in time{fault}: the job "
+                "stopped, what it had committed stays, run it again"
             )
 
     @override
@@ -116,7 +118,8 @@ class StoreLease(Lock):
                 self._lost = not self._write(self._version)
                 pause = self._seconds / 3
             except (BaseError, JobError) as error:
-                logger.warning("the lease on %s was not renewed: %s", self._uri, first_line(error))
+                self._fault = first_line(error)
+                logger.warning("the lease on %s was not renewed: %s", self._uri, self._fault)
                 pause = self._seconds / 12
             if self._lost or time.monotonic() > self._valid_until:
                 self._lost = True

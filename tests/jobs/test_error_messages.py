@@ -5,11 +5,12 @@ import errno
 import pytest
 from py4j.protocol import Py4JNetworkError
 from pyspark.errors import SparkRuntimeException
+from ray.data.exceptions import SystemException
 from ray.exceptions import ActorDiedError, RayTaskError
 
 from jobs.entry import start
 from jobs.error_messages import AGAIN, one_line, was_interrupted
-from pipeline.errors import GateRefused, JobError
+from pipeline.errors import GateRefused, JobError, LeaseLost
 
 
 def of_a_task(cause: Exception) -> Exception:
@@ -20,6 +21,12 @@ def of_a_task(cause: Exception) -> Exception:
 def after(error: BaseException, earlier: BaseException) -> BaseException:
     """An error that came while another one was handled."""
     error.__context__ = earlier
+    return error
+
+
+def in_ray_data(error: Exception) -> Exception:
+    """As Ray Data raises what happened to it in the driver."""
+    error.__cause__ = SystemException()
     return error
 
 
@@ -35,6 +42,7 @@ def after(error: BaseException, earlier: BaseException) -> BaseException:
         (after(ConnectionRefusedError(111, "Connection refused"), Py4JNetworkError("gone")), "Spark: its Java process"),
         (ConnectionResetError(104, "Connection reset by peer"), "ConnectionResetError: [Errno 104] Connection reset"),
         (MemoryError(), f"MemoryError; {AGAIN}"),
+        (in_ray_data(OSError("AWS Error ACCESS_DENIED")), "OSError: AWS Error ACCESS_DENIED"),
     ],
     ids=lambda value: type(value).__name__,
 )
@@ -51,7 +59,9 @@ def test_what_would_fail_again_is_not_to_be_run_again() -> None:
     assert told == "Spark: SparkRuntimeException: [CAST_INVALID_INPUT] 'maybe' is no BOOLEAN"
 
 
-@pytest.mark.parametrize("error", [KeyError("item_id"), of_a_task(ValueError("a bug in a batch"))])
+@pytest.mark.parametrize(
+    "error", [KeyError("item_id"), of_a_task(ValueError("a bug in a batch")), in_ray_data(ValueError("a bug"))]
+)
 def test_mistakes_of_ours_keep_their_traceback(error: Exception) -> None:
     def fails() -> None:
         raise error
@@ -78,3 +88,4 @@ def test_what_fails_because_the_job_was_interrupted_is_an_interruption() -> None
     java_is_gone = Py4JNetworkError("Java is gone")
     assert not was_interrupted(java_is_gone)
     assert was_interrupted(after(java_is_gone, KeyboardInterrupt()))
+    assert not was_interrupted(after(LeaseLost("the lease was lost"), KeyboardInterrupt()))  # it stopped itself

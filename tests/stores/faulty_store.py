@@ -9,7 +9,8 @@ from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-REASONS = {503: "SlowDown", 507: "InsufficientStorage"}
+REASONS = {403: "AccessDenied", 404: "NoSuchBucket", 503: "SlowDown", 507: "InsufficientStorage"}
+SLOW_SECONDS = 2
 BESIDE = {"transfer-encoding", "connection", "content-length", "expect"}
 
 
@@ -20,12 +21,18 @@ class FaultyStore:
         self.options = {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{port.strip()}"}
         self._rule = rule
 
-    def fails(self, fault: str | int, method: str, path: str, times: int = 10_000) -> None:
-        """What befalls requests from now on: ``silent`` (no answer), ``lost`` (done, no answer), or an HTTP status.
+    def fails(self, fault: str | int, method: str, path: str, times: int = 10_000, *, wholly: bool = False) -> None:
+        """What befalls requests: ``silent`` (no answer), ``slow``, ``lost`` (done, no answer), or an HTTP status.
 
-        Of those with the ``method`` and a ``path`` in which the pattern is found, so many ``times``.
+        Of those with the ``method`` and a ``path`` in which the pattern is found, so many ``times``; ``wholly``: of
+        the first of them, and of every request after it.
         """
-        self._rule.write_text(json.dumps({"fault": fault, "method": method, "path": path, "times": times}))
+        rule = {"fault": fault, "method": method, "path": path, "times": times, "wholly": wholly}
+        self._rule.write_text(json.dumps(rule))
+
+    def struck(self) -> bool:
+        """Whether the fault that was ``wholly`` to come has come."""
+        return json.loads(self._rule.read_text()).get("path") == ""
 
     def works(self) -> None:
         self._rule.write_text("")
@@ -38,8 +45,8 @@ class Proxy(BaseHTTPRequestHandler):
 
     def do(self) -> None:
         body, fault = self._body(), self._fault()
-        if fault == "silent":
-            time.sleep(600)
+        if fault in ("silent", "slow"):
+            time.sleep(600 if fault == "silent" else SLOW_SECONDS)
         if isinstance(fault, int):
             said = f"<Error><Code>{REASONS[fault]}</Code><Message>no</Message></Error>".encode()
             self._answer(fault, [("Content-Type", "application/xml")], said)
@@ -90,8 +97,10 @@ class Proxy(BaseHTTPRequestHandler):
     def _fault(self) -> str | int | None:
         rule_file = Path(sys.argv[2])
         rule = json.loads(rule_file.read_text() or "{}")
-        if not rule or self.command != rule["method"] or not re.search(rule["path"], self.path):
+        if not rule or not re.fullmatch(rule["method"], self.command) or not re.search(rule["path"], self.path):
             return None
+        if rule["wholly"]:
+            rule |= {"method": ".*", "path": "", "wholly": False}
         left = rule["times"] - 1
         rule_file.write_text(json.dumps(rule | {"times": left}) if left else "")
         return rule["fault"]

@@ -31,6 +31,7 @@ logger = logging.getLogger(__name__)
 
 REACHED_SECONDS = 10.0  # in which a cluster's port answers
 LEAST_CORES = 2  # one to compute and one to read and write
+MANY_FILES = 500  # from which on actors of their own read the footers; they take seconds to start, at every read
 
 
 @contextmanager
@@ -259,5 +260,6 @@ def read_files(lake: Lake, files: list[str], columns: list[str], block_rows: int
 
     ``block_rows`` cuts them into blocks of so many rows, so that few files still make work for many actors.
     """
+    DataContext.get_current().use_datasource_v2 = len(files) > MANY_FILES
     rows = ray.data.read_parquet(files, filesystem=lake.filesystem, partitioning=None).select_columns(columns)
     return rows.repartition(target_num_rows_per_block=block_rows) if block_rows else rows

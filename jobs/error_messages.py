@@ -35,7 +35,7 @@ def one_line(error: BaseException) -> str | None:
         engine = _engine(cause)
         if engine == "Spark" and _java_is_gone(cause):
             return f"Spark: its Java process died, killed or out of memory (spark.conf: spark.driver.memory); {AGAIN}"
-        if engine and not _carries_another(cause) and not _says_nothing(cause):
+        if engine and not _carries_another(cause) and not (engine == "Ray" and _says_nothing(cause, causes)):
             return f"{engine}: {_first_line(cause)}" + ("" if type(cause).__name__ in LASTING else f"; {AGAIN}")
     for cause in causes:
         if isinstance(cause, (OSError, MemoryError)):
@@ -77,9 +77,9 @@ def _carries_another(error: BaseException) -> bool:
     return isinstance(getattr(error, "cause", None), BaseException)
 
 
-def _says_nothing(error: BaseException) -> bool:
-    """Ray Data raises from one what happens to it in the driver, whatever that is."""
-    return type(error).__name__ == "SystemException"
+def _says_nothing(error: BaseException, causes: list[BaseException]) -> bool:
+    """Ray Data raises from such ones, or beside them, what happens to it in the driver, whatever that is."""
+    return first_line(error) == type(error).__name__ and not all(map(_engine, causes))
 
 
 def _first_line(error: BaseException) -> str:

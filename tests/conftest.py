@@ -56,6 +56,9 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
             # What lives for minutes is compiled quickly rather than well.
             "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=256m",
             "spark.sql.shuffle.partitions": 2,
+            # Nor is code made for queries of a few rows.
+            "spark.sql.codegen.wholeStage": False,
+            "spark.sql.codegen.factoryMode": "NO_CODEGEN",
             "spark.hadoop.fs.viewfs.mounttable.store.link./pictures": f"file://{mount}",
             "spark.hadoop.fs.viewfs.mounttable.default.link./pictures": f"file://{mount}",
             "spark.hisam.mount": str(mount),

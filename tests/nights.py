@@ -19,7 +19,7 @@ SETTINGS = [
     "tokenizer={shared_levels: 2, text_levels: 1, image_levels: 1, codebook_size: 8, dim: 16, hidden: 32}",
     "tokenizer.min_steps=40",
     "gates={max_collision_rate: 1, min_perplexity: 0, max_code_share: 1000, max_delete_fraction: 1}",
-    "encoders.commit_rows=100",
+    "encoders={commit_rows: 100, workers: 1}",
 ]
 
 

@@ -58,7 +58,7 @@ class StoreLease(Lock):
         self._version: UpdateVersion = {}
         self._valid_until = 0.0
         self._lost = False
-        self._fault = ""  # of the renewal that failed last
+        self._fault = ""  # why it was not renewed
         self._other: _Lease | None = None
         self._ended = threading.Event()
 
@@ -74,7 +74,7 @@ class StoreLease(Lock):
                 return False
         except BaseError as error:
             raise JobError(f"{self._uri} cannot be locked: {first_line(error)}") from error
-        self._other = None
+        self._other, self._fault = None, ""
         self.taken_over = found is not None and not found.free
         self._in_main_thread = threading.current_thread() is threading.main_thread()
         if self._in_main_thread:
@@ -115,6 +115,7 @@ class StoreLease(Lock):
         pause = self._seconds / 3
         while not self._ended.wait(pause):
             try:
+                self._fault = ""
                 self._lost = not self._write(self._version)
                 pause = self._seconds / 3
             except (BaseError, JobError) as error:
@@ -130,7 +131,8 @@ class StoreLease(Lock):
     def _read(self) -> _Lease | None:
         try:
             found = obstore.get(self._store, HOLDER)
-        except (NotFoundError, FileNotFoundError):
+        except (NotFoundError, FileNotFoundError) as gone:
+            self._fault = first_line(gone)
             return None
         try:
             content = json.loads(bytes(found.bytes()))

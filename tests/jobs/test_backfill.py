@@ -29,7 +29,7 @@ OPEN = {"max_collision_rate": 1, "min_perplexity": 0, "max_code_share": 1000, "m
 def config(tmp_path: Path) -> Config:
     """Configured are encoders that this machine does not have: whoever looks for them fails."""
     absent = {"model": "nobody/has-this-model"}
-    return config_of(tmp_path, gates=OPEN, encoders={"text": absent, "image": absent, "commit_rows": 100})
+    return config_of(tmp_path, gates=OPEN, encoders={"text": absent, "image": absent, "commit_rows": 100, "workers": 1})
 
 
 def ids_of(lake: Lake, tokenizer: str) -> list[tuple[Any, ...]]:

@@ -6,7 +6,7 @@ import pytest
 from py4j.protocol import Py4JNetworkError
 from pyspark.errors import SparkRuntimeException
 from ray.data.exceptions import SystemException
-from ray.exceptions import ActorDiedError, RayTaskError
+from ray.exceptions import ActorDiedError, ObjectRefStreamEndOfStreamError, RayTaskError
 
 from jobs.entry import start
 from jobs.error_messages import AGAIN, one_line, was_interrupted
@@ -26,7 +26,7 @@ def after(error: BaseException, earlier: BaseException) -> BaseException:
 
 def in_ray_data(error: Exception) -> Exception:
     """As Ray Data raises what happened to it in the driver."""
-    error.__cause__ = SystemException()
+    error.__cause__, error.__context__ = SystemException(), ObjectRefStreamEndOfStreamError()
     return error
 
 

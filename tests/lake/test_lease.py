@@ -10,11 +10,11 @@ from typing import Any
 
 import obstore
 import pytest
-from obstore.exceptions import GenericError, PreconditionError
+from obstore.exceptions import GenericError, NotFoundError, PreconditionError
 
 import pipeline.lake.lease
 from pipeline.config.models import Config, LockSettings
-from pipeline.errors import JobError
+from pipeline.errors import JobError, LeaseLost
 from pipeline.lake.lease import StoreLease
 from pipeline.lake.lock_holder import Holder
 from pipeline.lake.run import Run
@@ -141,6 +141,23 @@ def test_a_job_stops_before_a_lease_that_cannot_be_renewed_ends(
     with pytest.raises(JobError, match=r"was lost, as it could not be renewed in time \(no such host\)"):
         job()
     assert not lease(config).take(Holder("encode", "r"))  # nobody could have taken over yet
+
+
+def test_a_lease_that_vanishes_with_its_bucket_is_told(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    def put(*_: Any, **__: Any) -> None:
+        raise PreconditionError("no")
+
+    def get(*_: Any, **__: Any) -> None:
+        raise NotFoundError("404: NoSuchBucket")
+
+    def job() -> None:
+        with Run("encode", config), monkeypatch.context() as broken:
+            broken.setattr(obstore, "put", put)
+            broken.setattr(obstore, "get", get)
+            time.sleep(60)
+
+    with pytest.raises(LeaseLost, match=r"could not be renewed in time \(404: NoSuchBucket\)"):
+        job()
 
 
 def test_an_answer_that_is_lost_loses_no_lease(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,7 +38,7 @@ def one_line(error: BaseException) -> str | None:
         if engine and not _carries_another(cause) and not (engine == "Ray" and _says_nothing(cause, causes)):
             return f"{engine}: {_first_line(cause)}" + ("" if type(cause).__name__ in LASTING else f"; {AGAIN}")
     for cause in causes:
-        if isinstance(cause, (OSError, MemoryError)):
+        if isinstance(cause, (OSError, MemoryError)) and not _carries_another(cause):
             return f"{_first_line(cause)}; {AGAIN}"
     return None
 

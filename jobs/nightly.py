@@ -1,12 +1,12 @@
 """extract → encode → tokenize → publish → report: one command, safe to run again; the first night trains, too."""
 
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from jobs.encode import run_encode
-from jobs.entry import DEFAULT_CONFIG, ConfigFile, Overrides, Tokenizer, read_config, start, tell
+from jobs.entry import DEFAULT_CONFIG, ConfigFile, Overrides, read_config, start, tell
 from jobs.extract import run_extract
 from jobs.lines import say, then
 from jobs.publish import run_publish
@@ -50,7 +50,12 @@ def run_nightly(config: "Config", tokenizer: str | None = None) -> None:
 def command(
     config: ConfigFile = DEFAULT_CONFIG,
     overrides: Overrides = None,
-    tokenizer: Tokenizer = None,
+    tokenizer: Annotated[
+        str | None,
+        typer.Option(
+            "--tokenizer", help="Fingerprint; default: the released one, before the first release the newest trained."
+        ),
+    ] = None,
 ) -> None:
     """Bring the released IDs up to date: extract, encode, tokenize, publish, and a report; the first night trains."""
     run_nightly(read_config(config, overrides), tokenizer)

@@ -15,6 +15,7 @@ def command(config: ConfigFile = DEFAULT_CONFIG, overrides: Overrides = None) ->
         release = rollback(run)
     tell(run)
     say(f"  released tokenizer {release.tokenizer} again, as release {release.version}", run)
+    say("  what was rolled back from is held until a row of it changes", run)
     then("status", config)
 
 

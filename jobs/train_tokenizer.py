@@ -54,9 +54,14 @@ def command(
     planned: Planned = None,
 ) -> None:
     """Train the tokenizer on a sample of the stored vectors (Spark chooses it, Ray Train trains)."""
-    run_train_tokenizer(read_config(config, overrides), halves=Halves(plan_only, planned))
+    from pipeline.lake.storage import Lake
+    from pipeline.release.pointer import released
+
+    settings = read_config(config, overrides)
+    fingerprint = run_train_tokenizer(settings, halves=Halves(plan_only, planned))
     if not plan_only:
-        then("tokenize", config)
+        standing = released(Lake.open(settings.lake, settings.storage_options))
+        then(f"backfill --tokenizer {fingerprint}" if standing else "tokenize", config)
 
 
 if __name__ == "__main__":

@@ -74,11 +74,12 @@ def show_item(found: Mapping[str, Any]) -> None:
         content = version["content"][:SHORT]
         versions.add_row(_time(version["extracted_at"]), content, Text(text), picture, "\n".join(vectors) or "none")
     _print(console, versions)
-    ids = Table("ID", "content", "tokenizer", "its encoders", "run", "released", title="IDs")
+    whole = (Column(name, overflow="fold") for name in ("ID", "tokenizer"))
+    ids = Table(*whole, "content", "its encoders", "run", "released", title="IDs")
     for row in found["ids"]:
         mark = "yes" if row["released"] else ""
         known = "\n".join(f"{modality} {encoder}" for modality, encoder in (row["encoders"] or {"–": ""}).items())
-        ids.add_row(row["sid"], row["content"][:SHORT], row["tokenizer"], known, row["run_id"], mark)
+        ids.add_row(row["sid"], row["tokenizer"], row["content"][:SHORT], known, row["run_id"], mark)
     _print(console, ids)
     faults = Table("reason", "detail", "since", "source", title="quarantine")
     for row in found["quarantine"]:

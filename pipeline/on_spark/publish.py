@@ -134,7 +134,8 @@ def _checked(
     run.metrics |= figures | {"gates": gates}
     if faults and not force:
         stays = f"release {standing.version} stays" if standing else "nothing is released"
-        raise GateRefused(f"{stays}: {'; '.join(faults)}. --force releases all the same, and is recorded")
+        force_it = f"hisam publish --tokenizer {tokenizer} --force"
+        raise GateRefused(f"{stays}: {'; '.join(faults)}. {force_it} releases all the same, and is recorded")
     return gates
 
 
@@ -150,7 +151,7 @@ def _stays(run: Run, same: Release, standing: Release | None) -> bool:
     """False, said with its reason: the rows are as released, or those of a release that was rolled back from."""
     if same is not standing:
         run.metrics["held"] = (
-            f"release {same.version} was rolled back from and its rows have not changed: --force publishes them"
+            f"release {same.version} was rolled back from and its rows have not changed: "
+            f"hisam publish --tokenizer {same.tokenizer} --force publishes them"
         )
-        logger.warning(run.metrics["held"])
     return False

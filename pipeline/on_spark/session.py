@@ -16,7 +16,7 @@ from pyspark.sql import SparkSession
 from pipeline.config.models import SparkSettings
 from pipeline.errors import JobError
 from pipeline.lake.phases import SPARK_START
-from pipeline.lake.progress import Done, bars
+from pipeline.lake.progress import Done, bars, for_machines
 from pipeline.lake.run import Run
 from pipeline.on_spark.java import find_java
 from pipeline.on_spark.nanoseconds import NANOS_AS_LONG
@@ -108,7 +108,10 @@ def start_session(settings: SparkSettings, app: str) -> SparkSession:
         builder = builder.master(settings.master)
     conf |= settings.conf
     if local:  # the user's options come after ours, and win
-        conf[JAVA_OPTIONS] = f"-Dlog4j2.configurationFile={LOG_SETTINGS.as_uri()} {conf.get(JAVA_OPTIONS, '')}".strip()
+        log = f"-Dlog4j2.configurationFile={LOG_SETTINGS.as_uri()}" + (
+            " -Dhisam.spark.log=off" if for_machines() else ""
+        )
+        conf[JAVA_OPTIONS] = f"{log} {conf.get(JAVA_OPTIONS, '')}".strip()
     for key, value in conf.items():
         builder = builder.config(key, str(value))
     try:

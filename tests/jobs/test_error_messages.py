@@ -43,6 +43,7 @@ def in_ray_data(error: Exception) -> Exception:
         (ConnectionResetError(104, "Connection reset by peer"), "ConnectionResetError: [Errno 104] Connection reset"),
         (MemoryError(), f"MemoryError; {AGAIN}"),
         (in_ray_data(OSError("AWS Error ACCESS_DENIED")), "OSError: AWS Error ACCESS_DENIED"),
+        (in_ray_data(of_a_task(OSError("AWS Error NO_SUCH_BUCKET"))), "OSError: AWS Error NO_SUCH_BUCKET"),
     ],
     ids=lambda value: type(value).__name__,
 )

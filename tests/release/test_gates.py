@@ -40,7 +40,7 @@ def test_every_broken_limit_is_said_at_once_with_its_meaning(spark: SparkSession
         r"max_without_text: 1, limit 0.9 \(share of items that have no text\)",
         r"max_without_image: 1, limit 0.5",
         r"min_perplexity: 0.125, limit 0.2 \(perplexity of",
-        r"min_coverage: 0.95, limit 1 \(.*\)\. --force",
+        r"min_coverage: 0.95, limit 1 \(.*\)\. hisam publish --tokenizer \w{16} --force",
     ]
     shop.refused("; ".join(f"{fault}.*" for fault in faults).replace(".*;", "[^;]*;"))
 

@@ -23,7 +23,7 @@ def verdict(about: Subject, found: dict[str, Any]) -> dict[str, Any]:
     blind = release is not None and about.standing is None
     held = _held(about) if changed["pending"] else None
     if not changed["pending"] and release is not None:
-        state, headline = "standing", f"Nothing to release: readers have it all, as release {release.version}"
+        state, headline = "standing", f"Readers have it all, as release {release.version}"
     elif refusing or blind:
         state = "hold"
         headline = (

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 SHORT = 12  # of a hash, enough to tell an item's versions apart
 TEXT = 90  # characters of a text
+SENTENCE = 500  # of why a run failed
 LISTED = 50  # files of a dry run; the rest is counted
 
 
@@ -53,7 +54,7 @@ def _runs(runs: Mapping[str, Mapping[str, Any]]) -> Table:
     table = Table("last run of", Column("run", no_wrap=True), Column("took", justify="right"), "ended")
     for job, run in runs.items():
         ended = f"failed: {run['error']}" if run["status"] == "failed" else run["status"]
-        table.add_row(job, run["run_id"], _duration(run["seconds"]), Text(_cut(ended)))
+        table.add_row(job, run["run_id"], _duration(run["seconds"]), Text(ended[:SENTENCE]))
     return table
 
 

@@ -23,7 +23,7 @@ def command(config: ConfigFile = DEFAULT_CONFIG, overrides: Overrides = None, as
         typer.echo(json.dumps(found, indent=2, ensure_ascii=False, default=str))
     else:
         show_status(found)
-        if found["runs"].get("publish", {}).get("status") == "failed":  # a gate refused: another night would end there
+        if found["runs"].get("publish", {}).get("status") == "refused":  # as another night would be
             then("report --open", config)
         elif any(work["items"] for work in found["waiting"].values()):
             then("nightly", config)

@@ -53,7 +53,7 @@ def _waiting(waiting: Mapping[str, Mapping[str, Any]]) -> Table:
 def _runs(runs: Mapping[str, Mapping[str, Any]]) -> Table:
     table = Table("last run of", Column("run", no_wrap=True), Column("took", justify="right"), "ended")
     for job, run in runs.items():
-        ended = f"failed: {run['error']}" if run["status"] == "failed" else run["status"]
+        ended = f"{run['status']}: {run['error']}" if run["error"] else run["status"]
         table.add_row(job, run["run_id"], _duration(run["seconds"]), Text(ended[:SENTENCE]))
     return table
 

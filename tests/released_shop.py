@@ -67,7 +67,7 @@ class ReleasedShop:
         assert (released(self.lake), self.lake.version(RELEASES), self.lake.version(RELEASED_IDS)) == before
         file = Path(self.lake.uri) / "runs" / self.run.run_id / "publish.json"
         record = json.loads(file.read_text())
-        assert record["status"] == "failed"
+        assert record["status"] == "refused"
         assert not all(gate["ok"] for name, gate in record["metrics"]["gates"].items() if name != "forced")
 
     def ids(self) -> dict[str, str]:

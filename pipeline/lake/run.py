@@ -17,7 +17,7 @@ import pyarrow as pa
 from pipeline.config.file import config_hash
 from pipeline.config.models import Config
 from pipeline.config.places import without_secrets
-from pipeline.errors import JobError
+from pipeline.errors import GateRefused, JobError
 from pipeline.lake.commit import EPOCH, NUMBERS, RUN_TIME, RUNS, Writer, fence, run_time
 from pipeline.lake.lock import holds, one_writer
 from pipeline.lake.lock_holder import Lock
@@ -205,7 +205,7 @@ class Run:
         record = {
             "run_id": self.run_id,
             "job": self.job,
-            "status": "failed" if error else "done",
+            "status": "refused" if isinstance(error, GateRefused) else "failed" if error else "done",
             "started": self.started.isoformat(),
             "arguments": self.arguments,
             "config_hash": config_hash(self.config),

@@ -24,13 +24,13 @@ def test_what_py4j_logs_when_java_dies_is_not_shown(caplog: pytest.LogCaptureFix
 @pytest.mark.spark
 def test_tasks_of_a_job_that_runs_are_counted(spark: SparkSession) -> None:
     assert _tasks_done(spark) is None
-    sleepy = spark.range(0, 4, 1, 4).selectExpr("java_method('java.lang.Thread', 'sleep', 400L)")
+    sleepy = spark.range(0, 10, 1, 10).selectExpr("java_method('java.lang.Thread', 'sleep', 400L)")
     seen: list[Done | None] = []
     with ThreadPoolExecutor(1) as pool:
         job = pool.submit(sleepy.collect)
         while not job.done():
             seen.append(_tasks_done(spark))
     told = [done for done in seen if done is not None]
-    assert {(done.total, done.unit) for done in told} == {(4, "tasks")}
+    assert {(done.total, done.unit) for done in told} == {(10, "tasks")}
     assert sorted(done.done for done in told) == [done.done for done in told]
     assert told[0].done < told[-1].done

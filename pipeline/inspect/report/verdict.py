@@ -95,7 +95,7 @@ def _of_runs(costs: list[dict[str, Any]]) -> list[dict[str, str]]:
 def _failed(costs: list[dict[str, Any]]) -> dict[str, Any]:
     """The errors of the night's jobs whose newest run failed."""
     newest = {each["job"]: each["runs"][-1] for each in costs}
-    return {job: newest[job]["error"] for job in NIGHT if job in newest and newest[job]["status"] == "failed"}
+    return {job: newest[job]["error"] for job in NIGHT if job in newest and newest[job]["status"] != "done"}
 
 
 def _todo(state: str, about: Subject, found: dict[str, Any]) -> list[tuple[str, str]]:

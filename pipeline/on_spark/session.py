@@ -108,9 +108,8 @@ def start_session(settings: SparkSettings, app: str) -> SparkSession:
         builder = builder.master(settings.master)
     conf |= settings.conf
     if local:  # the user's options come after ours, and win
-        log = f"-Dlog4j2.configurationFile={LOG_SETTINGS.as_uri()}" + (
-            " -Dhisam.spark.log=off" if for_machines() else ""
-        )
+        level = "off" if for_machines() else "error"
+        log = f"-Dlog4j2.configurationFile={LOG_SETTINGS.as_uri()} -Dhisam.spark.log={level}"
         conf[JAVA_OPTIONS] = f"{log} {conf.get(JAVA_OPTIONS, '')}".strip()
     for key, value in conf.items():
         builder = builder.config(key, str(value))

@@ -105,16 +105,6 @@ def test_replicates_equal_those_of_users_drawn_one_by_one() -> None:
         assert fast[0, replicate] == pytest.approx(slow["auc"], abs=5e-3 if replicate else 0)  # by coarser steps
 
 
-def test_users_are_drawn_as_often_as_a_bootstrap_draws_them() -> None:
-    times_UW = weightings([f"u{i}" for i in range(3000)], 100)
-    assert (times_UW[:, 0] == 1).all()
-    drawn_UB = times_UW[:, 1:]
-    assert drawn_UB.mean() == pytest.approx(1, abs=0.01)
-    assert drawn_UB.var() == pytest.approx(1, abs=0.02)
-    assert np.abs(np.corrcoef(drawn_UB.T) - np.eye(100)).max() < 0.1
-    np.testing.assert_array_equal(weightings(["u7"], 100)[0], times_UW[7])
-
-
 def test_parts_of_the_users_add_up_to_all() -> None:
     table = impressions()
     owner = columns_of(table)[0]
@@ -160,13 +150,6 @@ def test_intervals_repeat_hold_the_figure_and_narrow_with_users() -> None:
     one = report(impressions(50, users=1))
     assert one["auc"] is not None
     assert one["intervals"] == dict.fromkeys(FIGURES)
-
-
-def test_an_interval_of_few_impressions_is_of_what_an_auc_can_be() -> None:
-    rng = np.random.default_rng(28)
-    users, scores = rng.integers(0, 3, 30), 0.3 + 0.03 * rng.random(30)
-    found = tally(users, users, (rng.random(30) < 0.4).astype(int), scores, weightings(["a", "b", "c"]))
-    assert found.intervals(found.figures())["auc"] == [pytest.approx(0.804, abs=1e-3), 1]
 
 
 def test_the_report_slices_by_item_history_and_modality() -> None:

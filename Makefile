@@ -5,6 +5,9 @@ DEMO ?= demo
 # Each process of the tests has a Spark and a Ray of its own: about 6 GiB. Files come in the order of their names, the
 # longest first; ordered by the number of tests, which is the default, they would come last.
 PROCESSES ?= 2
+# Threads that wait for each other sleep: spinning, as is OpenMP's way, they would take the cores from the other process.
+PYTEST := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(VENV)/bin/pytest -n $(PROCESSES) --dist loadfile \
+	--no-loadscope-reorder
 BIN := $(VENV)/bin
 
 .PHONY: bench demo test slow gpu-check lint format reference clean
@@ -13,10 +16,10 @@ demo: $(VENV)/installed
 	$(BIN)/hisam demo $(DEMO)
 
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(PROCESSES) --dist loadfile --no-loadscope-reorder -m "not slow and not gpu"
+	$(PYTEST) -m "not slow and not gpu"
 
 slow: $(VENV)/installed-dev
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(PROCESSES) --dist loadfile --no-loadscope-reorder -m "slow and not gpu"
+	$(PYTEST) -m "slow and not gpu"
 
 gpu-check: $(VENV)/installed-dev
 	$(BIN)/python -m benchmarks.gpu_check

@@ -1,7 +1,6 @@
 """Engines and a small catalogue that tests share. Engines start once a session, and only if a test asks for them."""
 
 import logging
-import shutil
 import socket
 import subprocess
 import sys
@@ -12,12 +11,11 @@ from pathlib import Path
 
 import pytest
 from jars import JARS_VARIABLES, S3_DOMAIN, S3_KEYS, jars_for
-from nights import SETTINGS, two_nights
 from pyarrow import fs
 from pyspark.sql import SparkSession
 
 from pipeline.config.file import load_config
-from pipeline.config.models import Config, RaySettings, SparkSettings
+from pipeline.config.models import RaySettings, SparkSettings
 from pipeline.demo.generator import generate
 from pipeline.on_ray.session import ray_session
 from pipeline.on_spark.session import start_session
@@ -132,26 +130,3 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
         finally:
             server.kill()
             server.wait()
-
-
-@pytest.fixture(scope="session")
-def kept_nights(spark: SparkSession, ray: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A shop after two nights, see :func:`nights.two_nights`."""
-    folder = tmp_path_factory.mktemp("my sh\u00f6p") / "shop"
-    two_nights(spark, folder)
-    return folder
-
-
-@pytest.fixture
-def nights_shop(kept_nights: Path, tmp_path: Path) -> Iterator[Path]:
-    """The same for one test, at the same place, which quarantine names: what the test does to it is undone."""
-    before = shutil.copytree(kept_nights, tmp_path / "before")
-    yield kept_nights
-    shutil.rmtree(kept_nights)
-    shutil.move(before, kept_nights)
-
-
-@pytest.fixture
-def nights_config(nights_shop: Path) -> Config:
-    """The configuration of :func:`nights_shop`."""
-    return load_config(nights_shop / "config.yaml", SETTINGS)

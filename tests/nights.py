@@ -1,13 +1,10 @@
 """A small shop's nights, for tests of what comes after them."""
 
 from collections.abc import Callable
-from pathlib import Path
 
 from pyspark.sql import SparkSession
 
-from pipeline.config.file import load_config
 from pipeline.config.models import Config
-from pipeline.demo.generator import generate, mutate
 from pipeline.lake.artefacts import fingerprints
 from pipeline.lake.plans import drop_plan
 from pipeline.lake.run import Run
@@ -83,12 +80,3 @@ def tokenize_night(
             tokenize(run, plan)
         drop_plan(run.lake, plan)
     return run
-
-
-def two_nights(spark: SparkSession, folder: Path) -> None:
-    """A shop of 120 items whose lake has two releases."""
-    generate(folder, items=120, users=20, seed=0)
-    config = load_config(folder / "config.yaml", SETTINGS)
-    run_night(spark, config)
-    mutate(folder, 0.1, seed=1)
-    run_night(spark, config)

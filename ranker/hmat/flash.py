@@ -16,7 +16,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ranker.hmat import flex
 from ranker.hmat.attention import dense_attention, own_item_mask
 from ranker.hmat.partial_attention_cpu import Past, past_backward, read_past
 
@@ -34,6 +33,8 @@ def memory_anchor_attention(
     inputs = q_BHNQD, k_BHNSD, v_BHNSD, past_k_BHMD, past_v_BHMD
     device = q_BHNQD.device
     if device.type == "cuda" and q_BHNQD.dtype != torch.float64:
+        from ranker.hmat import flex  # brings torch's compiler, seconds that processes without CUDA need not spend
+
         seen_BN = seen_by_place(q_BHNQD, past_k_BHMD) if seen_BN is None else seen_BN
         return flex.read(*inputs, seen_BN.contiguous())
     if device.type != "cpu":

@@ -49,6 +49,14 @@ def test_codes_and_parts_fit_the_layout(method: str) -> None:
         model.decode(torch.full((1, 7), model.layout.absent))
 
 
+@pytest.mark.parametrize("items", [2 * CONFIG.codebook_size, TEXT_DIM + IMAGE_DIM - 1])
+def test_fewer_items_than_numbers_of_a_vector_are_enough(items: int) -> None:
+    few = ITEMS.select(slice(0, items))
+    model = fit(few, CONFIG.model_copy(update={"method": "rq_kmeans"}))
+    assert len(torch.unique(encode(model, few)[:, 0])) == CONFIG.codebook_size
+    assert max(unexplained(model, few, few).values()) < 0.2
+
+
 @pytest.mark.parametrize("method", BASELINES)
 @settings(max_examples=10, deadline=None)
 @given(seed=st.integers(0, 10_000), size=st.integers(1, 70))

@@ -41,6 +41,8 @@ class RQKMeans(Tokenizer):
         trained.cp.seed = self.config.seed
         trained.cp.min_points_per_centroid = 1  # few items are no reason to warn
         trained.max_beam_size = self.config.beam
+        if len(x_NE) < x_NE.shape[1]:  # principal components, by which faiss begins, want as many items as numbers
+            trained.train_type = faiss.ResidualQuantizer.Train_default
         trained.train(x_NE.numpy())
         codebooks = torch.from_numpy(faiss.vector_to_array(trained.codebooks))
         self.quantiser.codebooks_LKD.copy_(codebooks.view_as(self.quantiser.codebooks_LKD))

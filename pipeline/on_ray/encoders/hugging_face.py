@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pipeline.config.encoders import Encoder, TextEncoder
 from pipeline.errors import ConfigError
-from pipeline.on_ray.encoders.model_encoder import ModelEncoder
+from pipeline.on_ray.encoders.model_encoder import ModelEncoder, pooler_found
 from pipeline.on_ray.encoders.picture_batches import PictureBatches
 from pipeline.on_ray.encoders.token_batches import STEP, Batch, Places, token_batches
 
@@ -94,7 +94,7 @@ class HuggingFaceImage(ModelEncoder):
 
 
 def _load_model(folder: Path, settings: Encoder, device: str) -> tuple[Any, bool]:
-    """The model, and whether its pooler is in the weights: transformers would draw what is missing at random."""
+    """The model, and whether its pooler is in the weights."""
     from transformers import AutoModel
 
     model, found = AutoModel.from_pretrained(
@@ -105,10 +105,8 @@ def _load_model(folder: Path, settings: Encoder, device: str) -> tuple[Any, bool
         local_files_only=True,
         output_loading_info=True,
     )
-    missing = sorted(name for name in found["missing_keys"] if "pooler." not in name)
-    if missing:
-        raise ValueError(f"the weights lack {missing[0]} and {len(missing) - 1} more that {type(model).__name__} has")
-    return model.eval().to(device), not found["missing_keys"]
+    has_pooler = pooler_found(model, found["missing_keys"])
+    return model.eval().to(device), has_pooler
 
 
 def _projected(features: Any) -> Tensor:

@@ -5,7 +5,7 @@ Letters: N rows of a batch, D numbers of a vector.
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -77,6 +77,19 @@ class ModelEncoder(ABC):
         prepared = list(self.prepare(inputs))
         x_ND = np.concatenate([self.fetch(self.embed(batch)) for _, batch in prepared])
         return x_ND[np.argsort(np.concatenate([places for places, _ in prepared]))]
+
+
+def pooler_found(model: Any, missing: Collection[str]) -> bool:
+    """Whether all of a model came from its files; nothing but a pooler may be ``missing``, as transformers names it.
+
+    Raises:
+        ValueError: anything else is, which transformers has drawn at random, differently in every process.
+    """
+    lacking = sorted(name for name in missing if "pooler." not in name)
+    if lacking:
+        more = f" and {len(lacking) - 1} more" if lacking[1:] else ""
+        raise ValueError(f"the weights lack {lacking[0]}{more} that {type(model).__name__} has: fetch it again")
+    return not missing
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from transformers import AutoModel, PreTrainedConfig
 
 from pipeline.config.encoders import TextEncoder
 from pipeline.errors import ConfigError
-from pipeline.on_ray.encoders.model_encoder import ModelEncoder
+from pipeline.on_ray.encoders.model_encoder import ModelEncoder, pooler_found
 from pipeline.on_ray.encoders.model_files import longest_text, read_json, transformer_folder
 from pipeline.on_ray.encoders.token_batches import STEP, Batch, Places, token_batches
 
@@ -79,13 +80,14 @@ class _WithoutWeights(Transformer):
 
 
 def _loaded(folder: Path, settings: TextEncoder, device: str) -> SentenceTransformer:
-    model = SentenceTransformer(
-        str(folder),
-        device=device,
-        local_files_only=True,
-        trust_remote_code=settings.trust_remote_code,
-        model_kwargs={"use_safetensors": True, "dtype": getattr(torch, settings.dtype)},
-    ).eval()
+    with _from_files_alone():
+        model = SentenceTransformer(
+            str(folder),
+            device=device,
+            local_files_only=True,
+            trust_remote_code=settings.trust_remote_code,
+            model_kwargs={"use_safetensors": True, "dtype": getattr(torch, settings.dtype)},
+        ).eval()
     if not model.supports("text"):
         raise ValueError("it is not a model of texts")
     if settings.pooling != "auto":
@@ -97,6 +99,23 @@ def _loaded(folder: Path, settings: TextEncoder, device: str) -> SentenceTransfo
     if settings.truncate_dim:
         _truncate(model, settings.truncate_dim)
     return model
+
+
+@contextmanager
+def _from_files_alone() -> Iterator[None]:
+    """Refuse models whose files lack weights; the library does not hand on which transformers did not find."""
+    load = Transformer._load_model
+
+    def load_whole(self: Transformer, *args: Any, **kwargs: Any) -> Any:
+        model, found = load(self, *args, **kwargs, output_loading_info=True)
+        pooler_found(model, found["missing_keys"])
+        return model
+
+    Transformer._load_model = load_whole
+    try:
+        yield
+    finally:
+        Transformer._load_model = load
 
 
 def _truncate(model: SentenceTransformer, dim: int) -> None:

@@ -39,7 +39,7 @@ pytestmark = [pytest.mark.spark, pytest.mark.ray, pytest.mark.usefixtures("ray")
 SETTINGS = [
     "tokenizer={shared_levels: 2, text_levels: 1, image_levels: 1, codebook_size: 8, dim: 16, hidden: 32}",
     "tokenizer.min_steps=60",
-    "ranker={dim: 16, layers: 1, heads: 2, max_items: 20, epochs: 1, decoded: [text, image], item_id: {}, workers: 1}",
+    "ranker={dim: 16, layers: 1, heads: 2, max_items: 20, epochs: 1, decoded: [text, image], item_id: {}, workers: 2}",
     "gates={max_collision_rate: 1, min_perplexity: 0.2, min_coverage: 0.999}",
     "encoders={commit_rows: 100, workers: 1}",
 ]

@@ -5,10 +5,10 @@ DEMO ?= demo
 # Each process of the tests has a Spark and a Ray of its own: about 6 GiB. Files come in the order of their names, the
 # longest first; ordered by the number of tests, which is the default, they would come last.
 PROCESSES ?= 2
-# Threads that wait for each other sleep: spinning, as is OpenMP's way, they would take the cores from the other process.
-PYTEST := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(VENV)/bin/pytest -n $(PROCESSES) --dist loadfile \
-	--no-loadscope-reorder
 BIN := $(VENV)/bin
+# Threads that wait for each other sleep: spinning, as is OpenMP's way, they would take the cores from the other process.
+PYTEST := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/pytest -n $(PROCESSES) --dist loadfile \
+	--no-loadscope-reorder
 
 .PHONY: bench demo test slow gpu-check lint format reference clean
 

@@ -203,6 +203,23 @@ def test_half_precision_gives_float32_vectors_of_length_one(dtype: str, tmp_path
     assert (half * vectors(folder)).sum(1).min() > 0.99
 
 
+@pytest.mark.parametrize("architecture", ["Bert", "T5", "Qwen3"])
+def test_weights_that_are_not_there_are_not_invented(architecture: str, tmp_path: Path) -> None:
+    """A pooler is not asked, and may be absent."""
+    folder = save(tmp_path, architecture)
+    whole, weights = vectors(folder), load_file(folder / "model.safetensors")
+    weights = {name: value for name, value in weights.items() if not name.startswith("pooler.")}
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    np.testing.assert_array_equal(vectors(folder), whole)
+    lost = [name for name in weights if not name.startswith("decoder.") and ".1." in name]
+    for name in lost[:2]:
+        del weights[name]
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    said = rf"does not load .*the weights lack {lost[0]} and 1 more that {architecture}\w*Model has: fetch it again"
+    with pytest.raises(ConfigError, match=said):
+        vectors(folder)
+
+
 OWN = """
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
@@ -222,23 +239,6 @@ class OwnModel(PreTrainedModel):
     def forward(self, input_ids, attention_mask=None, **more):
         return BaseModelOutput(last_hidden_state=self.words(input_ids))
 """
-
-
-@pytest.mark.parametrize("architecture", ["Bert", "T5", "Qwen3"])
-def test_weights_that_are_not_there_are_not_invented(architecture: str, tmp_path: Path) -> None:
-    """A pooler is not asked, and may be absent."""
-    folder = save(tmp_path, architecture)
-    whole, weights = vectors(folder), load_file(folder / "model.safetensors")
-    weights = {name: value for name, value in weights.items() if not name.startswith("pooler.")}
-    save_file(weights, folder / "model.safetensors", {"format": "pt"})
-    np.testing.assert_array_equal(vectors(folder), whole)
-    lost = [name for name in weights if not name.startswith("decoder.") and ".1." in name]
-    for name in lost[:2]:
-        del weights[name]
-    save_file(weights, folder / "model.safetensors", {"format": "pt"})
-    said = rf"does not load .*the weights lack {lost[0]} and 1 more that {architecture}\w*Model has: fetch it again"
-    with pytest.raises(ConfigError, match=said):
-        vectors(folder)
 
 
 def test_code_of_a_local_folder_is_run_if_it_is_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -73,9 +73,11 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
 
 @pytest.fixture(scope="session")
 def ray() -> Iterator[None]:
-    """One local cluster."""
-    with ray_session(RaySettings()):
-        yield
+    """One local cluster; no node of it is taken away, so no actor of Ray Train's need start to look out for that."""
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
+        with ray_session(RaySettings()):
+            yield
 
 
 @pytest.fixture

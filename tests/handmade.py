@@ -36,9 +36,11 @@ Encoders = Mapping[str, str]  # by modality
 
 
 def config_of(folder: Path, **sections: Any) -> Config:
+    """One actor a pool, unless ``sections`` say otherwise: what a test waits for is their start."""
     source = {"path": str(folder / "items.csv"), "format": "csv"}
     catalog = {"source": source, "id": "id", "text": "{t}"}
-    return Config.model_validate({"lake": str(folder / "lake"), "catalog": catalog} | sections)
+    encoders = {"workers": 1} | sections.pop("encoders", {})
+    return Config.model_validate({"lake": str(folder / "lake"), "catalog": catalog, "encoders": encoders} | sections)
 
 
 def writable(uri: str | Path) -> Lake:

@@ -41,7 +41,7 @@ SETTINGS = [
     "tokenizer.min_steps=60",
     "ranker={dim: 16, layers: 1, heads: 2, max_items: 20, epochs: 1, decoded: [text, image], item_id: {}, workers: 2}",
     "gates={max_collision_rate: 1, min_perplexity: 0.2, min_coverage: 0.999}",
-    "encoders={commit_rows: 100, workers: 1}",
+    "encoders={commit_rows: 110, workers: 1}",
 ]
 
 

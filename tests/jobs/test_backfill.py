@@ -85,7 +85,9 @@ def test_two_halves_are_one_backfill(config: Config, capsys: pytest.CaptureFixtu
         run_backfill(config, tokenizer, Halves(planned=planned.run_id))
 
 
-def test_vectors_that_are_missing_are_said(config: Config, caplog: pytest.LogCaptureFixture) -> None:
+def test_vectors_that_are_missing_are_said(
+    config: Config, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
     lake = writable(config.lake)
     extracted(lake, NIGHT)
     encoded(lake, ["content 0", "content 1"], OLD)
@@ -95,6 +97,7 @@ def test_vectors_that_are_missing_are_said(config: Config, caplog: pytest.LogCap
     ):
         run_backfill(config, tokenizer)
     encoded(lake, ["content 0", "content 1"], NEW)
-    run = run_backfill(config, tokenizer)
-    assert (run.counts["rows_out"], run.counts["unencoded"]) == (4, 56)
+    run = run_backfill(config, tokenizer, Halves(plan_only=True))
+    assert (run.counts["rows_in"], run.counts["unencoded"]) == (60, 56)
+    assert "backfill: 4 rows in 1 chunks" in capsys.readouterr().out
     assert f"56 items have no vectors of encoders {NEW['text']}" in caplog.text

@@ -74,9 +74,9 @@ def test_a_batch_that_does_not_fit_is_halved_and_so_are_later_ones() -> None:
 
 
 @pytest.mark.parametrize(
-    ("stages", "count"), [(1, 6), pytest.param(1, 40, marks=SLOW), pytest.param(2, 40, marks=SLOW)]
+    ("stages", "count", "actors"), [(1, 6, 1), pytest.param(1, 40, 2, marks=SLOW), pytest.param(2, 40, 1, marks=SLOW)]
 )
-def test_an_input_that_kills_its_process_costs_itself(stages: int, count: int) -> None:
+def test_an_input_that_kills_its_process_costs_itself(stages: int, count: int, actors: int) -> None:
     texts = [f"text {n}" for n in range(count)]
     texts[4] = "kill 1"
     if stages == 2:
@@ -85,9 +85,9 @@ def test_an_input_that_kills_its_process_costs_itself(stages: int, count: int) -
     shared["fn_constructor_args"] = ("text", SETTINGS, start_ledger(), fussy)
     inputs = ray.data.from_arrow([batch(*texts[: count // 2]), batch(*texts[count // 2 :])])
     if stages == 1:
-        rows = inputs.map_batches(EncodeInputs, **shared, concurrency=2)
+        rows = inputs.map_batches(EncodeInputs, **shared, concurrency=actors)
     else:
-        rows = in_two_stages(inputs, shared, {"compute": shrinking(1, 1), "num_gpus": 0})
+        rows = in_two_stages(inputs, shared, {"compute": shrinking(actors, 1), "num_gpus": 0})
     faults = by_text(pa.concat_tables(ray.get(rows.to_arrow_refs())), texts)
     assert {text: fault for text, fault in faults.items() if fault} == {t: KILLED for t in texts if "kill" in t}
 

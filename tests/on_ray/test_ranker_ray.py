@@ -152,6 +152,11 @@ def test_what_cannot_be_trained_is_said_once(tmp_path: Path) -> None:
         trained(tmp_path, windows.slice(0, 0))
     with pytest.raises(JobError, match="no item has 1000 training events: lower min_events"):
         trained(tmp_path, windows, item_id={"min_events": 1000})
+
+
+@pytest.mark.slow
+def test_a_training_that_diverges_ends_with_one_line(tmp_path: Path) -> None:
+    windows = taste_windows(40, seed=1)
     with pytest.raises(JobError, match=r"^ranker: the training diverged, its loss is \d.* lower ranker.learning_rate"):
         trained(tmp_path, windows, learning_rate=1, max_gradient_norm=1e30, warmup_steps=0, epochs=1, workers=1)
 

@@ -87,26 +87,19 @@ def at_once(spark: SparkSession, ray: None, tmp_path_factory: pytest.TempPathFac
 @pytest.mark.spark
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray")
-def test_order_and_files_change_nothing(spark: SparkSession, at_once: Ids, tmp_path: Path) -> None:
+@pytest.mark.parametrize("nights", [2, pytest.param(30, marks=pytest.mark.slow)])
+def test_nights_in_any_order_and_files_add_up_to_one_full_run(
+    spark: SparkSession, at_once: Ids, tmp_path: Path, nights: int
+) -> None:
     config, tokenizer = shop(tmp_path)
     rng = random.Random(0)
-    items, contents = list(CATALOGUE.items()), sorted(set(CATALOGUE.values()))
-    rng.shuffle(items)
-    rng.shuffle(contents)
-    assert one_night(spark, config, tokenizer, dict(items), contents, files=16) == at_once
-
-
-@pytest.mark.spark
-@pytest.mark.ray
-@pytest.mark.usefixtures("ray")
-@pytest.mark.parametrize("nights", [2, pytest.param(30, marks=pytest.mark.slow)])
-def test_nights_add_up_to_one_full_run(spark: SparkSession, at_once: Ids, tmp_path: Path, nights: int) -> None:
-    config, tokenizer = shop(tmp_path)
     seen: set[str] = set()
-    for night in history(nights, seed=nights):
-        fresh = {content for content in night.values() if content is not None} - seen
-        seen |= fresh
-        ids = one_night(spark, config, tokenizer, night, sorted(fresh))
+    for number, night in enumerate(history(nights, seed=nights)):
+        fresh = sorted({content for content in night.values() if content is not None} - seen)
+        seen |= set(fresh)
+        items = rng.sample(list(night.items()), len(night))
+        contents = rng.sample(fresh, len(fresh))
+        ids = one_night(spark, config, tokenizer, dict(items), contents, files=1 if number else 16)
     assert ids == at_once
 
 

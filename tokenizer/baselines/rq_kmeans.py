@@ -3,7 +3,6 @@
 N items, E width of both embeddings together, K codes a level, L levels, S slots (all of them shared).
 """
 
-import faiss
 import torch
 from torch import Tensor
 
@@ -30,6 +29,8 @@ class RQKMeans(Tokenizer):
         Raises:
             TokenizerError: the codebook's size is no power of two, which is all that faiss can do.
         """
+        import faiss  # half a second, which processes that only read a tokenizer are spared
+
         layout = self.layout
         bits = layout.codebook_size.bit_length() - 1
         if 2**bits != layout.codebook_size:

@@ -4,7 +4,6 @@ B vectors of a batch, N of the training sample, D width, L levels, K codes a lev
 its share of a batch; sums go over all of them, so that codebooks stay equal everywhere.
 """
 
-import faiss
 import torch
 from torch import Tensor
 
@@ -93,6 +92,8 @@ def _statistics(codes_B: Tensor, x_BD: Tensor, codebook_size: int) -> tuple[Tens
 
 
 def _kmeans(x_ND: Tensor, clusters: int, seed: int) -> Tensor:
+    import faiss  # half a second, which processes that only read a tokenizer are spared
+
     settings = {"niter": KMEANS_ITERATIONS, "seed": seed, "min_points_per_centroid": 1, "verbose": False}
     gpu = x_ND.is_cuda and faiss.get_num_gpus() > 0  # of faiss-gpu; faiss-cpu has none
     kmeans = faiss.Kmeans(x_ND.shape[1], clusters, gpu=gpu, **settings)

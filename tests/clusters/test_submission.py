@@ -1,5 +1,6 @@
 """Every job of Ray's, submitted to a cluster with ``ray job submit``: the tables of one process."""
 
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,12 +14,14 @@ from pyspark.sql import SparkSession
 from ray_nodes import RAY, RayNodes
 from shops import Jobs, Shops, arguments, config_of, make_shop
 
+from jobs.backfill import run_backfill
 from jobs.encode import run_encode
 from jobs.planning import Halves
 from jobs.tokenize import run_tokenize
 from jobs.train_tokenizer import run_train_tokenizer
+from pipeline.lake.artefacts import newest
 from pipeline.lake.storage import Lake
-from schemas.tables import ITEMS, SEQUENCES
+from schemas.tables import ITEMS, SEMANTIC_IDS, SEQUENCES
 
 pytestmark = [pytest.mark.spark, pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(1200)]
 
@@ -44,6 +47,11 @@ def submit(nodes: RayNodes, line: list[str], **variables: str) -> tuple[int, str
     return done.returncode, done.stdout
 
 
+def with_plan(line: list[str], job: str, folder: Path) -> list[str]:
+    """A command that does the newest plan of a job."""
+    return [*line, "--planned", max(file.parent.name for file in folder.glob(f"lake/runs/*/{job}-plan.json"))]
+
+
 def test_submitted_jobs_leave_the_tables_of_one_process(
     nodes: RayNodes, shops: Shops, spark: SparkSession, tmp_path: Path
 ) -> None:
@@ -53,7 +61,7 @@ def test_submitted_jobs_leave_the_tables_of_one_process(
         line = arguments(job, folder)
         if job in PLANS:
             PLANS[job](config_of(folder), halves=Halves(plan_only=True))
-            line += ["--planned", max(file.parent.name for file in folder.glob(f"lake/runs/*/{job}-plan.json"))]
+            line = with_plan(line, job, folder)
         if job in PLANS or job == "train-ranker":
             status, said = submit(nodes, line)
             assert status == 0, said
@@ -73,6 +81,13 @@ def test_submitted_jobs_leave_the_tables_of_one_process(
     status, said = submit(nodes, arguments("evaluate", folder))
     assert status == 0, said
     assert "evaluate: done in" in said
+
+    whole = contents(folder)  # of which the IDs go, and come back
+    shutil.rmtree(folder / "lake" / SEMANTIC_IDS.name)
+    run_backfill(config_of(folder), newest(lake, "tokenizers"), Halves(plan_only=True))
+    status, said = submit(nodes, with_plan(arguments("backfill", folder), "backfill", folder))
+    assert status == 0, said
+    assert contents(folder) == whole
 
 
 def test_a_submitted_job_that_fails_says_why_with_its_exit_status(nodes: RayNodes, tmp_path: Path) -> None:

@@ -17,21 +17,17 @@ import pyarrow.csv as csv
 import pyarrow.dataset as ds
 import pytest
 from compare import contents
+from halves import planned
 from kills import ENCODER, READER, TOKENIZER, Fault, at
 from pyspark.sql import SparkSession
 from ray_nodes import RayNodes
 from shops import Shops, arguments, config_of
 
-from jobs.encode import run_encode
-from jobs.planning import Halves
-from jobs.tokenize import run_tokenize
-from jobs.train_tokenizer import run_train_tokenizer
 from pipeline.lake.storage import Lake
 from schemas.tables import ITEMS, SEQUENCES
 
 pytestmark = [pytest.mark.spark, pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(1200)]
 
-PLANS = {"encode": run_encode, "tokenize": run_tokenize, "train-tokenizer": run_train_tokenizer}
 SMALL = [f"encoders.{name}" for name in ("text.batch_size=4", "image.batch_size=4", "workers=8")]
 LOST = {
     "encode: encoding": ("encode", at(ENCODER, victim="node")),
@@ -68,15 +64,6 @@ def tell(lost: str, nodes: RayNodes, did: str) -> None:
     """A row of the table: what was lost, what the job did, and how long after the loss it had done it."""
     seconds = time.time() - nodes.struck.stat().st_mtime
     sys.stdout.write(f"\n| `{lost.replace(':', '`:', 1)} | {did} | {seconds:.0f} |\n")
-
-
-def planned(job: str, folder: Path) -> list[str]:
-    """The command line of a job's half on Ray, whose other half is done here."""
-    if job not in PLANS:
-        return arguments(job, folder)
-    PLANS[job](config_of(folder), halves=Halves(plan_only=True))
-    run_id = max(file.parent.name for file in (folder / "lake" / "runs").glob(f"*/{job}-plan.json"))
-    return [*arguments(job, folder), "--planned", run_id]
 
 
 @pytest.mark.parametrize("lost", LOST)

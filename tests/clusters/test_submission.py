@@ -10,22 +10,16 @@ import pyarrow.csv as csv
 import pyarrow.dataset as ds
 import pytest
 from compare import contents
+from halves import PLANS, planned
 from pyspark.sql import SparkSession
 from ray_nodes import RAY, RayNodes
 from shops import Jobs, Shops, arguments, config_of, make_shop
 
-from jobs.backfill import run_backfill
-from jobs.encode import run_encode
-from jobs.planning import Halves
-from jobs.tokenize import run_tokenize
-from jobs.train_tokenizer import run_train_tokenizer
-from pipeline.lake.artefacts import newest
 from pipeline.lake.storage import Lake
 from schemas.tables import ITEMS, SEMANTIC_IDS, SEQUENCES
 
 pytestmark = [pytest.mark.spark, pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(1200)]
 
-PLANS = {"encode": run_encode, "train-tokenizer": run_train_tokenizer, "tokenize": run_tokenize}
 ORDER = ["shop", "extract", "encode", "train-tokenizer", "tokenize", "publish", "sequences", "train-ranker"]
 NO_JAVA = '{"env_vars": {"JAVA_HOME": "/nowhere"}}'
 
@@ -47,23 +41,14 @@ def submit(nodes: RayNodes, line: list[str], **variables: str) -> tuple[int, str
     return done.returncode, done.stdout
 
 
-def with_plan(line: list[str], job: str, folder: Path) -> list[str]:
-    """A command that does the newest plan of a job."""
-    return [*line, "--planned", max(file.parent.name for file in folder.glob(f"lake/runs/*/{job}-plan.json"))]
-
-
 def test_submitted_jobs_leave_the_tables_of_one_process(
     nodes: RayNodes, shops: Shops, spark: SparkSession, tmp_path: Path
 ) -> None:
     folder = tmp_path / "shop"
     make_shop(folder)
     for job in ORDER[1:]:
-        line = arguments(job, folder)
-        if job in PLANS:
-            PLANS[job](config_of(folder), halves=Halves(plan_only=True))
-            line = with_plan(line, job, folder)
         if job in PLANS or job == "train-ranker":
-            status, said = submit(nodes, line)
+            status, said = submit(nodes, planned(job, folder))
             assert status == 0, said
             assert f"{job}: done in" in said
         else:
@@ -84,8 +69,7 @@ def test_submitted_jobs_leave_the_tables_of_one_process(
 
     whole = contents(folder)  # of which the IDs go, and come back
     shutil.rmtree(folder / "lake" / SEMANTIC_IDS.name)
-    run_backfill(config_of(folder), newest(lake, "tokenizers"), Halves(plan_only=True))
-    status, said = submit(nodes, with_plan(arguments("backfill", folder), "backfill", folder))
+    status, said = submit(nodes, planned("backfill", folder))
     assert status == 0, said
     assert contents(folder) == whole
 

@@ -95,10 +95,10 @@ def test_nights_in_any_order_and_files_add_up_to_one_full_run(
     rng = random.Random(0)
     seen: set[str] = set()
     for number, night in enumerate(history(nights, seed=nights)):
-        fresh = sorted({content for content in night.values() if content is not None} - seen)
-        seen |= set(fresh)
+        fresh = {content for content in night.values() if content is not None} - seen
+        seen |= fresh
         items = rng.sample(list(night.items()), len(night))
-        contents = rng.sample(fresh, len(fresh))
+        contents = rng.sample(sorted(fresh), len(fresh))
         ids = one_night(spark, config, tokenizer, dict(items), contents, files=1 if number else 16)
     assert ids == at_once
 

@@ -66,7 +66,7 @@ class Encoders(Section):
 
     text: Annotated[Annotated[TextEncoder, Tag("model")] | GivenVectors, Discriminator(_kind)] = TextEncoder()
     image: Annotated[Annotated[Encoder, Tag("model")] | GivenVectors, Discriminator(_kind)] = Encoder()
-    workers: int | None = Field(None, ge=1, le=10_000, description="actors; default: one a GPU, else one a core")
+    workers: int | None = Field(None, ge=1, le=10_000, description="processes; default: one a GPU, else one a core")
     commit_rows: int = Field(100_000, ge=100, le=100_000_000, description="rows a commit; a killed job redoes one")
 
     @property

@@ -1,10 +1,10 @@
 """Rows that kill the process that works on them are found and given up, not tried for ever.
 
-Ray Data starts an actor that died again and hands it the same block, without end; were it told to give up, it would
-lose the whole block. So an actor tells a ledger, a process of its own, what it begins and again what it has done: what
+Ray Data hands the block of a process that died to another one, without end; were it told to give up, it would lose the
+whole block. So a worker tells a ledger, a process of its own, what it begins and again what it has done: what
 was begun and not done killed somebody, be it the kernel, Ray's memory monitor or a crash. A block that did is worked on
 in batches, a batch that did in halves, and a single row that did :data:`TRIES` times is given up. A process that held
-the model for the actor would be watched as well, but take copies of every batch, and not outlive Ray's own kills. What
+the model for the worker would be watched as well, but take copies of every batch, and not outlive Ray's own kills. What
 an undisturbed block costs is two messages.
 """
 
@@ -19,7 +19,7 @@ import ray
 from pipeline.errors import JobError
 
 TRIES = 2  # of a row alone, which neighbours or another process's memory may have killed the first time
-LOADS = 3  # of a model by one actor
+LOADS = 3  # of a model by one actor, or for one task
 
 T = TypeVar("T")
 
@@ -89,16 +89,17 @@ class Watched:
     """Work whose deaths a ledger counts."""
 
     def __init__(self, ledger: Any) -> None:
-        self._ledger, self._actor = ledger, ray.get_runtime_context().get_actor_id()
+        here = ray.get_runtime_context()
+        self._ledger, self._me = ledger, here.get_actor_id() or here.get_task_id()
 
     @contextmanager
     def once(self, what: str, fault: str, tries: int = LOADS) -> Iterator[None]:
-        """Do what every actor does for itself.
+        """Do what every worker does for itself.
 
         Raises:
-            JobError: it killed this actor ``tries`` times; ``fault`` says what that means.
+            JobError: it killed this actor, or whoever had this task, ``tries`` times; ``fault`` says what that means.
         """
-        name = f"{what} of {self._actor}"
+        name = f"{what} of {self._me}"
         if self._ask("begin", name) >= tries:
             raise JobError(fault)
         yield

@@ -24,8 +24,8 @@ from pipeline.on_ray.encode_stages import EmbedBatches, EncodeInputs, Load, Prep
 from pipeline.on_ray.encoders.load import load_encoder
 from pipeline.on_ray.encoders.model_files import BUILTIN, said_of_length
 from pipeline.on_ray.plan_reader import do_plan, read_parts, stage_rows
+from pipeline.on_ray.pools import Pool, Stage, block_rows, pool_for, spare_cores
 from pipeline.on_ray.rows_done import rows_done
-from pipeline.on_ray.session import actor_pool, block_rows, gpus, shrinking, spare_cores
 from schemas.semantic_id import MODALITIES
 from schemas.tables import ITEMS, VECTORS
 
@@ -78,25 +78,20 @@ def encoded(run: Run, modality: str, parts: list[str], ledger: Any, load: Load =
     batch = settings.batch_size
     rows = sum(pq.read_metadata(part, filesystem=run.lake.filesystem).num_rows for part in parts)
     has_model = settings.model != BUILTIN
-    pool = actor_pool(run.config.encoders.workers, -(-rows // batch), on_gpu=has_model)
+    most = MOST_BATCHES[modality]
+    pool = pool_for(-(-rows // batch), run.config.encoders.workers, most=most, on_gpu=has_model)
     read = partial(read_inputs, modality=modality, rows=batch)
-    size = block_rows(rows, batch, pool["compute"].max_size, MOST_BATCHES[modality])
-    inputs = read_parts(run.lake, parts, read, size)
-    stage: dict[str, Any] = {
-        "batch_format": "pyarrow",
-        "batch_size": None,
-        "fn_constructor_args": (modality, settings, ledger, load),
-    }
-    if "num_gpus" not in pool:
-        return inputs.map_batches(EncodeInputs, **stage, **pool)
+    inputs = read_parts(run.lake, parts, read, block_rows(rows, batch, pool.workers, most))
+    stage = partial(Stage, args=(modality, settings, ledger, load), name=f"{modality} {ledger}")
+    if not pool.on_gpu:
+        return pool.map(inputs, stage(EncodeInputs))
     return in_two_stages(inputs, stage, pool)
 
 
-def in_two_stages(inputs: Dataset, stage: dict[str, Any], pool: dict[str, Any]) -> Dataset:
+def in_two_stages(inputs: Dataset, stage: Callable[[type], Stage], pool: Pool) -> Dataset:
     """Work on the host on the cores that reading leaves, and the model on actors of its own, each with two blocks."""
-    prepared = inputs.map_batches(PrepareInputs, **stage, compute=shrinking(spare_cores(), 1), num_cpus=1)
-    models = shrinking(pool["compute"].max_size, gpus(), calls=2)
-    return prepared.map_batches(EmbedBatches, **stage, compute=models, num_gpus=pool["num_gpus"])
+    prepared = Pool(spare_cores(), on_gpu=False).map(inputs, stage(PrepareInputs))
+    return pool.map(prepared, stage(EmbedBatches), calls=2)
 
 
 def _count(run: Run, plan: Plan, staged: Sequence[str]) -> None:

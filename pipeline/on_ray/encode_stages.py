@@ -1,6 +1,6 @@
-"""The actors of ``encode``: one that does all of an encoder's work, or two, of which one alone holds the model.
+"""The stages of ``encode``: one that does all of an encoder's work, or two, of which one alone holds the model.
 
-Where a GPU computes, work on the host (decoding, resizing, tokenising) has actors of its own on the other cores, so
+Where a GPU computes, work on the host (decoding, resizing, tokenising) has the other cores, so
 that the model never waits for it. Without one there is nothing to overlap: both halves then share a process and a core,
 which spares the way through the object store between them.
 """
@@ -24,7 +24,7 @@ from pipeline.config.encoders import Encoder
 from pipeline.errors import JobError
 from pipeline.on_ray.deaths import TRIES, Rows, Watched
 from pipeline.on_ray.encoders.load import Encode, load_encoder
-from pipeline.on_ray.session import actor_device
+from pipeline.on_ray.session import worker_device
 from pipeline.on_ray.vector_columns import to_column
 
 LONGEST_FAULT = 300  # characters
@@ -34,10 +34,10 @@ Load = Callable[[str, Encoder, str | None], Encode]
 
 
 class _Stage(ABC):
-    """An actor with an encoder, loaded with the first block: what a constructor raises, Ray tells as a death."""
+    """Holds an encoder, loaded with the first block: what an actor's constructor raises, Ray tells as a death."""
 
     def __init__(self, modality: str, settings: Encoder, ledger: Any, load: Load = load_encoder) -> None:
-        os.environ["TOKENIZERS_PARALLELISM"] = "false"  # a core an actor
+        os.environ["TOKENIZERS_PARALLELISM"] = "false"  # a core a worker
         self._modality, self._settings, self._load = modality, settings, load
         self._watched, self._one_at_a_time = Watched(ledger), Lock()
         self._named = f"encoders.{modality}: {settings.model}"
@@ -49,7 +49,7 @@ class _Stage(ABC):
     @property
     @abstractmethod
     def _encoder(self) -> Any:
-        """Of the actor's whole life."""
+        """Of the process's whole life."""
 
     def _loaded(self, device: str | None) -> Any:
         with self._watched.once("load", f"{self._named} kills the process that loads it: is there memory for it?"):
@@ -159,7 +159,7 @@ class EmbedBatches(_Stage):
 
     @cached_property
     def _encoder(self) -> Any:
-        return self._loaded(actor_device())
+        return self._loaded(worker_device())
 
 
 class EncodeInputs(EmbedBatches):

@@ -1,6 +1,6 @@
 """From a plan to rows and back: every part of a plan is read by one task, and results are staged for one commit.
 
-Tasks and actors open the lake for themselves, so no file system, and no secret in one, travels.
+Workers open the lake for themselves, so no file system, and no secret in one, travels.
 """
 
 from collections.abc import Callable, Iterator
@@ -22,12 +22,12 @@ ReadPart = Callable[[Lake, str], Iterator[pa.Table]]
 
 
 def read_parts(lake: Lake, parts: list[str], read: ReadPart, block_rows: int) -> Dataset:
-    """The rows that ``read`` makes of each part, streamed, in blocks of ``block_rows`` for the actors that come after.
+    """The rows that ``read`` makes of each part, streamed, in blocks of ``block_rows`` for the workers that come after.
 
-    Ray Data would make one block of what a task reads, 128 MB of it, and give that to one actor.
+    Ray Data would make one block of what a task reads, 128 MB of it, and give that to one worker.
     """
     listed = ray.data.from_items([{"part": part} for part in parts], override_num_blocks=max(1, len(parts)))
-    # Less than a core, so that Ray does not make one operation of reading and of the actors that come after it.
+    # Less than a core, so that Ray does not make one operation of reading and of what comes after it.
     rows = listed.map_batches(
         _read_part, batch_size=1, batch_format="pyarrow", num_cpus=0.5, fn_kwargs={"lake": lake, "read": read}
     )

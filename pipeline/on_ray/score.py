@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import pyarrow as pa
@@ -27,7 +27,8 @@ from pipeline.errors import ConfigError, JobError
 from pipeline.lake.artefacts import local_folder
 from pipeline.lake.run import Run
 from pipeline.lake.storage import Lake
-from pipeline.on_ray.session import actor_device, at_first, gpus, read_files, share_of_node, shrinking
+from pipeline.on_ray.pools import Stage, pool_for
+from pipeline.on_ray.session import read_files, share_of_node, worker_device
 from pipeline.on_ray.training.code_vectors import filled
 from pipeline.on_ray.training.ranker import trained_ranker
 from pipeline.release.pointer import require_release
@@ -41,7 +42,7 @@ from schemas.tables import RELEASED_IDS, SEQUENCES
 logger = logging.getLogger(__name__)
 
 HISTORY = ["user_id", "tokens", "item_hashes", "labels", "feedback", "times", "loss_mask", "latest"]
-REMEMBERED_USERS = 64  # that come to an actor at once
+REMEMBERED_USERS = 64  # that come to a worker at once
 SCORED_USERS = 16
 PAIRS = 4096  # of a user and a candidate that are scored at once
 LISTED = 100  # of what is unknown, in the run record
@@ -78,10 +79,10 @@ def score(run: Run, ranker: str, users: list[str], items: list[str], to: Path, t
     candidates = find_candidates(run, trained, items)
     with run.phase("users"):
         known = _known_users(run, trained.tokenizer, users)
-    actors = gpus() or min(max(1, int(ray.cluster_resources().get("CPU", 1)) - 1), -(-known // SCORED_USERS))
-    stage = partial(_stage, actors=actors)
+    pool = pool_for(-(-known // SCORED_USERS), most=1, share=0.5)  # the two stages run at once
     folder_of = partial(local_folder, lake, "rankers", ranker)
-    remembered = stage(_histories(lake, trained.tokenizer, users), Rememberer, REMEMBERED_USERS, folder_of, actors)
+    remember = Stage(Rememberer, (folder_of, pool.workers))
+    remembered = pool.map(_histories(lake, trained.tokenizer, users), remember, REMEMBERED_USERS)
     to.mkdir(parents=True, exist_ok=True)
     if memories:
         with run.phase("remember"):
@@ -90,7 +91,7 @@ def score(run: Run, ranker: str, users: list[str], items: list[str], to: Path, t
             remembered.write_parquet(str(to / MEMORIES))
             remembered = ray.data.read_parquet(str(to / MEMORIES))
     with run.phase("score"):
-        best = stage(remembered, Scorer, SCORED_USERS, folder_of, actors, candidates, top)
+        best = pool.map(remembered, Stage(Scorer, (folder_of, pool.workers, candidates, top)), SCORED_USERS)
         best.write_parquet(str(to / TOP))
     run.count(rows_out=known * min(top, len(candidates.item_ids)))
     run.metrics |= {"ranker": ranker, "tokenizer": trained.tokenizer}
@@ -154,7 +155,7 @@ def _histories(lake: Lake, tokenizer: str, users: list[str], columns: list[str] 
         raise JobError(f"there are no windows of tokenizer {tokenizer}: run sequences while it is released")
     windows = read_files(lake, [lake.path(f"{SEQUENCES.name}/{file}") for file in files], columns)
     found = windows.map_batches(_asked, batch_format="pyarrow", fn_kwargs={"users": pa.array(users, pa.string())})
-    return found.repartition(target_num_rows_per_block=REMEMBERED_USERS)  # few files still make work for many actors
+    return found.repartition(target_num_rows_per_block=REMEMBERED_USERS)  # few files still make work for many workers
 
 
 def _asked(windows: pa.Table, users: pa.Array) -> pa.Table:
@@ -162,26 +163,14 @@ def _asked(windows: pa.Table, users: pa.Array) -> pa.Table:
     return windows.filter(wanted)
 
 
-def _stage(rows: ray.data.Dataset, actor: type, batch: int, *arguments: Any, actors: int) -> ray.data.Dataset:
-    return rows.map_batches(
-        actor,
-        fn_constructor_args=arguments,
-        batch_size=batch,
-        batch_format="pyarrow",
-        compute=shrinking(actors, actors if gpus() else at_first(actors)),
-        num_cpus=None if gpus() else 0.5,  # the two stages run at once
-        num_gpus=0.5 if gpus() else None,
-    )
-
-
 class _WithModel:
-    """An actor that reads the artefact once."""
+    """Reads the artefact once."""
 
-    def __init__(self, folder: Callable[[], Path], actors: int) -> None:
+    def __init__(self, folder: Callable[[], Path], workers: int) -> None:
         ranker = load(folder())
-        self.config, self.layout, self.device = ranker.config, ranker.layout, torch.device(actor_device())
+        self.config, self.layout, self.device = ranker.config, ranker.layout, torch.device(worker_device())
         self.model = cast(HMAT, ranker.model(self.device))
-        torch.set_num_threads(share_of_node(actors))
+        torch.set_num_threads(share_of_node(workers))
 
 
 class Rememberer(_WithModel):
@@ -207,8 +196,8 @@ class Rememberer(_WithModel):
 class Scorer(_WithModel):
     """Memories to the best candidates."""
 
-    def __init__(self, folder: Callable[[], Path], actors: int, candidates: Candidates, top: int) -> None:
-        super().__init__(folder, actors)
+    def __init__(self, folder: Callable[[], Path], workers: int, candidates: Candidates, top: int) -> None:
+        super().__init__(folder, workers)
         self.item_ids, self.top = pa.array(candidates.item_ids, pa.string()), min(top, len(candidates.item_ids))
         self.hashes_C, self.tokens_CT = map(torch.from_numpy, (candidates.hashes_C, candidates.tokens_CT))
 

@@ -9,11 +9,10 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from math import ceil
-from typing import Any
 
 import ray
 import ray.data
-from ray.data import ActorPoolStrategy, DataContext, Dataset
+from ray.data import DataContext, Dataset
 from ray.data.exceptions import ExecutionTimeoutError
 from ray.exceptions import AuthenticationError
 from ray.util.placement_group import placement_group, remove_placement_group
@@ -30,6 +29,7 @@ logging.getLogger("ray").setLevel(logging.ERROR)
 logger = logging.getLogger(__name__)
 
 REACHED_SECONDS = 10.0  # in which a cluster's port answers
+STARTED_HERE = "hisam.started_here"
 LEAST_CORES = 2  # one to compute and one to read and write
 MANY_FILES = 500  # from which on actors of their own read the footers; they take seconds to start, at every read
 
@@ -61,7 +61,7 @@ def ray_session(settings: RaySettings) -> Iterator[None]:
         return
     address = os.environ.get("RAY_ADDRESS") or settings.address
     local = address == "local"
-    # Ray's CPUs are counters: one more than there are cores goes to reading and writing beside the actors.
+    # Ray's CPUs are counters: one more than there are cores goes to reading and writing beside the workers.
     cpus = settings.num_cpus or len(os.sched_getaffinity(0)) + 1
     size = {"num_cpus": cpus, "num_gpus": settings.num_gpus, "include_dashboard": False} if local else {}
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -87,6 +87,7 @@ def ray_session(settings: RaySettings) -> Iterator[None]:
     log_raylets()
     DataContext.get_current().execution_no_progress_timeout_s = settings.stall_seconds
     DataContext.get_current().custom_execution_callback_classes = [RowsDone]
+    DataContext.get_current().set_config(STARTED_HERE, local)
     with _witness():
         try:
             _wait_for_cores(address, settings.stall_seconds)
@@ -179,6 +180,11 @@ def _witness() -> Iterator[None]:
             shell.communicate(b"ended\n")
 
 
+def started_here() -> bool:
+    """Whether the cluster is this machine's and this process's own, and not one that was joined."""
+    return bool(DataContext.get_current().get_config(STARTED_HERE, False))
+
+
 def gpus() -> int:
     """GPUs of the cluster."""
     return int(ray.cluster_resources().get("GPU", 0))
@@ -189,76 +195,33 @@ def share_of_cores(processes: int) -> int:
     return max(1, len(os.sched_getaffinity(0)) // processes)
 
 
-def share_of_node(actors: int) -> int:
-    """Threads for one of so many actors of the cluster: its share of the cores of the node that it is on."""
+def share_of_node(workers: int) -> int:
+    """Threads for one of so many workers of the cluster: its share of the cores of the node that it is on."""
     if not ray.is_initialized():
-        return share_of_cores(actors)
+        return share_of_cores(workers)
     kind, here = "GPU" if gpus() else "CPU", ray.get_runtime_context().get_node_id()
-    return share_of_cores(actors_on(here, actors, _room(kind)))
+    return share_of_cores(workers_on(here, workers, room_of_nodes(kind)))
 
 
-def actors_on(node: str, actors: int, room: Mapping[str, float]) -> int:
-    """About how many of so many actors are on a node, when Ray has spread them by the ``room`` that each node has."""
-    return max(1, ceil(actors * room[node] / max(1, sum(room.values()))))
+def workers_on(node: str, workers: int, room: Mapping[str, float]) -> int:
+    """About how many of so many workers are on a node, when Ray has spread them by the ``room`` that each node has."""
+    return max(1, ceil(workers * room[node] / max(1, sum(room.values()))))
 
 
-def _room(kind: str) -> dict[str, float]:
+def room_of_nodes(kind: str) -> dict[str, float]:
     """What each node that is there has in all of a kind of resource."""
     return {node["NodeID"]: node["Resources"].get(kind, 0) for node in ray.nodes() if node["Alive"]}
 
 
-def actor_device() -> str:
-    """Where an actor computes: on the GPU that Ray gave it, else on its cores."""
+def worker_device() -> str:
+    """Where a worker computes: on the GPU that Ray gave it, else on its core."""
     return "cuda" if ray.get_gpu_ids() else "cpu"
-
-
-def spare_cores() -> int:
-    """Cores of the cluster but one, which is left for reading."""
-    return max(1, int(ray.cluster_resources().get("CPU", 1)) - 1)
-
-
-def actor_pool(workers: int | None, batches: int, *, on_gpu: bool = True) -> dict[str, Any]:
-    """The actors that a map of so many batches runs on and what each takes.
-
-    A GPU each, else a core each of :func:`spare_cores`; never more actors than batches, so that a small night does not
-    load a model many times over. Where ``workers`` are more than there is room for, the pool grows with the cluster.
-    """
-    if on_gpu and gpus():
-        return {"compute": shrinking(min(workers or gpus(), batches), gpus()), "num_gpus": 1}
-    room = spare_cores()
-    return {"compute": shrinking(min(workers or room, batches), at_first(room)), "num_cpus": 1}
-
-
-def shrinking(actors: int, first: int, calls: int = 1) -> ActorPoolStrategy:
-    """A pool of at most so many actors, at ``first`` so many, which lets idle ones go. Each has so many ``calls`` at
-    once.
-
-    One of a fixed size would hang when a node is lost: its dead actors start again on the cores of the other nodes,
-    those that read find none, and idle actors keep theirs while they wait for what was to be read.
-    """
-    return ActorPoolStrategy(
-        min_size=1, max_size=actors, initial_size=max(1, min(actors, first)), max_concurrent_calls_per_actor=calls
-    )
-
-
-def at_first(actors: int) -> int:
-    """With how many of so many actors on cores a pool begins: one where a node may be lost.
-
-    A pool lets no actor go before it was given something, so one that took every core would keep the cores that what
-    was being read on the lost node has to be read on. The others start with the first input.
-    """
-    return actors if sum(cores > 0 for cores in _room("CPU").values()) == 1 else 1
-
-
-def block_rows(rows: int, batch: int, actors: int, most: int = 16) -> int:
-    """Rows of a block, whole batches: each of so many actors gets about four blocks, and none more than ``most``."""
-    return batch * max(1, min(most, rows // (4 * batch * actors)))
 
 
 def read_files(lake: Lake, files: list[str], columns: list[str], block_rows: int | None = None) -> Dataset:
     """``columns`` of some files of the lake's tables, as paths in its filesystem; the others are never opened.
 
-    ``block_rows`` cuts them into blocks of so many rows, so that few files still make work for many actors.
+    ``block_rows`` cuts them into blocks of so many rows, so that few files still make work for many workers.
     """
     DataContext.get_current().use_datasource_v2 = len(files) > MANY_FILES
     rows = ray.data.read_parquet(files, filesystem=lake.filesystem, partitioning=None).select_columns(columns)

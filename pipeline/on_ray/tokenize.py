@@ -16,8 +16,9 @@ from pipeline.lake.plans import Plan
 from pipeline.lake.run import Run
 from pipeline.lake.storage import Lake
 from pipeline.on_ray.plan_reader import do_plan, read_columns, read_parts, stage_rows
+from pipeline.on_ray.pools import Stage, block_rows, pool_for
 from pipeline.on_ray.rows_done import rows_done
-from pipeline.on_ray.session import actor_device, actor_pool, block_rows
+from pipeline.on_ray.session import worker_device
 from pipeline.on_ray.vector_columns import to_matrix
 from schemas.semantic_id import Layout
 from schemas.tables import CODES, SEMANTIC_IDS
@@ -39,7 +40,7 @@ def tokenize(run: Run, plan: Plan) -> None:
         JobError: it is damaged.
     """
     lake, tokenizer = run.lake, plan.facts["tokenizer"]
-    load_tokenizer(lake, tokenizer)  # one that is damaged is refused here, not by every actor
+    load_tokenizer(lake, tokenizer)  # one that is damaged is refused here, not by every worker
     run.count(rows_out=0)
     with run.phase("tokenize"), run.progress.of(rows_done(plan.rows)):
         for chunk in do_plan(lake, plan, SEMANTIC_IDS, partial(_tokenize_chunk, run, plan, tokenizer)):
@@ -68,15 +69,12 @@ def _tokenize_chunk(run: Run, plan: Plan, tokenizer: str, chunk: int) -> list[st
     """Stage the IDs of a chunk: the files to commit."""
     lake, parts = run.lake, plan.parts(run.lake, chunk)
     rows = sum(pq.read_metadata(part, filesystem=lake.filesystem).num_rows for part in parts)
-    pool = actor_pool(run.config.encoders.workers, -(-rows // BATCH))
-    read = partial(read_columns, columns=COLUMNS, rows=BATCH)
-    ids = read_parts(lake, parts, read, block_rows(rows, BATCH, pool["compute"].max_size)).map_batches(
-        TokenizeItems,
-        batch_format="pyarrow",
-        batch_size=BATCH,
-        fn_constructor_args=(lake, tokenizer, run.run_id),
-        **pool,
+    pool = pool_for(-(-rows // BATCH), run.config.encoders.workers)
+    items = read_parts(
+        lake, parts, partial(read_columns, columns=COLUMNS, rows=BATCH), block_rows(rows, BATCH, pool.workers)
     )
+    stage = Stage(TokenizeItems, (lake, tokenizer, run.run_id), f"{tokenizer} {run.run_id}")
+    ids = pool.map(items, stage, BATCH)
     files = stage_rows(ids, lake, SEMANTIC_IDS, {"tokenizer": tokenizer})
     for file in files:
         run.count(
@@ -86,10 +84,10 @@ def _tokenize_chunk(run: Run, plan: Plan, tokenizer: str, chunk: int) -> list[st
 
 
 class TokenizeItems:
-    """An actor that holds the tokenizer and turns items with their vectors into rows of ``semantic_ids``."""
+    """Holds the tokenizer and turns items with their vectors into rows of ``semantic_ids``."""
 
     def __init__(self, lake: Lake, tokenizer: str, run_id: str) -> None:
-        self._device = actor_device()
+        self._device = worker_device()
         self._tokenizer, self._run_id = tokenizer, run_id
         self._model = load_tokenizer(lake, tokenizer, self._device).model
         self._encode = Encoder(self._model)

@@ -14,7 +14,8 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow]
 SHARES = """
 import sys
 from pipeline.config.models import RaySettings
-from pipeline.on_ray.session import at_first, ray_session, share_of_node
+from pipeline.on_ray.pools import at_first
+from pipeline.on_ray.session import ray_session, share_of_node
 
 with ray_session(RaySettings(address=sys.argv[1])):
     import ray
@@ -100,7 +101,7 @@ def test_a_job_waits_for_the_first_node_of_a_cluster_that_has_none(nodes: RayNod
     assert (said.split(), driver.returncode) == (["joined", "3"], 0)
 
 
-def test_an_actor_takes_its_share_of_the_cores_of_its_own_node(tmp_path: Path) -> None:
+def test_a_worker_takes_its_share_of_the_cores_of_its_own_node(tmp_path: Path) -> None:
     cluster = RayNodes(tmp_path / "nodes", [1, 3])
     try:
         line, environment = [sys.executable, "-c", SHARES, cluster.address], cluster.environment

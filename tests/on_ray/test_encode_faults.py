@@ -1,6 +1,7 @@
 """What a batch that raises, does not fit, or kills its process costs: the rows at fault, and no others."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from pipeline.errors import JobError
 from pipeline.on_ray.deaths import Ledger, start_ledger
 from pipeline.on_ray.encode import in_two_stages
 from pipeline.on_ray.encode_stages import KILLED, EmbedBatches, EncodeInputs, PrepareInputs
-from pipeline.on_ray.session import shrinking
+from pipeline.on_ray.pools import Pool, Stage
 
 ray.cloudpickle.register_pickle_by_value(killers)  # the tests' folder is nothing that workers import from
 SLOW = pytest.mark.slow  # a process is started after every death
@@ -74,30 +75,33 @@ def test_a_batch_that_does_not_fit_is_halved_and_so_are_later_ones() -> None:
 
 
 @pytest.mark.parametrize(
-    ("stages", "count", "actors"), [(1, 6, 1), pytest.param(1, 40, 2, marks=SLOW), pytest.param(2, 40, 1, marks=SLOW)]
+    ("stages", "count", "pool"),
+    [
+        (1, 4, Pool(1, on_gpu=False, few=True)),
+        pytest.param(1, 40, Pool(2, on_gpu=False, few=True), marks=SLOW),
+        pytest.param(1, 40, Pool(2, on_gpu=False), marks=SLOW),
+        pytest.param(2, 40, Pool(1, on_gpu=True, share=0), marks=SLOW),
+    ],
+    ids=["a task", "tasks", "actors", "two stages"],
 )
-def test_an_input_that_kills_its_process_costs_itself(stages: int, count: int, actors: int) -> None:
+def test_an_input_that_kills_its_process_costs_itself(stages: int, count: int, pool: Pool) -> None:
     texts = [f"text {n}" for n in range(count)]
-    texts[4] = "kill 1"
+    texts[count // 2] = "kill 1"
     if stages == 2:
         texts[30] = "host kill"
-    shared: dict[str, Any] = {"batch_format": "pyarrow", "batch_size": None}
-    shared["fn_constructor_args"] = ("text", SETTINGS, start_ledger(), fussy)
+    stage = partial(Stage, args=("text", SETTINGS, start_ledger(), fussy))
     inputs = ray.data.from_arrow([batch(*texts[: count // 2]), batch(*texts[count // 2 :])])
-    if stages == 1:
-        rows = inputs.map_batches(EncodeInputs, **shared, concurrency=actors)
-    else:
-        rows = in_two_stages(inputs, shared, {"compute": shrinking(actors, 1), "num_gpus": 0})
+    rows = pool.map(inputs, stage(EncodeInputs)) if stages == 1 else in_two_stages(inputs, stage, pool)
     faults = by_text(pa.concat_tables(ray.get(rows.to_arrow_refs())), texts)
     assert {text: fault for text, fault in faults.items() if fault} == {t: KILLED for t in texts if "kill" in t}
 
 
 @SLOW
-def test_an_encoder_that_kills_its_process_with_anything_ends_the_job() -> None:
-    stage = {"batch_format": "pyarrow", "batch_size": None, "concurrency": 1}
-    args = ("text", SETTINGS, start_ledger(), broken)
+@pytest.mark.parametrize("few", [True, False], ids=["tasks", "actors"])
+def test_an_encoder_that_kills_its_process_with_anything_ends_the_job(few: bool) -> None:
+    stage = Stage(EncodeInputs, ("text", SETTINGS, start_ledger(), broken))
     with pytest.raises(JobError, match="kills its process with whatever it is given"):
-        ray.data.from_arrow(batch("a")).map_batches(EncodeInputs, fn_constructor_args=args, **stage).materialize()
+        Pool(1, on_gpu=False, few=few).map(ray.data.from_arrow(batch("a")), stage).materialize()
 
 
 def test_a_ledger_counts_what_was_begun_and_not_done() -> None:

@@ -17,7 +17,8 @@ from pipeline.errors import JobError
 from pipeline.lake.artefacts import local_folder, refuse_another, store, tokenizer_layout
 from pipeline.lake.run import Run
 from pipeline.lake.storage import Lake
-from pipeline.on_ray.session import actor_pool, gpus, read_files
+from pipeline.on_ray.pools import pool_for
+from pipeline.on_ray.session import gpus, read_files
 from pipeline.on_ray.training.code_vectors import decoded_vectors
 from pipeline.on_ray.training.ranker_workers import train
 from pipeline.on_ray.training.runs import Progress
@@ -130,9 +131,9 @@ def _tallied(lake: Lake, ranker: str, tokenizer: str, references: Mapping[str, R
     windows = read_windows(lake, tokenizer, "test")
     folder_of = partial(local_folder, lake, "rankers", ranker)
     count = windows.count()
-    pool = actor_pool(None, -(-count // SCORED_WINDOWS))
+    pool = pool_for(-(-count // SCORED_WINDOWS), most=1)
     blocks = windows.repartition(target_num_rows_per_block=SCORED_WINDOWS)  # few files still make work for many actors
-    scored = predict(blocks, folder_of, tokenizer=tokenizer, references=references, actors=pool["compute"].max_size)
+    scored = predict(blocks, folder_of, tokenizer=tokenizer, references=references, pool=pool)
     return tallied(scored, count, references)
 
 

@@ -13,7 +13,8 @@ import ray.data
 import torch
 from numpy.typing import NDArray
 
-from pipeline.on_ray.session import at_first, gpus, share_of_node, shrinking
+from pipeline.on_ray.pools import Pool, Stage, pool_for
+from pipeline.on_ray.session import share_of_node
 from ranker.artefact import load
 from ranker.baselines.references import REFERENCES, Reference
 from ranker.evaluation import Tallies, streamed, tallies
@@ -43,16 +44,16 @@ def predict(
     *,
     tokenizer: str,
     references: Mapping[str, Reference] | None = None,
-    actors: int = 1,
+    pool: Pool | None = None,
 ) -> ray.data.Dataset:
     """Score the impressions of the loss mask of windows of ``sequences``.
 
     Args:
         dataset: the windows, usually those of the test split.
-        model_folder: called in every actor, gives the ranker artefact as a folder of its machine.
+        model_folder: called in every process that scores, gives the ranker artefact as a folder of its machine.
         tokenizer: fingerprint that windows and ranker must carry.
         references: cheap rules that score the same impressions.
-        actors: processes that score, a GPU each where Ray has any.
+        pool: who scores; by default one worker.
 
     Returns:
         A row an impression, lazily: ``user_id``, ``item_id`` string, ``item_hash`` int64, ``request`` int32, ``label``
@@ -61,15 +62,9 @@ def predict(
         knows), ``missing`` string (``text`` or ``image``, whose codes are absent, else ``none``), and two scores of
         every reference, float32. :func:`ranker.evaluation.tallies` reads them.
     """
-    return dataset.select_columns(MODEL_COLUMNS + IMPRESSION_COLUMNS).map_batches(
-        WindowScorer,
-        fn_constructor_args=(model_folder, tokenizer, actors, references),
-        batch_size=SCORED_WINDOWS,
-        batch_format="pyarrow",
-        compute=shrinking(actors, actors if gpus() else at_first(actors)),
-        num_cpus=None if gpus() else 1,
-        num_gpus=1 if gpus() else None,
-    )
+    pool = pool or pool_for(1)
+    stage = Stage(WindowScorer, (model_folder, tokenizer, pool.workers, references))
+    return pool.map(dataset.select_columns(MODEL_COLUMNS + IMPRESSION_COLUMNS), stage, SCORED_WINDOWS)
 
 
 def fit_references(training: ray.data.Dataset) -> dict[str, Reference]:
@@ -105,20 +100,20 @@ def _tallied(impressions: pa.Table, references: list[str]) -> dict[str, NDArray[
 
 
 class WindowScorer:
-    """Scores windows in an actor; the artefact is read once."""
+    """Scores windows; the artefact is read once."""
 
     def __init__(
         self,
         folder: Callable[[], Path],
         tokenizer: str,
-        actors: int = 1,
+        workers: int = 1,
         references: Mapping[str, Reference] | None = None,
     ) -> None:
         self.references = dict(references or {})
         self.ranker = load(folder(), tokenizer)
         self.device = torch.device("cuda" if ray.is_initialized() and ray.get_gpu_ids() else "cpu")
         self.model = self.ranker.model(self.device)
-        torch.set_num_threads(share_of_node(actors))
+        torch.set_num_threads(share_of_node(workers))
 
     def __call__(self, windows: pa.Table) -> pa.Table:
         """Impressions of ``windows``, in their order within batches of similar length."""

@@ -131,7 +131,7 @@ def fed(config: Config, modality: str) -> float:
 
 
 def encoding_rate(config: Config, modality: str, scratch: Path) -> float:
-    """Rows a second of the whole job, from when its actors have their models to its commit."""
+    """Rows a second of the whole job, from when its workers have their models to its commit."""
     folder = Path(tempfile.mkdtemp(dir=scratch))
     with Run("encode", config) as run:
         plan = planned(run, modality)

@@ -1,11 +1,11 @@
 """Rows that kill the process that works on them are found and given up, not tried for ever.
 
 Ray Data hands the block of a process that died to another one, without end; were it told to give up, it would lose the
-whole block. So a worker tells a ledger, a process of its own, what it begins and again what it has done: what
-was begun and not done killed somebody, be it the kernel, Ray's memory monitor or a crash. A block that did is worked on
-in batches, a batch that did in halves, and a single row that did :data:`TRIES` times is given up. A process that held
-the model for the worker would be watched as well, but take copies of every batch, and not outlive Ray's own kills. What
-an undisturbed block costs is two messages.
+whole block. So a worker tells a ledger, a process of its own, what it begins and again what it has done: what was begun
+and not done killed somebody, be it the kernel, Ray's memory monitor or a crash. A block that did is worked on in
+batches, a batch that did in halves, and a single row that did :data:`TRIES` times is given up. A process that held the
+model for the worker would be watched as well, but take copies of every batch, and not outlive Ray's own kills. What an
+undisturbed block costs is two messages.
 """
 
 from collections import Counter

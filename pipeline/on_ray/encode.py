@@ -24,7 +24,7 @@ from pipeline.on_ray.encode_stages import EmbedBatches, EncodeInputs, Load, Prep
 from pipeline.on_ray.encoders.load import load_encoder
 from pipeline.on_ray.encoders.model_files import BUILTIN, said_of_length
 from pipeline.on_ray.plan_reader import do_plan, read_parts, stage_rows
-from pipeline.on_ray.pools import Pool, Stage, block_rows, pool_for, spare_cores
+from pipeline.on_ray.pools import Pool, Stage, block_rows, pool_for
 from pipeline.on_ray.rows_done import rows_done
 from schemas.semantic_id import MODALITIES
 from schemas.tables import ITEMS, VECTORS
@@ -77,21 +77,20 @@ def encoded(run: Run, modality: str, parts: list[str], ledger: Any, load: Load =
     settings = run.config.encoders.models[modality]
     batch = settings.batch_size
     rows = sum(pq.read_metadata(part, filesystem=run.lake.filesystem).num_rows for part in parts)
-    has_model = settings.model != BUILTIN
-    most = MOST_BATCHES[modality]
-    pool = pool_for(-(-rows // batch), run.config.encoders.workers, most=most, on_gpu=has_model)
+    has_model, most = settings.model != BUILTIN, MOST_BATCHES[modality]
+    batches = -(-rows // batch)
+    pool = pool_for(batches, run.config.encoders.workers, most=most, on_gpu=has_model)
     read = partial(read_inputs, modality=modality, rows=batch)
     inputs = read_parts(run.lake, parts, read, block_rows(rows, batch, pool.workers, most))
     stage = partial(Stage, args=(modality, settings, ledger, load), name=f"{modality} {ledger}")
     if not pool.on_gpu:
         return pool.map(inputs, stage(EncodeInputs))
-    return in_two_stages(inputs, stage, pool)
+    return in_two_stages(inputs, stage, pool_for(batches, most=most, on_gpu=False), pool)
 
 
-def in_two_stages(inputs: Dataset, stage: Callable[[type], Stage], pool: Pool) -> Dataset:
+def in_two_stages(inputs: Dataset, stage: Callable[[type], Stage], host: Pool, models: Pool) -> Dataset:
     """Work on the host on the cores that reading leaves, and the model on actors of its own, each with two blocks."""
-    prepared = Pool(spare_cores(), on_gpu=False).map(inputs, stage(PrepareInputs))
-    return pool.map(prepared, stage(EmbedBatches), calls=2)
+    return models.map(host.map(inputs, stage(PrepareInputs)), stage(EmbedBatches), calls=2)
 
 
 def _count(run: Run, plan: Plan, staged: Sequence[str]) -> None:

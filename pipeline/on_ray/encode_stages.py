@@ -1,8 +1,8 @@
 """The stages of ``encode``: one that does all of an encoder's work, or two, of which one alone holds the model.
 
-Where a GPU computes, work on the host (decoding, resizing, tokenising) has the other cores, so
-that the model never waits for it. Without one there is nothing to overlap: both halves then share a process and a core,
-which spares the way through the object store between them.
+Where a GPU computes, work on the host (decoding, resizing, tokenising) has the other cores, so that the model never
+waits for it. Without one there is nothing to overlap: both halves then share a process and a core, which spares the way
+through the object store between them.
 """
 
 import io

@@ -26,6 +26,9 @@ pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray")]
 SETTINGS = config_of(Path(), encoders={"text": {"batch_size": 8}}).encoders.text
 
 
+MODELS = Pool(1, on_gpu=True, share=0)  # actors as for a GPU
+
+
 def batch(*texts: str) -> pa.Table:
     return pa.table({"sha": [digest(text) for text in texts], "input": list(texts)})
 
@@ -80,9 +83,10 @@ def test_a_batch_that_does_not_fit_is_halved_and_so_are_later_ones() -> None:
         (1, 4, Pool(1, on_gpu=False, few=True)),
         pytest.param(1, 40, Pool(2, on_gpu=False, few=True), marks=SLOW),
         pytest.param(1, 40, Pool(2, on_gpu=False), marks=SLOW),
-        pytest.param(2, 40, Pool(1, on_gpu=True, share=0), marks=SLOW),
+        pytest.param(2, 40, Pool(1, on_gpu=False), marks=SLOW),
+        pytest.param(2, 40, Pool(1, on_gpu=False, few=True), marks=SLOW),
     ],
-    ids=["a task", "tasks", "actors", "two stages"],
+    ids=["a task", "tasks", "actors", "two stages", "tasks for actors"],
 )
 def test_an_input_that_kills_its_process_costs_itself(stages: int, count: int, pool: Pool) -> None:
     texts = [f"text {n}" for n in range(count)]
@@ -91,7 +95,7 @@ def test_an_input_that_kills_its_process_costs_itself(stages: int, count: int, p
         texts[30] = "host kill"
     stage = partial(Stage, args=("text", SETTINGS, start_ledger(), fussy))
     inputs = ray.data.from_arrow([batch(*texts[: count // 2]), batch(*texts[count // 2 :])])
-    rows = pool.map(inputs, stage(EncodeInputs)) if stages == 1 else in_two_stages(inputs, stage, pool)
+    rows = pool.map(inputs, stage(EncodeInputs)) if stages == 1 else in_two_stages(inputs, stage, pool, MODELS)
     faults = by_text(pa.concat_tables(ray.get(rows.to_arrow_refs())), texts)
     assert {text: fault for text, fault in faults.items() if fault} == {t: KILLED for t in texts if "kill" in t}
 

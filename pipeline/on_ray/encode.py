@@ -78,14 +78,13 @@ def encoded(run: Run, modality: str, parts: list[str], ledger: Any, load: Load =
     batch = settings.batch_size
     rows = sum(pq.read_metadata(part, filesystem=run.lake.filesystem).num_rows for part in parts)
     has_model, most = settings.model != BUILTIN, MOST_BATCHES[modality]
-    batches = -(-rows // batch)
-    pool = pool_for(batches, run.config.encoders.workers, most=most, on_gpu=has_model)
+    pool = pool_for(rows, batch, run.config.encoders.workers, most=most, on_gpu=has_model)
     read = partial(read_inputs, modality=modality, rows=batch)
     inputs = read_parts(run.lake, parts, read, block_rows(rows, batch, pool.workers, most))
     stage = partial(Stage, args=(modality, settings, ledger, load), name=f"{modality} {ledger}")
     if not pool.on_gpu:
         return pool.map(inputs, stage(EncodeInputs))
-    return in_two_stages(inputs, stage, pool_for(batches, most=most, on_gpu=False), pool)
+    return in_two_stages(inputs, stage, pool_for(rows, batch, most=most, on_gpu=False), pool)
 
 
 def in_two_stages(inputs: Dataset, stage: Callable[[type], Stage], host: Pool, models: Pool) -> Dataset:

@@ -6,9 +6,8 @@ the next one, be that of the next modality or job. On a cluster that was joined 
 however few cores a node has, and a GPU needs one process that alone holds it.
 """
 
-from collections import OrderedDict
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 from uuid import uuid4
 
@@ -25,18 +24,16 @@ BLOCKS = 4  # for each worker, where they are no larger than that
 # a fourth of them is what one is sure to have; how many tasks there are at once is the pool's size.
 CLAIM = 0.25
 
-_made: OrderedDict[str, Any] = OrderedDict()
-
 
 @dataclass(frozen=True)
 class Stage:
     """A class whose objects map Arrow tables, and what to make one of, once in every process that works.
 
-    Stages of one ``name`` share it: those of a job's chunks.
+    Stages of one ``kind`` and ``name`` share it: those of a job's chunks.
     """
 
     kind: type
-    args: tuple[Any, ...]
+    args: tuple[Any, ...] = field(compare=False)
     name: str = field(default_factory=lambda: uuid4().hex)
 
     @property
@@ -46,14 +43,13 @@ class Stage:
 
     def __call__(self, block: pa.Table) -> pa.Table:
         """What this process's object makes of a block."""
-        key = f"{self.__name__} {self.name}"
-        if key not in _made:
-            while len(_made) >= KEPT:
-                _made.popitem(last=False)
-            _made[key] = self.kind(*self.args)
-        _made.move_to_end(key)
-        mapped: pa.Table = _made[key](block)
+        mapped: pa.Table = _made(self)(block)
         return mapped
+
+
+@lru_cache(maxsize=KEPT)
+def _made(stage: Stage) -> Any:
+    return stage.kind(*stage.args)
 
 
 @dataclass(frozen=True)
@@ -78,14 +74,21 @@ class Pool:
 
 
 def pool_for(
-    batches: int, workers: int | None = None, *, most: int = MOST_BATCHES, on_gpu: bool = True, share: float = 1
+    rows: int,
+    batch: int,
+    workers: int | None = None,
+    *,
+    most: int = MOST_BATCHES,
+    on_gpu: bool = True,
+    share: float = 1,
 ) -> Pool:
-    """The workers that a map of so many batches runs on: so many, or one a GPU, or one a core of :func:`spare_cores`.
+    """Who maps so many rows in batches of ``batch``: so many workers, or one a GPU, or one a core of
+    :func:`spare_cores`.
 
     Never more than batches, so that a small night does not load a model many times over. Where ``workers`` are more
     than a joined cluster has room for, the pool grows with the cluster. ``most``: batches of a block.
     """
-    on_gpu = on_gpu and gpus() > 0
+    batches, on_gpu = -(-rows // batch), on_gpu and gpus() > 0
     pool = max(1, min(workers or (gpus() if on_gpu else spare_cores()), batches))
     return Pool(pool, on_gpu, share, few=batches <= BLOCKS * most * pool)
 

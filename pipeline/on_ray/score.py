@@ -79,7 +79,7 @@ def score(run: Run, ranker: str, users: list[str], items: list[str], to: Path, t
     candidates = find_candidates(run, trained, items)
     with run.phase("users"):
         known = _known_users(run, trained.tokenizer, users)
-    pool = pool_for(-(-known // SCORED_USERS), most=1, share=0.5)  # the two stages run at once
+    pool = pool_for(known, SCORED_USERS, most=1, share=0.5)  # the two stages run at once
     folder_of = partial(local_folder, lake, "rankers", ranker)
     remember = Stage(Rememberer, (folder_of, pool.workers))
     remembered = pool.map(_histories(lake, trained.tokenizer, users), remember, REMEMBERED_USERS)

@@ -215,7 +215,7 @@ def room_of_nodes(kind: str) -> dict[str, float]:
 
 def worker_device() -> str:
     """Where a worker computes: on the GPU that Ray gave it, else on its core."""
-    return "cuda" if ray.get_gpu_ids() else "cpu"
+    return "cuda" if ray.is_initialized() and ray.get_gpu_ids() else "cpu"
 
 
 def read_files(lake: Lake, files: list[str], columns: list[str], block_rows: int | None = None) -> Dataset:

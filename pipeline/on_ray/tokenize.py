@@ -69,7 +69,7 @@ def _tokenize_chunk(run: Run, plan: Plan, tokenizer: str, chunk: int) -> list[st
     """Stage the IDs of a chunk: the files to commit."""
     lake, parts = run.lake, plan.parts(run.lake, chunk)
     rows = sum(pq.read_metadata(part, filesystem=lake.filesystem).num_rows for part in parts)
-    pool = pool_for(-(-rows // BATCH), run.config.encoders.workers)
+    pool = pool_for(rows, BATCH, run.config.encoders.workers)
     items = read_parts(
         lake, parts, partial(read_columns, columns=COLUMNS, rows=BATCH), block_rows(rows, BATCH, pool.workers)
     )

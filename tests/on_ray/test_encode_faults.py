@@ -24,8 +24,6 @@ SLOW = pytest.mark.slow  # a process is started after every death
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray")]
 
 SETTINGS = config_of(Path(), encoders={"text": {"batch_size": 8}}).encoders.text
-
-
 MODELS = Pool(1, on_gpu=True, share=0)  # actors as for a GPU
 
 
@@ -80,7 +78,7 @@ def test_a_batch_that_does_not_fit_is_halved_and_so_are_later_ones() -> None:
 @pytest.mark.parametrize(
     ("stages", "count", "pool"),
     [
-        (1, 4, Pool(1, on_gpu=False, few=True)),
+        (1, 6, Pool(1, on_gpu=False, few=True)),
         pytest.param(1, 40, Pool(2, on_gpu=False, few=True), marks=SLOW),
         pytest.param(1, 40, Pool(2, on_gpu=False), marks=SLOW),
         pytest.param(2, 40, Pool(1, on_gpu=False), marks=SLOW),
@@ -90,7 +88,7 @@ def test_a_batch_that_does_not_fit_is_halved_and_so_are_later_ones() -> None:
 )
 def test_an_input_that_kills_its_process_costs_itself(stages: int, count: int, pool: Pool) -> None:
     texts = [f"text {n}" for n in range(count)]
-    texts[count // 2] = "kill 1"
+    texts[4] = "kill 1"
     if stages == 2:
         texts[30] = "host kill"
     stage = partial(Stage, args=("text", SETTINGS, start_ledger(), fussy))

@@ -131,8 +131,8 @@ def _tallied(lake: Lake, ranker: str, tokenizer: str, references: Mapping[str, R
     windows = read_windows(lake, tokenizer, "test")
     folder_of = partial(local_folder, lake, "rankers", ranker)
     count = windows.count()
-    pool = pool_for(-(-count // SCORED_WINDOWS), most=1)
-    blocks = windows.repartition(target_num_rows_per_block=SCORED_WINDOWS)  # few files still make work for many actors
+    pool = pool_for(count, SCORED_WINDOWS, most=1)
+    blocks = windows.repartition(target_num_rows_per_block=SCORED_WINDOWS)  # few files still make work for many workers
     scored = predict(blocks, folder_of, tokenizer=tokenizer, references=references, pool=pool)
     return tallied(scored, count, references)
 

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline.on_ray.pools import Pool, Stage, pool_for
-from pipeline.on_ray.session import share_of_node
+from pipeline.on_ray.session import share_of_node, worker_device
 from ranker.artefact import load
 from ranker.baselines.references import REFERENCES, Reference
 from ranker.evaluation import Tallies, streamed, tallies
@@ -62,7 +62,7 @@ def predict(
         knows), ``missing`` string (``text`` or ``image``, whose codes are absent, else ``none``), and two scores of
         every reference, float32. :func:`ranker.evaluation.tallies` reads them.
     """
-    pool = pool or pool_for(1)
+    pool = pool or pool_for(1, 1)
     stage = Stage(WindowScorer, (model_folder, tokenizer, pool.workers, references))
     return pool.map(dataset.select_columns(MODEL_COLUMNS + IMPRESSION_COLUMNS), stage, SCORED_WINDOWS)
 
@@ -111,7 +111,7 @@ class WindowScorer:
     ) -> None:
         self.references = dict(references or {})
         self.ranker = load(folder(), tokenizer)
-        self.device = torch.device("cuda" if ray.is_initialized() and ray.get_gpu_ids() else "cpu")
+        self.device = torch.device(worker_device())
         self.model = self.ranker.model(self.device)
         torch.set_num_threads(share_of_node(workers))
 

@@ -20,7 +20,7 @@ from rich.table import Table
 from benchmarks.trials import RESULTS
 from pipeline.config.models import SparkSettings
 from pipeline.on_spark.expressions import item_hash
-from pipeline.on_spark.gate_figures import code_use, collisions, digest, drift, measure
+from pipeline.on_spark.gate_figures import code_use, collisions, drift, measure, totals
 from pipeline.on_spark.released_ids import changes
 from pipeline.on_spark.session import spark_session
 from schemas.semantic_id import Layout
@@ -73,15 +73,16 @@ def main(items: int = 1_000_000, exponent: float = EXPONENT, turns: int = 3) -> 
         rows = spark.read.parquet(f"{folder}/rows")
         current = rows.select("item_id", "content")
         steps: dict[str, Callable[[], object]] = {
-            "digest": lambda: digest(rows, TOKENIZER),
+            "totals and digest": lambda: totals(rows),
             "collisions and uniqueness of IDs": lambda: collisions(rows),
             "use of codes by level": lambda: code_use(rows, LAYOUT),
-            "every figure of the IDs alone": lambda: measure(rows, LAYOUT, items),
+            "every figure of the IDs alone": lambda: measure(rows, totals(rows), LAYOUT),
             "drift against as many released IDs": lambda: drift(rows, rows, current),
             "changes against as many released IDs": lambda: changes(rows, rows, 2).count(),
         }
         times = {name: seconds(step, turns) for name, step in steps.items()}
-        found: dict[str, Any] = {"items": items, "exponent": exponent, **measure(rows, LAYOUT, items), "seconds": times}
+        found: dict[str, Any] = {"items": items, "exponent": exponent, "seconds": times}
+        found |= measure(rows, totals(rows), LAYOUT)
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / "collisions.json").write_text(json.dumps(found, indent=1) + "\n")
     shape = f"{items:,} items, {found['items_sharing_codes'] / items:.1%} share their codes, at most "

@@ -9,6 +9,7 @@ from jobs.encode import run_encode
 from jobs.entry import DEFAULT_CONFIG, ConfigFile, Overrides, read_config, start, tell
 from jobs.extract import run_extract
 from jobs.lines import say, then
+from jobs.planning import one_cluster
 from jobs.publish import run_publish
 from jobs.report import reported
 from jobs.tokenize import check_encoders, run_tokenize
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def run_nightly(config: "Config", tokenizer: str | None = None) -> None:
-    """All four jobs under one run id, one hold of the lake's lock and one Spark session; Ray starts if there is work.
+    """All four jobs under one run id, one hold of the lake's lock, one Spark session and, if there is work, one Ray.
 
     The tokenizer is the released one, or the newest while none is released; one that cannot be used is refused before
     any work. Where the lake has none at all, one is trained. The report is made also where a gate refuses.
@@ -34,7 +35,7 @@ def run_nightly(config: "Config", tokenizer: str | None = None) -> None:
         tokenizer = tokenizer or tokenizer_of_nights(night.lake)
         if tokenizer:
             check_encoders(night, tokenizer, encoder_fingerprints(config.encoders))
-        with spark_for(night):
+        with spark_for(night), one_cluster():
             run_extract(config, night.run_id)
             run_encode(config, night.run_id)
             if not tokenizer and not (night.lake.exists(VECTORS) and night.lake.rows(VECTORS)):

@@ -1,7 +1,8 @@
 """Jobs in two halves: Spark plans, Ray does. In one process one after the other, on two clusters as two commands."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,20 @@ class Halves:
 
 
 BOTH = Halves()
+_SHARED: ContextVar[ExitStack | None] = ContextVar(
+    "what ends with the block of jobs that share a cluster", default=None
+)
+
+
+@contextmanager
+def one_cluster() -> Iterator[None]:
+    """Jobs within the block share the Ray cluster that the first one with work to do starts or joins."""
+    with ExitStack() as until_end:
+        outer = _SHARED.set(until_end)
+        try:
+            yield
+        finally:
+            _SHARED.reset(outer)
 
 
 @contextmanager
@@ -58,7 +73,7 @@ def planned_run(
             typer.echo(_next(job, plan))  # for people and schedulers alike: a result, not a line of log
             yield run, None
         elif plan.rows:
-            with ray_for(run):
+            with ray_for(run, _SHARED.get()):
                 yield run, plan
             drop_plan(run.lake, plan)
         else:

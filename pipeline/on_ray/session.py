@@ -35,17 +35,22 @@ MANY_FILES = 500  # from which on actors of their own read the footers; they tak
 
 
 @contextmanager
-def ray_for(run: Run) -> Iterator[None]:
+def ray_for(run: Run, until_end: ExitStack | None = None) -> Iterator[None]:
     """The cluster of a job: what its start takes is a phase of the run, whose lines tell of Ray Data's rows.
 
+    It ends with the job or, where others are to share it, when ``until_end`` is closed.
+
     Raises:
-        JobError: as :func:`ray_session`.
+        JobError: as :func:`ray_session`; or Ray Data made no progress for ``ray.stall_seconds``.
     """
-    with ExitStack() as until_end:
+    with ExitStack() as own:
         with run.phase(RAY_START):
-            until_end.enter_context(ray_session(run.config.ray))
-        with run.progress.of(rows_done()):
-            yield
+            (until_end or own).enter_context(ray_session(run.config.ray))
+        try:
+            with run.progress.of(rows_done()):
+                yield
+        except ExecutionTimeoutError as stall:
+            raise JobError(_said_of(stall)) from stall
 
 
 @contextmanager
@@ -53,8 +58,7 @@ def ray_session(settings: RaySettings) -> Iterator[None]:
     """A cluster started here or joined for the length of the block; blocks within it share it.
 
     Raises:
-        JobError: there is no cluster at the address, or it wants a token, or has no core to work on; or Ray Data made
-            no progress within the block for ``ray.stall_seconds``.
+        JobError: there is no cluster at the address, or it wants a token, or has no core to work on.
     """
     if ray.is_initialized():
         yield
@@ -92,8 +96,6 @@ def ray_session(settings: RaySettings) -> Iterator[None]:
         try:
             _wait_for_cores(address, settings.stall_seconds)
             yield
-        except ExecutionTimeoutError as stall:
-            raise JobError(_said_of(stall)) from stall
         finally:
             ray.shutdown()
 

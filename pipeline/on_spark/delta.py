@@ -60,12 +60,6 @@ class SparkDelta(Protocol):
         With ``located`` every row has :data:`LOCATED` besides. With ``files`` rows of others may be left out.
         """
 
-    def files_of(self, table: Table, keys: DataFrame, *, where: Mapping[str, str] | None = None) -> list[str]:
-        """The files that hold a row which has one of ``keys`` in the columns of that name; only these are read."""
-        located = self.read(table, where=where, located=True).select(*keys.columns, "file")
-        holding = located.join(keys, on=keys.columns, how="left_semi").select("file").distinct()
-        return [row["file"] for row in holding.collect()]
-
     def stage(self, table: Table, rows: DataFrame) -> Staged:
         """Write ``rows`` where no reader sees them; give them to :meth:`commit` or :meth:`discard`."""
 
@@ -270,7 +264,7 @@ class EmbeddedDelta(SparkDelta):
     @override
     def delete(self, table: Table, keys: DataFrame) -> None:
         keys = keys.select(*table.key)
-        files = self.files_of(table, keys)
+        files = files_of(self.read(table, located=True), keys)
         if files:
             staged = self.stage(table, self.read(table, files=files).join(keys, on=list(table.key), how="left_anti"))
             assert staged.folder is not None
@@ -279,6 +273,12 @@ class EmbeddedDelta(SparkDelta):
     @override
     def discard(self, staged: Staged) -> None:
         self._lake.delete(f"{staged.table.name}/{staged.folder}")
+
+
+def files_of(located: DataFrame, keys: DataFrame) -> list[str]:
+    """The files of ``located`` rows that hold one of ``keys`` in the columns of that name; only these are read."""
+    holding = located.select(*keys.columns, "file").join(keys, on=keys.columns, how="left_semi").select("file")
+    return [row["file"] for row in holding.distinct().collect()]
 
 
 def empty(spark: SparkSession, table: Table, *, located: bool) -> DataFrame:

@@ -21,7 +21,7 @@ from pipeline.lake.storage import Lake, spark_uri
 from pipeline.on_spark.caching import kept_on_disk
 from pipeline.on_spark.changes import GONE, Before, Totals, compare, totals
 from pipeline.on_spark.current_items import current_items
-from pipeline.on_spark.delta import SparkDelta, spark_delta
+from pipeline.on_spark.delta import SparkDelta, files_of, spark_delta
 from pipeline.on_spark.expressions import content
 from pipeline.on_spark.object_store import reach_store
 from pipeline.on_spark.picture_stats import with_listing, with_remote_contents
@@ -211,7 +211,7 @@ def with_live_pictures(staged: DataFrame, tables: SparkDelta) -> DataFrame:
         return staged
     same = ["item_id", "image_sha"]
     wanted = lacking.select(same)
-    items = tables.read(ITEMS, files=tables.files_of(ITEMS, wanted))
+    items = tables.read(ITEMS, files=files_of(tables.read(ITEMS, located=True), wanted))
     live = items.join(wanted, on=same, how="left_semi").groupBy(same).agg(F.first("image").alias("live"))
     return staged.join(live, on=same, how="left").withColumn("image", F.coalesce("image", "live")).drop("live")
 

@@ -7,6 +7,7 @@ N items, K codes of a level.
 """
 
 import math
+from dataclasses import dataclass
 from functools import reduce
 from typing import Any
 
@@ -18,56 +19,69 @@ from pipeline.release.pointer import Release
 from schemas.semantic_id import MODALITIES, Layout
 
 
+@dataclass(frozen=True)
+class Totals:
+    """Of rows that are to be released: how many items they are, the share ``without`` each modality, and ``hashes``,
+    which depends on nothing but what the rows say, in whatever order and files they are."""
+
+    items: int
+    without: dict[str, float]
+    hashes: str
+
+    def digest(self, tokenizer: str) -> str:
+        """A name of the rows under their tokenizer."""
+        return f"{tokenizer}-{self.items}-{self.hashes}"
+
+    def coverage(self, live_items: int) -> dict[str, Any]:
+        """How many of the current items have an ID."""
+        return {"live_items": live_items, "items_with_ids": self.items, "coverage": self.items / live_items}
+
+
 def figures(
-    rows: DataFrame, layout: Layout, current: DataFrame, standing: DataFrame | None, release: Release | None
+    rows: DataFrame,
+    found: Totals,
+    layout: Layout,
+    current: DataFrame,
+    standing: DataFrame | None,
+    release: Release | None,
 ) -> dict[str, Any]:
-    """All that is measured of the rows that are to be released: :func:`measure`, and :func:`drift` from the
-    ``standing`` rows of ``release``, where there are any to compare with."""
-    found = measure(rows, layout, current.count())
+    """All that is measured of the rows that are to be released, but for their coverage: :func:`measure`, and
+    :func:`drift` from the ``standing`` rows of ``release``, where there are any to compare with."""
+    measured = measure(rows, found, layout)
     if standing is None or release is None:
-        return found
+        return measured
     against = {"release": release.version, "tokenizer": release.tokenizer}
-    return found | drift(standing, rows, current) | {"against": against}
+    return measured | drift(standing, rows, current) | {"against": against}
 
 
-def measure(rows: DataFrame, layout: Layout, current: int) -> dict[str, Any]:
+def measure(rows: DataFrame, found: Totals, layout: Layout) -> dict[str, Any]:
     """Figures of the IDs alone, of which there is at least one; shares lie in 0 to 1.
 
     Args:
         rows: that are to be released.
+        found: their :func:`totals`.
         layout: of their tokenizer.
-        current: number of current items.
 
     Returns:
         Among others ``perplexity``, that of the level whose codes are used least evenly, and ``code_share``, the
         greatest of any level; ``levels`` has both by level, see :func:`code_use`.
     """
-    found = totals(rows)
     levels = code_use(rows, layout)
     return {
-        "live_items": current,
-        "items_with_ids": found["items"],
-        "coverage": found["items"] / current,
         **collisions(rows),
         "perplexity": min(level["perplexity"] for level in levels.values()),
         "code_share": max(level["code_share"] for level in levels.values()),
         "levels": levels,
-        **{f"without_{m}": found[f"without_{m}"] for m in MODALITIES},
+        **{f"without_{m}": share for m, share in found.without.items()},
     }
 
 
-def totals(rows: DataFrame) -> dict[str, Any]:
-    """``items``, and the share of them that is ``without_text`` and ``without_image``."""
-    has = [F.count_if(f"has_{m}").alias(m) for m in MODALITIES]
-    row = _only(rows.agg(F.count("*").alias("items"), *has))
-    return {"items": row["items"]} | {f"without_{m}": 1 - row[m] / max(1, row["items"]) for m in MODALITIES}
-
-
-def digest(rows: DataFrame, tokenizer: str) -> str:
-    """A name of the rows that depends on nothing but what they say, in whatever order and files they are."""
+def totals(rows: DataFrame) -> Totals:
+    """Of rows that are to be released, in one pass."""
     each = F.xxhash64("item_id", "content", "sid").cast("decimal(20,0)")
-    row = _only(rows.agg(F.count("*").alias("items"), F.sum(each).alias("sum")))
-    return f"{tokenizer}-{row['items']}-{row['sum']}"
+    without = [F.count_if(~F.col(f"has_{m}")).alias(m) for m in MODALITIES]
+    row = _only(rows.agg(F.count("*").alias("items"), F.sum(each).alias("hashes"), *without))
+    return Totals(row["items"], {m: row[m] / max(1, row["items"]) for m in MODALITIES}, str(row["hashes"]))
 
 
 def collisions(rows: DataFrame) -> dict[str, Any]:
@@ -78,22 +92,22 @@ def collisions(rows: DataFrame) -> dict[str, Any]:
     have both codes and item hash of another one.
     """
     keys = rows.select(F.xxhash64("sid").alias("codes"), F.xxhash64("content").alias("content"), "item_hash")
-    contents = keys.groupBy("codes", "content").agg(F.count("*").alias("n"))
-    tuples = contents.groupBy("codes").agg(F.sum("n").alias("n"), F.count("*").alias("contents"))
+    each = F.count("*").alias("n"), F.count_distinct("content").alias("contents")
+    tuples = keys.groupBy("codes").agg(*each, F.count_distinct("item_hash").alias("ids"))
     found = _only(
         tuples.agg(
             F.sum("n").alias("items"),
             F.sum(F.when(F.col("contents") > 1, F.col("n")).otherwise(0)).alias("colliding"),
             F.sum(F.when(F.col("n") > 1, F.col("n")).otherwise(0)).alias("sharing"),
             F.max("contents").alias("largest"),
+            F.sum(F.col("n") - F.col("ids")).alias("same"),
         )
     )
-    ids = _only(keys.groupBy("codes", "item_hash").agg(F.count("*").alias("n")).agg(F.sum(F.col("n") - 1)))
     return {
         "collision_rate": found["colliding"] / found["items"] if found["items"] else 0.0,
         "items_sharing_codes": found["sharing"] or 0,
         "largest_group": found["largest"] or 0,
-        "items_sharing_an_id": ids[0] or 0,
+        "items_sharing_an_id": found["same"] or 0,
     }
 
 
@@ -129,7 +143,7 @@ def drift(standing: DataFrame, rows: DataFrame, current: DataFrame) -> dict[str,
     ``deleted_fraction`` the share of released items that are no longer current. Of the items whose content is as
     released, ``ids_moved`` counts those with another ID, which means nothing between two tokenizers.
     """
-    one = F.lit(1)
+    one, has = F.lit(1), [f"has_{m}" for m in MODALITIES]
     sides = [
         current.select("item_id", one.alias("current")),
         *(
@@ -138,6 +152,7 @@ def drift(standing: DataFrame, rows: DataFrame, current: DataFrame) -> dict[str,
                 one.alias(side),
                 F.xxhash64("content").alias(f"{side}_content"),
                 F.xxhash64("sid", "item_hash").alias(f"{side}_id"),
+                *(F.col(name).alias(f"{side}_{name}") for name in has),
             )
             for side, frame in (("old", standing), ("new", rows))
         ),
@@ -147,23 +162,30 @@ def drift(standing: DataFrame, rows: DataFrame, current: DataFrame) -> dict[str,
     items = together.groupBy("item_id").agg(*(F.max(name).alias(name) for name in values))
     old, new = F.col("old").isNotNull(), F.col("new").isNotNull()
     unchanged = F.col("old_content") == F.col("new_content")
+    lacking = (F.count_if(~F.col(f"{side}_{name}")).alias(f"{side}_{name}") for side in ("old", "new") for name in has)
     found = _only(
         items.agg(
+            *(F.count(side).alias(side) for side in ("old", "new")),
             F.count_if(old & F.col("current").isNull()).alias("deleted"),
-            F.count_if(new & ~old).alias("new"),
+            F.count_if(new & ~old).alias("added"),
             F.count_if(unchanged).alias("unchanged"),
             F.count_if(unchanged & (F.col("old_id") != F.col("new_id"))).alias("moved"),
+            *lacking,
         )
     )
-    before, after = totals(standing), totals(rows)
+    before, after = found["old"], found["new"]
+
+    def growth(modality: str) -> float:
+        return float(found[f"new_has_{modality}"] / max(1, after) - found[f"old_has_{modality}"] / before)
+
     return {
-        "row_drift": abs(after["items"] - before["items"]) / before["items"],
+        "row_drift": abs(after - before) / before,
         "deleted_items": found["deleted"],
-        "deleted_fraction": found["deleted"] / before["items"],
-        "new_items": found["new"],
+        "deleted_fraction": found["deleted"] / before,
+        "new_items": found["added"],
         "unchanged_items": found["unchanged"],
         "ids_moved": found["moved"],
-        **{f"without_{m}_growth": after[f"without_{m}"] - before[f"without_{m}"] for m in MODALITIES},
+        **{f"without_{m}_growth": growth(m) for m in MODALITIES},
     }
 
 

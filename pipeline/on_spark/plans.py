@@ -4,7 +4,7 @@ Each is a join of key columns in Spark, so the driver holds counts and names of 
 what is written.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import reduce
 from typing import Any
 
@@ -19,7 +19,7 @@ from pipeline.lake.run import Run
 from pipeline.lake.storage import spark_uri
 from pipeline.on_spark.caching import kept_on_disk
 from pipeline.on_spark.current_items import current_items
-from pipeline.on_spark.delta import SparkDelta, spark_delta
+from pipeline.on_spark.delta import SparkDelta, files_of, spark_delta
 from pipeline.on_spark.expressions import VECTOR_SHA
 from schemas.semantic_id import MODALITIES
 from schemas.tables import ITEMS, SEMANTIC_IDS, VECTORS
@@ -48,8 +48,8 @@ def plan_encoding(spark: SparkSession, run: Run, encoders: Mapping[str, str]) ->
     found = chunked.agg(F.max("chunk").alias("last"), F.sum("rows").alias("rows")).first()
     chunks = 0 if found is None or found["last"] is None else found["last"] + 1
     rows = pending.join(F.broadcast(chunked.drop("rows")), on=["modality", "file"])
-    columns = ["sha", "file", "position"]
-    plan = _write(run, "encode", rows, ["chunk", "modality", "part"], columns, chunks, {"encoders": dict(encoders)})
+    folders, columns = ["chunk", "modality", "part"], ["sha", "file", "position"]
+    plan = _write(run, "encode", rows.repartition(*folders), folders, columns, chunks, {"encoders": dict(encoders)})
     chunked.unpersist()
     pending.unpersist()
     return plan
@@ -72,8 +72,7 @@ def plan_tokenizing(spark: SparkSession, run: Run, job: str, tokenizer: str, enc
     with kept_on_disk() as keep:
         pending = keep(pending_ids(tables, tokenizer))
         count = pending.count()
-        ready = with_vectors(tables, pending, encoders) if count else pending
-        plan = _write_spread(run, job, ready, "item_hash", columns, count, facts)
+        plan = _write_with_vectors(run, job, tables, pending, "item_hash", columns, count, facts)
     run.count(rows_in=count, unencoded=count - plan.rows)
     return plan
 
@@ -99,8 +98,9 @@ def plan_training(spark: SparkSession, run: Run, encoders: Mapping[str, str], mo
         numbered = contents.withColumn("number", F.xxhash64("content"))
         chosen = numbered.where(F.pmod("number", F.lit(1 << 30)) < int(share * (1 << 30)))
         facts = {"encoders": dict(encoders), "contents": count}
-        ready = with_vectors(tables, chosen, encoders)
-        plan = _write_spread(run, "train-tokenizer", ready, "number", columns, count, facts, one_chunk=True)
+        plan = _write_with_vectors(
+            run, "train-tokenizer", tables, chosen, "number", columns, count, facts, one_chunk=True
+        )
     if not plan.rows:
         raise JobError(
             f"no current item has a vector under the configured encoders ({said(encoders)}): run encode first"
@@ -139,22 +139,49 @@ def pending_ids(tables: SparkDelta, tokenizer: str) -> DataFrame:
     return current.join(done, on=["item_id", "content"], how="left_anti")
 
 
-def with_vectors(tables: SparkDelta, rows: DataFrame, encoders: Mapping[str, str]) -> DataFrame:
+def with_vectors(
+    tables: SparkDelta, rows: DataFrame, encoders: Mapping[str, str], together: Sequence[str]
+) -> DataFrame:
     """``rows`` with ``text_vector`` and ``image_vector``, but for those that an encoder has not seen yet.
 
-    Rows have ``text_sha`` and ``image_sha``, null for a modality that is absent; those without any vector are left out.
-    Of ``vectors``, the files that hold a wanted one are read whole, of the others the keys alone. Of two rows of one
-    input, which two plans may have made, one with a vector counts.
+    Rows are distinct and have ``text_sha`` and ``image_sha``, null for a modality that is absent; those without any
+    vector are left out; those equal in ``together`` come in one partition, sorted by it. Of ``vectors``, the files that
+    hold a wanted one are read whole, of the others the keys alone. Of two rows of one input, which two plans may have
+    made, one with a vector counts. Vectors are shuffled twice: to be one of each, and to be beside their row.
     """
-    for modality in MODALITIES:
-        sha, where = f"{modality}_sha", {"encoder": encoders[modality]}
-        wanted = rows.select(F.col(sha).alias("sha")).dropna().distinct()
-        vectors = tables.read(VECTORS, where=where, files=tables.files_of(VECTORS, wanted, where=where))
-        there = vectors.join(wanted, on="sha", how="left_semi").groupBy(F.col("sha").alias(sha))
-        found = there.agg(F.max("vector").alias(f"{modality}_vector"), F.lit(True).alias("seen"))
-        joined = rows.join(found, on=sha, how="left")
-        rows = joined.where(F.col(sha).isNull() | F.col("seen")).drop("seen")
-    return rows.where(F.col("text_vector").isNotNull() | F.col("image_vector").isNotNull())
+    inputs = rows.withColumn(
+        "input",
+        F.explode(
+            F.array(
+                *(
+                    F.struct(
+                        F.lit(m).alias("modality"), F.lit(encoders[m]).alias("encoder"), F.col(f"{m}_sha").alias("sha")
+                    )
+                    for m in MODALITIES
+                )
+            )
+        ),
+    )
+    key = ["encoder", "sha"]
+    inputs = inputs.select(*rows.columns, "input.*").dropna(subset=["sha"])
+    wanted = inputs.select(key).distinct()
+    files = files_of(_vectors(tables, encoders, located=True), wanted)
+    stored = _vectors(tables, encoders, files=files).join(wanted, on=key, how="left_semi")
+    once = stored.groupBy(key).agg(F.max("vector").alias("vector"), F.lit(True).alias("seen"))
+    beside = inputs.join(once, on=key, how="left").repartition(*together)
+    of_row = [*together, *(name for name in rows.columns if name not in together)]
+    found = beside.groupBy(of_row).agg(
+        F.bool_and(F.coalesce("seen", F.lit(False))).alias("whole"),
+        *(F.max(F.when(F.col("modality") == m, F.col("vector"))).alias(f"{m}_vector") for m in MODALITIES),
+    )
+    some = F.col("text_vector").isNotNull() | F.col("image_vector").isNotNull()
+    return found.where(F.col("whole") & some).drop("whole")
+
+
+def _vectors(tables: SparkDelta, encoders: Mapping[str, str], **which: Any) -> DataFrame:
+    """The rows of ``vectors`` of these encoders, as :meth:`SparkDelta.read` gives them."""
+    each = (tables.read(VECTORS, where={"encoder": encoder}, **which) for encoder in sorted(set(encoders.values())))
+    return reduce(DataFrame.unionByName, each)
 
 
 def said(encoders: Mapping[str, str]) -> str:
@@ -174,9 +201,10 @@ def _by_file(pending: DataFrame, chunk_rows: int) -> DataFrame:
     return skipped.select("modality", "file", "rows", chunk.alias("chunk"), part.alias("part"))
 
 
-def _write_spread(
+def _write_with_vectors(
     run: Run,
     job: str,
+    tables: SparkDelta,
     rows: DataFrame,
     number: str,
     columns: list[str],
@@ -185,7 +213,8 @@ def _write_spread(
     *,
     one_chunk: bool = False,
 ) -> Plan:
-    """Write a plan whose at most ``count`` rows are spread over chunks and parts by a hashed ``number``."""
+    """Write a plan whose at most ``count`` rows, beside their vectors, are spread over chunks and parts by a hashed
+    ``number``."""
     if not count:
         return Plan(job, run.run_id, 0, 0, facts)
     chunks = 1 if one_chunk else -(-count // run.config.encoders.commit_rows)
@@ -196,17 +225,19 @@ def _write_spread(
             "part": F.pmod(F.floor(F.col(number) / chunks), F.lit(parts)).cast("int"),
         }
     )
-    return _write(run, job, spread, ["chunk", "part"], columns, chunks, facts)
+    folders = ["chunk", "part"]
+    ready = with_vectors(tables, spread, facts["encoders"], together=folders)
+    return _write(run, job, ready, folders, columns, chunks, facts)
 
 
 def _write(
     run: Run, job: str, rows: DataFrame, folders: list[str], columns: list[str], chunks: int, facts: dict[str, Any]
 ) -> Plan:
-    """Write rows into ``folders``, of which the last ones are parts: one file each."""
+    """Write rows into ``folders``, of which the last ones are parts, one file each; rows of one are in a partition."""
     if not chunks:
         return Plan(job, run.run_id, 0, 0, facts)
     uri = spark_uri(f"{run.lake.uri}/{plan_folder(job, run.run_id)}")
-    parts = rows.select(*folders, *columns).repartition(*folders).sortWithinPartitions(*folders)
+    parts = rows.select(*folders, *columns).sortWithinPartitions(*folders)
     writer = parts.write.mode("overwrite").option("maxRecordsPerFile", 0).partitionBy(*folders)
     writer.parquet(uri, compression="none")  # vectors do not get smaller, and plans do not stay
     written = rows.sparkSession.read.schema(parts.schema).parquet(uri).count()  # of the footers

@@ -4,14 +4,14 @@ import logging
 from typing import Any
 
 from pyspark import StorageLevel
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import SparkSession
 
 from pipeline.errors import GateRefused, JobError
 from pipeline.lake.artefacts import tokenizer_layout
 from pipeline.lake.run import Run
 from pipeline.on_spark.current_items import current_items
 from pipeline.on_spark.delta import SparkDelta, Staged, spark_delta
-from pipeline.on_spark.gate_figures import digest, figures
+from pipeline.on_spark.gate_figures import Totals, figures, totals
 from pipeline.on_spark.released_ids import candidate_rows, changes
 from pipeline.release.gates import broken, check, of_training
 from pipeline.release.pointer import Release, complete_move, held_releases, move_metadata, newer_rows, released
@@ -61,12 +61,14 @@ def publish(spark: SparkSession, run: Run, tokenizer: str, *, force: bool = Fals
         staged = tables.stage(RELEASED_IDS, candidate_rows(current, ids, version).orderBy("item_id"))
     try:
         with run.phase("measure"):
-            name = digest(staged.rows, tokenizer)
+            found = totals(staged.rows)
+            name = found.digest(tokenizer)
             same = next((release for release in known if release.digest == name), None)
-            measured = _coverage(run, staged.rows, current, tokenizer)
+            measured = _coverage(run, found, current.count(), tokenizer)
             if same is None:
                 before = tables.read(RELEASED_IDS) if compared else None
-                measured = figures(staged.rows, layout, current, before, compared) | of_training(lake, tokenizer)
+                measured |= figures(staged.rows, found, layout, current, before, compared)
+                measured |= of_training(lake, tokenizer)
             gates = _checked(run, measured, standing, tokenizer, blind=compared is not standing, force=force)
         if same is None:
             _write_changes(run, tables, staged, version, compared=compared is not None)
@@ -106,17 +108,16 @@ def _if_readable(run: Run, standing: Release | None, *, force: bool) -> Release 
     return None
 
 
-def _coverage(run: Run, rows: DataFrame, current: DataFrame, tokenizer: str) -> dict[str, Any]:
+def _coverage(run: Run, found: Totals, live_items: int, tokenizer: str) -> dict[str, Any]:
     """How many of the current items have an ID.
 
     Raises:
         JobError: none.
     """
-    items, live = rows.count(), current.count()
-    run.count(rows_in=live)
-    if not items:
+    run.count(rows_in=live_items)
+    if not found.items:
         raise JobError(f"no current item has an ID under tokenizer {tokenizer}: run tokenize first")
-    return {"live_items": live, "items_with_ids": items, "coverage": items / live}
+    return found.coverage(live_items)
 
 
 def _checked(

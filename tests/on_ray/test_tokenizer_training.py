@@ -120,6 +120,7 @@ def undisturbed(ray: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[st
     return fingerprint, folder
 
 
+@pytest.mark.slow
 def test_two_workers_end_with_one_tokenizer(undisturbed: tuple[str, Path]) -> None:
     fingerprint, folder = undisturbed
     lake = Lake(str(folder / "lake"))

@@ -21,6 +21,8 @@ FORMS = [
     pytest.param("native", marks=pytest.mark.native_delta),
     pytest.param("s3", marks=pytest.mark.spark_on_s3),
 ]
+IN_STORE = pytest.param("s3", marks=[pytest.mark.spark_on_s3, pytest.mark.slow])
+in_both_settings = pytest.mark.parametrize("form", [*FORMS[:2], IN_STORE], indirect=True)  # in a store where slow
 in_every_form = pytest.mark.parametrize("form", FORMS, indirect=True)  # in the default suite, where others are slow
 
 

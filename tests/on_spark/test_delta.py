@@ -5,7 +5,7 @@ import json
 import duckdb
 import pyarrow.dataset as ds
 import pytest
-from delta_rows import LONG, NOW, changes, foreign, ids, in_every_form, items, read_back, windows
+from delta_rows import LONG, NOW, changes, foreign, ids, in_both_settings, in_every_form, items, read_back, windows
 from pyspark.sql import SparkSession
 
 from pipeline.config.models import SparkSettings
@@ -77,7 +77,7 @@ def test_nothing_to_append_makes_no_commit(spark: SparkSession, lake: Lake, tabl
     assert lake.rows(ITEMS) == 1
 
 
-@in_every_form
+@in_both_settings
 def test_overwriting_one_partition_leaves_the_others(spark: SparkSession, lake: Lake, tables: SparkDelta) -> None:
     tables.append(SEQUENCES, windows(spark, "0012", "train", "u1", "u2"))  # a name that looks like a number
     tables.append(SEQUENCES, windows(spark, "0034", "train", "u1"))
@@ -117,7 +117,7 @@ def test_an_older_version_stays_readable(spark: SparkSession, lake: Lake, tables
     assert lake.whole(ITEMS, version - 1)
 
 
-@in_every_form
+@in_both_settings
 def test_staged_rows_are_seen_by_their_writer_alone(spark: SparkSession, lake: Lake, tables: SparkDelta) -> None:
     tables.append(ITEMS, items(spark, "a"))
     staged = tables.stage(ITEMS, items(spark, "b", "c"))
@@ -151,7 +151,7 @@ def test_keys_are_deleted_from_the_files_that_hold_them(spark: SparkSession, lak
     assert set(lake.files(ITEMS)) >= kept
 
 
-@in_every_form
+@in_both_settings
 def test_keys_are_deleted_in_every_partition(spark: SparkSession, lake: Lake, tables: SparkDelta) -> None:
     for encoder in ("one", "two"):
         rows = [(encoder, sha, [0.5], None) for sha in ("x", "y")]

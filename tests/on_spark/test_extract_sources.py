@@ -13,7 +13,7 @@ from pipeline.config.file import load_config
 pytestmark = pytest.mark.spark
 
 
-@pytest.mark.parametrize("kind", ["csv", "parquet", "delta"])
+@pytest.mark.parametrize("kind", ["csv", pytest.param("parquet", marks=pytest.mark.slow), "delta"])
 def test_every_source_gives_the_same_items(spark: SparkSession, tmp_path: Path, kind: str) -> None:
     from deltalake import write_deltalake
 

@@ -170,6 +170,7 @@ def hostile(folder: Path) -> tuple[Config, int]:
     return config.model_copy(update={"gates": gates}), len(rows) + 3
 
 
+@pytest.mark.slow
 @pytest.mark.spark
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray")

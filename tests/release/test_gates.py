@@ -80,7 +80,7 @@ def test_items_without_an_id_are_not_deleted_items(spark: SparkSession, tmp_path
     assert shop.changes(2) == {"i0": ("removed", "s0-0.t0.i0", None)}
 
 
-@pytest.mark.parametrize("column", ["sid", "item_hash"])
+@pytest.mark.parametrize("column", ["sid", pytest.param("item_hash", marks=pytest.mark.slow)])
 def test_an_id_that_moves_under_the_same_tokenizer_is_refused(open_shop: ReleasedShop, column: str) -> None:
     """Whoever rewrote the table: content and tokenizer are the same, so the ID has to be."""
     table = DeltaTable(open_shop.lake.table_uri(SEMANTIC_IDS))

@@ -112,7 +112,7 @@ def test_a_publish_that_is_killed_is_done_whole_by_the_next(
     shop = any_shop
     after = next_night(shop)
     where = {
-        "staged": ("digest", 1),
+        "staged": ("totals", 1),
         "changes committed": ("move_metadata", 1),
         "rows committed": ("complete_move", 2),
     }

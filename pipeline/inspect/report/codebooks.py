@@ -35,7 +35,7 @@ def codebooks(about: Subject, first: dict[int, int], cards: Cards) -> Node:
         cards: of the items that are shown.
     """
     top = [_node(f"s{code}", "shared", items, 1) for code, items in list(first.items())[: WIDTHS[0]]]
-    tree = {"items": about.items, "codes": len(first), "nodes": top, "splits": []}
+    tree = {"items": about.totals.items, "codes": len(first), "nodes": top, "splits": []}
     shown = {node["name"]: node for node in top}
     for child in _children(about, sorted(shown)):
         parent = shown.get(child["parent"])

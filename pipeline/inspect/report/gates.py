@@ -15,8 +15,8 @@ BEST = {"max_group": 1.0, "max_code_share": 1.0}  # what cannot be bettered, whe
 def gates(about: Subject) -> dict[str, Any]:
     """``figures`` as ``publish`` would measure them, and for each of the ``gates`` that apply its figure, ``limit``,
     ``ok``, ``meaning`` and ``way``: 0 for the best figure there can be, 1 at the limit, more where it is broken."""
-    measured = figures(about.rows, about.layout, about.current, about.standing, about.release)
-    measured |= of_training(about.lake, about.tokenizer)
+    measured = about.totals.coverage(about.live_items) | of_training(about.lake, about.tokenizer)
+    measured |= figures(about.rows, about.totals, about.layout, about.current, about.standing, about.release)
     same = about.release is None or about.release.tokenizer == about.tokenizer
     checked = check(measured, about.config.gates, same_tokenizer=same)
     return {"figures": measured, "gates": [judged(name, gate) for name, gate in checked.items()]}

@@ -64,7 +64,7 @@ def _of_ids(about: Subject, data: dict[str, Any], cards: Cards, records: RunReco
         used = levels(about)
         found: dict[str, Any] = {
             "release": release_row(about),
-            "items": {"live": about.live_items, "with_ids": about.items},
+            "items": {"live": about.live_items, "with_ids": about.totals.items},
             "changes": changes(about, cards),
             "collisions": collisions(about, cards),
             "codebooks": codebooks(about, first_codes(used), cards),

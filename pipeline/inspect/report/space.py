@@ -13,6 +13,7 @@ from sklearn.decomposition import PCA
 
 from pipeline.inspect.report.cards import Cards
 from pipeline.inspect.report.subject import Subject, sampled
+from pipeline.on_spark.delta import files_of
 from pipeline.on_spark.expressions import filled_codes
 from schemas.semantic_id import MODALITIES
 from schemas.tables import VECTORS
@@ -50,7 +51,7 @@ def _vectors(about: Subject, chosen: pa.Table) -> dict[str, dict[str, Vectors]]:
     rows = chosen.to_pylist()
     shas = sorted({sha for row in rows for m in MODALITIES if (sha := row[f"{m}_sha"])})
     wanted = F.broadcast(about.spark.createDataFrame(pa.table({"sha": pa.array(shas, pa.string())})))
-    files = about.tables.files_of(VECTORS, wanted)
+    files = files_of(about.tables.read(VECTORS, located=True), wanted)
     stored = about.tables.read(VECTORS, files=files).where("vector IS NOT NULL")
     stored = stored.where(F.col("encoder").isin(sorted(set(about.encoders.values()))))
     found = stored.join(wanted, on="sha", how="left_semi").select("encoder", "sha", "vector").toArrow()

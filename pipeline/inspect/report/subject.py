@@ -13,6 +13,7 @@ from pipeline.lake.storage import Lake
 from pipeline.on_spark.caching import kept_on_disk
 from pipeline.on_spark.current_items import current_items
 from pipeline.on_spark.delta import SparkDelta, spark_delta
+from pipeline.on_spark.gate_figures import Totals, totals
 from pipeline.on_spark.released_ids import candidate_rows
 from pipeline.release.pointer import Release, released
 from schemas.semantic_id import Layout
@@ -41,7 +42,7 @@ class Subject:
     rows: DataFrame
     standing: DataFrame | None
     live_items: int
-    items: int
+    totals: Totals
 
     @property
     def spark(self) -> SparkSession:
@@ -64,12 +65,12 @@ def subject(spark: SparkSession, lake: Lake, config: Config, tokenizer: str) -> 
         rows = candidate_rows(current, ids, release.version + 1 if release else 1)
         rows = keep(rows.join(current.select("item_id", *KEPT), on="item_id"))
         standing = tables.read(RELEASED_IDS) if release and lake.whole(RELEASED_IDS, _newest(lake)) else None
-        items = rows.count()
-        if not items:
+        found = totals(rows)
+        if not found.items:
             yield None
             return
         frames = current, rows, standing
-        yield Subject(lake, config, tables, tokenizer, encoders, layout, release, *frames, current.count(), items)
+        yield Subject(lake, config, tables, tokenizer, encoders, layout, release, *frames, current.count(), found)
 
 
 def sampled() -> Column:

@@ -4,7 +4,6 @@ from typing import Any
 
 from pipeline.errors import first_line
 from pipeline.inspect.report.subject import Subject
-from pipeline.on_spark.gate_figures import digest
 from pipeline.release.pointer import held_releases
 
 NIGHT = ("extract", "encode", "tokenize")  # whose failure means that tonight's IDs are not all there
@@ -80,7 +79,7 @@ def _of_items(about: Subject, found: dict[str, Any]) -> list[dict[str, str]]:
     if changed["other_tokenizer"] and about.release is not None:
         told = f"release {about.release.version} is of {about.release.tokenizer}: its codes mean nothing under this one"
         said.append(_reason("warn", f"the IDs are of another tokenizer, {about.tokenizer}; {told}"))
-    if waiting := about.live_items - about.items:
+    if waiting := about.live_items - about.totals.items:
         said.append(_reason("warn", f"{waiting:,} of {about.live_items:,} items have no ID and would not be released"))
     if quarantined := found["quarantine"]["items"]:
         reasons = ", ".join(f"{each['items']:,} {each['reason']}" for each in found["quarantine"]["reasons"])
@@ -118,7 +117,7 @@ def _held(about: Subject) -> int | None:
     held = [release for release in held_releases(about.lake) if release.tokenizer == about.tokenizer]
     if not held:
         return None
-    name = digest(about.rows, about.tokenizer)
+    name = about.totals.digest(about.tokenizer)
     return next((release.version for release in held if release.digest == name), None)
 
 

@@ -149,28 +149,18 @@ def with_vectors(
     hold a wanted one are read whole, of the others the keys alone. Of two rows of one input, which two plans may have
     made, one with a vector counts. Vectors are shuffled twice: to be one of each, and to be beside their row.
     """
-    inputs = rows.withColumn(
-        "input",
-        F.explode(
-            F.array(
-                *(
-                    F.struct(
-                        F.lit(m).alias("modality"), F.lit(encoders[m]).alias("encoder"), F.col(f"{m}_sha").alias("sha")
-                    )
-                    for m in MODALITIES
-                )
-            )
-        ),
-    )
     key = ["encoder", "sha"]
+    each = [(F.lit(m), F.lit(encoders[m]), F.col(f"{m}_sha")) for m in MODALITIES]
+    of_row = [F.struct(m.alias("modality"), encoder.alias("encoder"), sha.alias("sha")) for m, encoder, sha in each]
+    inputs = rows.select("*", F.explode(F.array(*of_row)).alias("input"))
     inputs = inputs.select(*rows.columns, "input.*").dropna(subset=["sha"])
     wanted = inputs.select(key).distinct()
     files = files_of(_vectors(tables, encoders, located=True), wanted)
     stored = _vectors(tables, encoders, files=files).join(wanted, on=key, how="left_semi")
     once = stored.groupBy(key).agg(F.max("vector").alias("vector"), F.lit(True).alias("seen"))
     beside = inputs.join(once, on=key, how="left").repartition(*together)
-    of_row = [*together, *(name for name in rows.columns if name not in together)]
-    found = beside.groupBy(of_row).agg(
+    names = [*together, *(name for name in rows.columns if name not in together)]
+    found = beside.groupBy(names).agg(
         F.bool_and(F.coalesce("seen", F.lit(False))).alias("whole"),
         *(F.max(F.when(F.col("modality") == m, F.col("vector"))).alias(f"{m}_vector") for m in MODALITIES),
     )

@@ -4,7 +4,7 @@ Each is a join of key columns in Spark, so the driver holds counts and names of 
 what is written.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import reduce
 from typing import Any
 
@@ -25,6 +25,7 @@ from schemas.semantic_id import MODALITIES
 from schemas.tables import ITEMS, SEMANTIC_IDS, VECTORS
 
 PART_ROWS = 20_000  # of a file of a plan: the work of one task
+INPUT = list(VECTORS.key)
 SPARE = 1.02  # a sample by hash has about, not exactly, the size that was asked for
 
 
@@ -114,18 +115,10 @@ def pending_vectors(tables: SparkDelta, encoders: Mapping[str, str]) -> DataFram
     Vectors that came with the catalogue are no work for an encoder, whatever is configured by now.
     """
     current = current_items(tables.read(ITEMS, located=True), "text_sha", "image_sha", "file", "position")
-    each = F.explode(F.array(*(F.struct(F.lit(m).alias("modality"), F.col(f"{m}_sha").alias("sha")) for m in encoders)))
-    wanted = current.select("file", "position", each.alias("of")).select("file", "position", "of.*").dropna()
-    wanted = wanted.where(~F.startswith("sha", F.lit(VECTOR_SHA)))
-    known = reduce(
-        DataFrame.unionByName,
-        (
-            tables.read(VECTORS, where={"encoder": encoder}).select(F.lit(m).alias("modality"), "sha")
-            for m, encoder in encoders.items()
-        ),
-    )
+    wanted = _inputs(current, encoders).where(~F.startswith("sha", F.lit(VECTOR_SHA)))
+    known = _vectors(tables, encoders).select(INPUT)
     return (
-        wanted.join(known, on=["modality", "sha"], how="left_anti")
+        wanted.join(known, on=INPUT, how="left_anti")
         .groupBy("modality", "sha")
         .agg(F.min(F.struct("file", "position")).alias("at"))
         .select("modality", "sha", "at.*")
@@ -149,16 +142,12 @@ def with_vectors(
     hold a wanted one are read whole, of the others the keys alone. Of two rows of one input, which two plans may have
     made, one with a vector counts. Vectors are shuffled twice: to be one of each, and to be beside their row.
     """
-    key = ["encoder", "sha"]
-    each = [(F.lit(m), F.lit(encoders[m]), F.col(f"{m}_sha")) for m in MODALITIES]
-    of_row = [F.struct(m.alias("modality"), encoder.alias("encoder"), sha.alias("sha")) for m, encoder, sha in each]
-    inputs = rows.select("*", F.explode(F.array(*of_row)).alias("input"))
-    inputs = inputs.select(*rows.columns, "input.*").dropna(subset=["sha"])
-    wanted = inputs.select(key).distinct()
+    inputs = _inputs(rows, encoders)
+    wanted = inputs.select(INPUT).distinct()
     files = files_of(_vectors(tables, encoders, located=True), wanted)
-    stored = _vectors(tables, encoders, files=files).join(wanted, on=key, how="left_semi")
-    once = stored.groupBy(key).agg(F.max("vector").alias("vector"), F.lit(True).alias("seen"))
-    beside = inputs.join(once, on=key, how="left").repartition(*together)
+    stored = _vectors(tables, encoders, files=files).join(wanted, on=INPUT, how="left_semi")
+    once = stored.groupBy(INPUT).agg(F.max("vector").alias("vector"), F.lit(True).alias("seen"))
+    beside = inputs.join(once, on=INPUT, how="left").repartition(*together)
     names = [*together, *(name for name in rows.columns if name not in together)]
     found = beside.groupBy(names).agg(
         F.bool_and(F.coalesce("seen", F.lit(False))).alias("whole"),
@@ -168,9 +157,26 @@ def with_vectors(
     return found.where(F.col("whole") & some).drop("whole")
 
 
-def _vectors(tables: SparkDelta, encoders: Mapping[str, str], **which: Any) -> DataFrame:
+def _inputs(rows: DataFrame, encoders: Mapping[str, str]) -> DataFrame:
+    """A row for every text and picture of ``rows``: their columns, ``modality``, and the key of ``vectors``."""
+    each = (
+        F.struct(
+            F.lit(modality).alias("modality"), F.lit(encoder).alias("encoder"), F.col(f"{modality}_sha").alias("sha")
+        )
+        for modality, encoder in encoders.items()
+    )
+    inputs = rows.select("*", F.explode(F.array(*each)).alias("input"))
+    return inputs.select(*rows.columns, "input.*").dropna(subset=["sha"])
+
+
+def _vectors(
+    tables: SparkDelta, encoders: Mapping[str, str], *, files: Collection[str] | None = None, located: bool = False
+) -> DataFrame:
     """The rows of ``vectors`` of these encoders, as :meth:`SparkDelta.read` gives them."""
-    each = (tables.read(VECTORS, where={"encoder": encoder}, **which) for encoder in sorted(set(encoders.values())))
+    each = (
+        tables.read(VECTORS, where={"encoder": encoder}, files=files, located=located)
+        for encoder in sorted(set(encoders.values()))
+    )
     return reduce(DataFrame.unionByName, each)
 
 

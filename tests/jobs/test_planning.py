@@ -1,4 +1,4 @@
-"""Jobs of one night share a Ray cluster; a job of its own has one of its own."""
+"""Jobs of one night share a Ray cluster."""
 
 import subprocess
 import sys

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from delta_rows import IN_STORE
 from lamps import Seen
 from pyspark.sql import SparkSession
 from writing import as_writer
@@ -45,7 +46,7 @@ def seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Seen:
     params=[
         "embedded",
         pytest.param("native", marks=[pytest.mark.native_delta, pytest.mark.slow]),
-        pytest.param("s3", marks=[pytest.mark.spark_on_s3, pytest.mark.slow]),
+        IN_STORE,
     ]
 )
 def form(request: pytest.FixtureRequest) -> str:

@@ -175,7 +175,6 @@ def test_a_run_that_dies_after_its_vectors_is_made_whole_by_the_next(
     assert stored(config, VECTORS).num_rows == 4
 
 
-@pytest.mark.slow
 @pytest.mark.spark
 def test_bytes_are_read_as_their_dtype_and_given_to_no_encoder(spark: SparkSession, tmp_path: Path) -> None:
     rows = [{"id": "a", "v": np.array([3, 0, 4], "<f2").tobytes()}, {"id": "b", "v": b"\0" * 5}, {"id": "c", "v": b""}]

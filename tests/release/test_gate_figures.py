@@ -181,8 +181,8 @@ def test_few_items_spread_at_random_over_many_codes_pass(spark: SparkSession, se
 
 
 def test_a_collapsed_level_is_refused_however_many_codes_are_used(spark: SparkSession) -> None:
-    """99 % of 100,000 items in one code of 256, every other code used; and a constant encoder."""
-    many = spark.range(100_000).selectExpr(
+    """99 % of a million items in one code of 256, every other code used; and a constant encoder."""
+    million = spark.range(1_000_000).selectExpr(
         "CAST(id AS string) item_id",
         "id item_hash",
         "CAST(id AS string) content",
@@ -190,7 +190,7 @@ def test_a_collapsed_level_is_refused_however_many_codes_are_used(spark: SparkSe
         "CAST(NULL AS array<smallint>) text",
         "CAST(NULL AS array<smallint>) image",
     )
-    used = code_use(many, Layout(1, 0, 0, 256))["shared_0"]
+    used = code_use(million, Layout(1, 0, 0, 256))["shared_0"]
     figures = {"perplexity": used["perplexity"], "code_share": used["code_share"]}
     assert used["code_share"] == pytest.approx(0.99 * 256, rel=0.01)
     assert [fault.split(":")[0] for fault in broken(check(figures, Gates()))] == ["max_code_share", "min_perplexity"]

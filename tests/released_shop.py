@@ -1,10 +1,12 @@
 """A lake of 20 items whose IDs are made by hand, and what happens to it."""
 
 import json
+import shutil
 import uuid
 from collections.abc import Mapping
+from copy import copy
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pyarrow.dataset as ds
 import pytest
@@ -44,6 +46,14 @@ class ReleasedShop:
         self.extract(SHOP)
         for tokenizer in (A, B):
             described(self.lake, tokenizer)
+
+    def copied_to(self, folder: Path, **gates: float) -> Self:
+        """A shop of its own in another folder, with all that this one has but its gates."""
+        shop = copy(self)
+        shop.config = config_of(folder, gates=OPEN | gates, spark=self.config.spark)
+        shutil.copytree(self.lake.uri, shop.config.lake)
+        shop.lake = Lake.create(shop.config.lake)
+        return shop
 
     def extract(self, night: Night) -> None:
         extracted(self.lake, night)

@@ -94,6 +94,9 @@ def start_session(settings: SparkSettings, app: str) -> SparkSession:
         "spark.sql.execution.arrow.maxBytesPerBatch": 64 * 2**20,
         "spark.hadoop.mapreduce.fileoutputcommitter.marksuccessfuljobs": "false",
         "spark.ui.showConsoleProgress": str(bars()).lower(),
+        # Else Java notes for every call on a column or a frame which line made it: nearly half of all that it is asked.
+        "spark.python.sql.dataFrameDebugging.enabled": "false",
+        "spark.sql.dataFrameQueryContext.enabled": "false",
     }
     if local:
         conf |= {"spark.driver.memory": "4g", "spark.sql.shuffle.partitions": 8, "spark.ui.enabled": "false"}

@@ -45,13 +45,18 @@ class Shop(ReleasedShop):
         return explain(self.spark, self.lake, self.config, item)
 
 
-@pytest.fixture
-def shop(spark: SparkSession, tmp_path: Path) -> Shop:
-    shop = Shop(spark, tmp_path)
+@pytest.fixture(scope="module")
+def shop_once(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Shop:
+    shop = Shop(spark, tmp_path_factory.mktemp("released"))
     shop.encode(*(text for text in SHOP.values() if text))
     shop.identify(CODES)
     assert shop.publish()
     return shop
+
+
+@pytest.fixture
+def shop(shop_once: Shop, tmp_path: Path) -> Shop:
+    return shop_once.copied_to(tmp_path)
 
 
 @pytest.fixture

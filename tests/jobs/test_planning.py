@@ -35,6 +35,7 @@ assert not ray.is_initialized()
 
 @pytest.mark.ray
 @pytest.mark.spark
+@pytest.mark.slow
 def test_jobs_within_one_block_share_the_cluster_that_the_first_with_work_starts(tmp_path: Path) -> None:
     source = {"path": "items.csv", "format": "csv"}
     catalog = {"source": source, "id": "id", "text": "{title}"}

@@ -28,10 +28,15 @@ pytestmark = pytest.mark.spark
 OLD = 48 * 3600
 
 
+@pytest.fixture(scope="module")
+def released_twice(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> ReleasedShop:
+    return two_releases(ReleasedShop(spark, tmp_path_factory.mktemp("released")))
+
+
 @pytest.fixture
-def shop(spark: SparkSession, tmp_path: Path) -> ReleasedShop:
+def shop(released_twice: ReleasedShop, tmp_path: Path) -> ReleasedShop:
     """One of two releases and rows in every table that a night writes."""
-    return two_releases(ReleasedShop(spark, tmp_path))
+    return released_twice.copied_to(tmp_path)
 
 
 def two_releases(shop: ReleasedShop) -> ReleasedShop:

@@ -240,6 +240,7 @@ def test_what_cannot_be_trained_is_said_once(tmp_path: Path, monkeypatch: pytest
     assert checkpoints(config) == []
 
 
+@pytest.mark.slow
 def test_workers_that_cannot_go_on_end_with_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(_: Any) -> Any:
         def fit(*_: Any, **__: Any) -> None:

@@ -13,9 +13,16 @@ def shop(spark: SparkSession, tmp_path: Path) -> ReleasedShop:
     return ReleasedShop(spark, tmp_path)
 
 
-@pytest.fixture
-def open_shop(shop: ReleasedShop) -> ReleasedShop:
-    """One whose 20 items are released."""
+@pytest.fixture(scope="session")
+def released_once(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> ReleasedShop:
+    """One whose 20 items are released, to be copied."""
+    shop = ReleasedShop(spark, tmp_path_factory.mktemp("released"))
     shop.identify(CODES)
     assert shop.publish()
     return shop
+
+
+@pytest.fixture
+def open_shop(released_once: ReleasedShop, tmp_path: Path) -> ReleasedShop:
+    """One whose 20 items are released."""
+    return released_once.copied_to(tmp_path)

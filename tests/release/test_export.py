@@ -10,6 +10,7 @@ import duckdb
 import numpy as np
 import pyarrow.dataset as ds
 import pytest
+from pyspark.sql import SparkSession
 from released_shop import CODES, SHOP, A, ReleasedShop
 from safetensors.numpy import load_file
 
@@ -24,9 +25,10 @@ ABSENT = 8
 TWICE = {"again": "content 1", "another": "content 1"}  # the codes of i1
 
 
-@pytest.fixture
-def textual_shop(shop: ReleasedShop) -> ReleasedShop:
-    """Every third item has no picture; three items share their codes."""
+@pytest.fixture(scope="module")
+def textual_shop(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> ReleasedShop:
+    """Every third item has no picture; three items share their codes. An export writes nothing into its lake."""
+    shop = ReleasedShop(spark, tmp_path_factory.mktemp("textual"))
     shop.extract(TWICE)
     codes = {item: (*each[:3], None if n % 3 == 0 else each[3]) for n, (item, each) in enumerate(CODES.items())}
     shop.identify(codes | dict.fromkeys(TWICE, codes["i1"]), dict(SHOP) | TWICE)

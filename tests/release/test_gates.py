@@ -52,10 +52,8 @@ def test_pictures_that_vanish_are_refused(open_shop: ReleasedShop) -> None:
     open_shop.refused(r"release 1 stays: max_without_image_growth: 0.1, limit 0.05 \(rise, since the release, in")
 
 
-def test_a_catalogue_that_grows_or_shrinks_too_much_is_refused(spark: SparkSession, tmp_path: Path) -> None:
-    shop = ReleasedShop(spark, tmp_path, max_row_drift=0.2, max_delete_fraction=0.1)
-    shop.identify(CODES)
-    assert shop.publish()
+def test_a_catalogue_that_grows_or_shrinks_too_much_is_refused(released_once: ReleasedShop, tmp_path: Path) -> None:
+    shop = released_once.copied_to(tmp_path, max_row_drift=0.2, max_delete_fraction=0.1)
     new = {f"new {n}": f"new content {n}" for n in range(5)}
     shop.extract(new)
     shop.identify(dict.fromkeys(new, (0, 0, 0, 0)), new)
@@ -69,10 +67,8 @@ def test_a_catalogue_that_grows_or_shrinks_too_much_is_refused(spark: SparkSessi
     assert shop.run.metrics["deleted_items"] == 2
 
 
-def test_items_without_an_id_are_not_deleted_items(spark: SparkSession, tmp_path: Path) -> None:
-    shop = ReleasedShop(spark, tmp_path, min_coverage=0, max_delete_fraction=0)
-    shop.identify(CODES)
-    assert shop.publish()
+def test_items_without_an_id_are_not_deleted_items(released_once: ReleasedShop, tmp_path: Path) -> None:
+    shop = released_once.copied_to(tmp_path, min_coverage=0, max_delete_fraction=0)
     shop.extract({"i0": "edited, and not yet tokenized"})
     assert shop.publish()
     figures = shop.run.metrics

@@ -9,9 +9,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
-import pyarrow as pa
 import pyarrow.compute as pc
 import ray.data
+from ray.data.expressions import lit
 
 from pipeline.errors import JobError
 from pipeline.lake.artefacts import local_folder, refuse_another, store, tokenizer_layout
@@ -160,12 +160,5 @@ def read_windows(lake: Lake, tokenizer: str, split: Literal["train", "test"]) ->
         )
     paths = [lake.path(f"{SEQUENCES.name}/{file}") for file in files]
     columns = [name for name in SEQUENCES.schema.names if name not in SEQUENCES.partition]
-    return read_files(lake, paths, columns).map_batches(
-        _with_partition, batch_format="pyarrow", fn_kwargs={"values": {"tokenizer": tokenizer, "split": split}}
-    )
-
-
-def _with_partition(rows: pa.Table, values: dict[str, str]) -> pa.Table:
-    for name, value in values.items():
-        rows = rows.append_column(name, pa.array([value] * rows.num_rows, pa.string()))
-    return rows.select(SEQUENCES.schema.names).cast(SEQUENCES.schema)
+    rows = read_files(lake, paths, columns)
+    return rows.with_column("tokenizer", lit(tokenizer)).with_column("split", lit(split))

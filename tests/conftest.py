@@ -51,8 +51,9 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
         delta="native" if delta else "embedded",
         conf={
             "spark.driver.memory": "2g",
-            # What lives for minutes is compiled quickly rather than well.
-            "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=256m",
+            # What lives for minutes is compiled quickly rather than well, and has few cores to collect garbage on.
+            "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=256m "
+            "-XX:+UseParallelGC -Xms2g",
             "spark.sql.shuffle.partitions": 2,
             # Nor is code made for queries of a few rows.
             "spark.sql.codegen.wholeStage": False,

@@ -11,12 +11,15 @@ from pages import ROOT, fenced
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
 
-CHANGING = re.compile(r"\d{8}T\d+-\w+|\b[0-9a-f]{16}\b|[-−]?\d+\.\d+|\d+(?= s\b)|\d{4}-\d\d-\d\d.\d\d:\d\d(:\d\d)?")
+CHANGING = re.compile(
+    r"\d{8}T\d+-\w+|\bs\d+[-\d]*\.[ti]\S+|\b[0-9a-f]{16}\b|[-−]?\d+\.\d+|\d+(?= s\b)|\d{4}-\d\d-\d\d.\d\d:\d\d(:\d\d)?"
+)
 BOXES = re.compile(r"[\s━─┃│┏┳┓┗┻┛┡╇┩┢╈┪└┴┘├┼┤╭╮╰╯]+")
 
 
 def steady(line: str) -> str:
-    """A line without what differs from run to run (names of runs, fingerprints, seconds, figures) and without boxes."""
+    """A line without boxes and without what differs from run to run (names of runs, fingerprints, seconds, figures) or
+    from processor to processor (IDs as a whole)."""
     return CHANGING.sub("#", BOXES.sub(" ", line)).strip()
 
 

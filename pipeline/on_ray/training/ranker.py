@@ -150,7 +150,8 @@ def read_windows(lake: Lake, tokenizer: str, split: Literal["train", "test"]) ->
     Raises:
         JobError: there are none under ``tokenizer``.
     """
-    files = lake.files(SEQUENCES, {"tokenizer": tokenizer, "split": split})
+    partition = {"tokenizer": tokenizer, "split": split}
+    files = lake.files(SEQUENCES, partition)
     if not files:
         others = pc.unique(lake.read(SEQUENCES, ["tokenizer"], where=pc.field("split") == split)["tokenizer"])
         there = f"those of {', '.join(sorted(others.to_pylist()))}" if len(others) else "none at all"
@@ -160,5 +161,4 @@ def read_windows(lake: Lake, tokenizer: str, split: Literal["train", "test"]) ->
         )
     paths = [lake.path(f"{SEQUENCES.name}/{file}") for file in files]
     columns = [name for name in SEQUENCES.schema.names if name not in SEQUENCES.partition]
-    rows = read_files(lake, paths, columns)
-    return rows.with_column("tokenizer", lit(tokenizer)).with_column("split", lit(split))
+    return read_files(lake, paths, columns).with_columns({name: lit(value) for name, value in partition.items()})

@@ -92,14 +92,14 @@ def spark_delta(spark: SparkSession, lake: Lake, settings: SparkSettings) -> Spa
     Raises:
         ConfigError: native Delta on S3 without a log store that is known to be safe; Spark's own loses commits.
     """
-    native = settings.delta == "native"
-    if native and lake.store is not None and spark.conf.get(LOG_STORE, None) not in SAFE_LOG_STORES:
+    log_store = settings.conf.get(LOG_STORE, spark.conf.get(LOG_STORE, None))
+    if settings.delta == "native" and lake.store is not None and log_store not in SAFE_LOG_STORES:
         raise ConfigError(
             "spark.delta: native Delta on S3 needs a log store that is known to lose no commit: set spark.conf: "
             f"{LOG_STORE}: {SAFE_LOG_STORES[0]}, or spark.delta: embedded, which needs none"
         )
     reach_store(spark, lake.uri, lake.storage_options)
-    return NativeDelta(spark, lake) if native else EmbeddedDelta(spark, lake)
+    return NativeDelta(spark, lake) if settings.delta == "native" else EmbeddedDelta(spark, lake)
 
 
 def spark_schema(table: Table) -> StructType:

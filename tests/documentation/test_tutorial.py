@@ -12,14 +12,14 @@ from pages import ROOT, fenced
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
 
 CHANGING = re.compile(
-    r"\d{8}T\d+-\w+|\bs\d+[-\d]*\.[ti]\S+|\b[0-9a-f]{16}\b|[-−]?\d+\.\d+|\d+(?= s\b)|\d{4}-\d\d-\d\d.\d\d:\d\d(:\d\d)?"
+    r"\d{8}T\d+-\w+|(-\d+)+\.t\S+|\b[0-9a-f]{16}\b|[-−]?\d+\.\d+|\d+(?= s\b)|\d{4}-\d\d-\d\d.\d\d:\d\d(:\d\d)?"
 )
 BOXES = re.compile(r"[\s━─┃│┏┳┓┗┻┛┡╇┩┢╈┪└┴┘├┼┤╭╮╰╯]+")
 
 
 def steady(line: str) -> str:
     """A line without boxes and without what differs from run to run (names of runs, fingerprints, seconds, figures) or
-    from processor to processor (IDs as a whole)."""
+    from processor to processor (of an ID, what comes after its first code)."""
     return CHANGING.sub("#", BOXES.sub(" ", line)).strip()
 
 

@@ -35,8 +35,16 @@ def run_encode(
             forget_failures(run.lake, encoders)
         return plan_encoding(spark, run, encoders)
 
+    def nothing_new(run: "Run") -> bool:
+        from pipeline.lake.run_records import RunRecords, unchanged_since
+        from schemas.tables import ITEMS, VECTORS
+
+        last = RunRecords(run.lake).finished("encode")
+        return not retry_failed and unchanged_since(run, last, [ITEMS, VECTORS], encoders=configured)
+
     arguments = {"retry_failed": retry_failed}
-    with planned_run("encode", config, make_plan, run_id=run_id, halves=halves, **arguments) as (run, plan):
+    made = planned_run("encode", config, make_plan, run_id=run_id, halves=halves, nothing_new=nothing_new, **arguments)
+    with made as (run, plan):
         run.metrics["encoders"] = configured
         if plan is not None:
             from pipeline.on_ray.encode import encode
@@ -44,7 +52,7 @@ def run_encode(
             if plan.facts["encoders"] != encoders:
                 raise JobError(f"plan {plan.run_id} is for other encoders than those configured: plan again")
             encode(run, plan)
-        if halves.planned is None:
+        if halves.planned is None and "unchanged_since" not in run.metrics:
             _quarantine(run, encoders)
     tell(run)
     if run.counts.get("failed"):

@@ -22,19 +22,38 @@ def run_tokenize(
     """The job, as nightly and demo run it too."""
     from pipeline.lake.artefacts import newest
 
-    def make_plan(spark: "SparkSession", run: "Run") -> "Plan":
+    def settled(run: "Run") -> tuple[str, dict[str, str]]:
+        """The tokenizer, and the encoders that are configured."""
         from pipeline.on_ray.encoders.fingerprint import encoder_fingerprints
+
+        return tokenizer or newest(run.lake, "tokenizers"), encoder_fingerprints(config.encoders)
+
+    def make_plan(spark: "SparkSession", run: "Run") -> "Plan":
         from pipeline.on_spark.plans import plan_tokenizing
         from pipeline.on_spark.quarantine import quarantine_failed
 
-        chosen = tokenizer or newest(run.lake, "tokenizers")
-        encoders = encoder_fingerprints(config.encoders)
+        chosen, encoders = settled(run)
         check_encoders(run, chosen, encoders)
         if halves.plan_only:  # encode ran where there is no Spark
             quarantine_failed(spark, run, encoders)
         return plan_tokenizing(spark, run, "tokenize", chosen, encoders)
 
-    with planned_run("tokenize", config, make_plan, run_id=run_id, halves=halves, tokenizer=tokenizer) as (run, plan):
+    def nothing_new(run: "Run") -> bool:
+        from pipeline.lake.run_records import RunRecords, unchanged_since
+        from schemas.tables import ITEMS, SEMANTIC_IDS, VECTORS
+
+        chosen, encoders = settled(run)
+        last = RunRecords(run.lake).finished("tokenize")
+        tables = [ITEMS, VECTORS, SEMANTIC_IDS]
+        unchanged = unchanged_since(run, last, tables, tokenizer=chosen, encoders=encoders)
+        if last and unchanged:
+            waiting = last["counts"]["unencoded"]
+            run.count(rows_in=waiting, unencoded=waiting)
+        return unchanged
+
+    with planned_run(
+        "tokenize", config, make_plan, run_id=run_id, halves=halves, nothing_new=nothing_new, tokenizer=tokenizer
+    ) as (run, plan):
         if plan is not None:
             from pipeline.on_ray.tokenize import tokenize
 

@@ -11,7 +11,8 @@ from pipeline.on_spark.caching import kept_on_disk
 from pipeline.on_spark.changes import Before, compare, totals
 from pipeline.on_spark.current_items import current_items
 from pipeline.on_spark.delta import empty
-from pipeline.on_spark.extract import GAVE_WAY, prepare, read_catalogue, resolve_duplicates, written
+from pipeline.on_spark.extract import prepare, read_catalogue, resolve_duplicates, written
+from pipeline.on_spark.outcome import GAVE_WAY
 from pipeline.on_spark.prepare import KNOWN, Prepare
 from pipeline.on_spark.quarantine import found_faults
 from pipeline.on_spark.raw_items import raw_items

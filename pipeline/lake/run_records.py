@@ -1,8 +1,13 @@
-"""What the records under ``LAKE/runs`` tell of the past: the last run of every job, and how fast jobs are."""
+"""What the records under ``LAKE/runs`` tell of the past: the last run of every job, what it knew, how fast it was."""
 
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 from typing import Any
 
+from pipeline.config.file import config_hash
+from pipeline.lake.run import Run
 from pipeline.lake.storage import Lake
+from schemas.tables import Table
 
 RECENT = 10  # records that a rate is taken from
 
@@ -35,10 +40,10 @@ class RunRecords:
         """The newest records of a job, the newest first."""
         return [self._lake.read_json(name) for name in self._by_job.get(job, [])[:most]]
 
-    def finished(self, job: str) -> str:
-        """The newest run that brought ``job`` to its end, ``""`` where none did."""
+    def finished(self, job: str) -> dict[str, Any] | None:
+        """The record of the newest run that brought ``job`` to its end, ``None`` where none did."""
         records = (self._lake.read_json(name) for name in self._by_job.get(job, []))
-        return next((record["run_id"] for record in records if record["status"] == "done"), "")
+        return next((record for record in records if record["status"] == "done"), None)
 
     def rate(self, job: str, rows: str, phase: str) -> float | None:
         """Rows a second of the phase that does the work, so without the start of an engine; ``None`` if never run.
@@ -55,6 +60,31 @@ class RunRecords:
             return None
         count, seconds = max(worked)
         return count / seconds
+
+
+def unchanged_since(run: Run, last: Mapping[str, Any] | None, tables: Sequence[Table], **facts: Any) -> bool:
+    """Whether nothing has changed since the job's ``last`` finished run, so that there is nothing to do again.
+
+    Args:
+        run: gets ``facts`` as metrics and the versions of ``tables``, for the next night to compare with, and the
+            metric ``unchanged_since`` where nothing has changed.
+        last: its record.
+        tables: all that the job reads and writes; to be compacted is no change.
+        facts: all else that its work depends on, as JSON has it, but for the configuration.
+    """
+    for table in tables:
+        run.read(table)
+    run.metrics |= facts
+    if last is None or any(last["metrics"].get(name) != fact for name, fact in facts.items()):
+        return False
+    if (last["config_hash"], last["hi_sam"]) != (config_hash(run.config), version("hi-sam")):
+        return False
+    versions = last["tables"]["read"] | last["tables"]["written"]
+    ended = [(table, versions.get(table.name)) for table in tables]
+    if any(at is None or run.lake.rows_changed(table, at) for table, at in ended):
+        return False
+    run.metrics["unchanged_since"] = last["run_id"]
+    return True
 
 
 def _short(record: dict[str, Any]) -> dict[str, Any]:

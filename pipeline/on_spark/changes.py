@@ -33,20 +33,24 @@ KINDS = {
 
 UNCHANGED = "row_hash IS NOT NULL AND NOT pending"
 GONE = "row_hash IS NULL"
+OF_COUNTS = ("item_id", "bytes", "pending", "named", "standing", "url")  # that no worker needs
 
 
 @dataclass(frozen=True)
 class Totals:
-    """Rows of the source: all, those that go to the workers, with their bytes, and unchanged ones whose item stands in
-    quarantine for a modality; current items that the source lacks; and rows whose picture is a URL.
+    """Rows of the source: all, those that go to the workers, with their bytes and how many have a picture, and
+    unchanged ones whose item stands in quarantine for a modality; current items that the source lacks; rows whose
+    picture is a URL; and a ``digest`` of all that tells one source from another, in any order.
     """
 
     rows: int
     pending: int
     pending_bytes: int
+    pending_pictures: int
     standing: int
     gone: int
     urls: int
+    digest: str
 
 
 @dataclass(frozen=True)
@@ -84,8 +88,8 @@ def compare(
     Returns:
         ``item_id``, ``row_hash``, ``picture_stat``, ``image_bytes``, ``uri`` if ``raw`` has it, ``bytes``, the
         ``known_…`` columns, ``pending``: whether the row must go to the workers, with all other rows of its item,
-        ``standing``: whether the item is in quarantine for a modality, and ``url``: whether the picture is one. A
-        current item that the source lacks is a row without ``row_hash``.
+        ``named``: whether it has a picture, ``standing``: whether the item is in quarantine for a modality, and
+        ``url``: whether the picture is one. A current item that the source lacks is a row without ``row_hash``.
     """
     rows, moved = _with_stats(raw, before, catalog, spark, keep)
     known = before.current.select("item_id", *(F.col(name).alias(f"known_{name}") for name in (*KNOWN, "run_id")))
@@ -106,6 +110,7 @@ def compare(
             (F.col("text_bytes") + picture).alias("bytes"),
             *(f"known_{name}" for name in KNOWN),
             (F.col("row_hash").isNotNull() & ~whole).alias("pending"),
+            F.coalesce("named", F.lit(False)).alias("named"),
             F.coalesce("standing", F.lit(False)).alias("standing"),
             (is_url(F.col("reference")) if "reference" in rows.columns else F.lit(False)).alias("url"),
         )
@@ -114,13 +119,16 @@ def compare(
 
 def totals(compared: DataFrame) -> Totals:
     """Counts of what :func:`compare` gave."""
+    each = F.when(F.col("row_hash").isNotNull(), F.xxhash64("row_hash", "picture_stat").cast("decimal(20,0)"))
     counts = compared.agg(
         F.count_if(F.col("row_hash").isNotNull()),
         F.count_if("pending"),
         F.coalesce(F.sum(F.when(F.col("pending"), F.col("bytes"))), F.lit(0)),
+        F.count_if(F.col("pending") & F.col("named")),
         F.count_if(F.col("standing") & F.expr(UNCHANGED)),
         F.count_if(F.expr(GONE)),
         F.count_if("url"),
+        F.concat_ws("-", *(of.cast("string") for of in (F.count("row_hash"), F.sum(each)))),
     ).first()
     assert counts is not None  # an aggregate without groups has one row
     return Totals(*counts)

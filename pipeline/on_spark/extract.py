@@ -14,16 +14,16 @@ from pyspark.sql.pandas.types import from_arrow_schema
 from pyspark.sql.window import Window
 
 from pipeline.config.models import Catalog, Config
-from pipeline.errors import GateRefused, JobError
 from pipeline.lake.run import Run
-from pipeline.lake.run_records import RunRecords
+from pipeline.lake.run_records import RunRecords, unchanged_since
 from pipeline.lake.storage import Lake, spark_uri
 from pipeline.on_spark.caching import kept_on_disk
-from pipeline.on_spark.changes import GONE, Before, Totals, compare, totals
+from pipeline.on_spark.changes import GONE, OF_COUNTS, Before, Totals, compare, totals
 from pipeline.on_spark.current_items import current_items
 from pipeline.on_spark.delta import SparkDelta, files_of, spark_delta
 from pipeline.on_spark.expressions import content
 from pipeline.on_spark.object_store import reach_store
+from pipeline.on_spark.outcome import GAVE_WAY, WRITTEN, count, count_again, refuse_faults_alone, refuse_harm
 from pipeline.on_spark.picture_stats import with_listing, with_remote_contents
 from pipeline.on_spark.prepare import KNOWN, PREPARED, Prepare
 from pipeline.on_spark.quarantine import update_quarantine
@@ -39,12 +39,12 @@ logger = logging.getLogger(__name__)
 BROADCAST_ROWS = 100_000  # pending rows that every task may hold the keys of
 TASK_BYTES = 32 * 2**20  # of texts and pictures as the source has them
 TASK_ROWS = 64  # fewer are not worth another worker
-WRITTEN = ("new", "changed", "refreshed")
-GAVE_WAY = ("repeated", "conflicting")
 
 
 def extract(spark: SparkSession, run: Run, *, verify_pictures: bool = False) -> None:
     """Bring ``items`` and ``quarantine`` up to date with the source.
+
+    Where it is as the last run found it, rows that no item comes of are not looked at again.
 
     Args:
         spark: the session.
@@ -63,10 +63,15 @@ def extract(spark: SparkSession, run: Run, *, verify_pictures: bool = False) -> 
         with run.phase("compare"), readable_files("catalog.source"):
             raw = raw_items(read_catalogue(spark, config), config.catalog, spark, vectors)
             current = current_items(tables.read(ITEMS), *KNOWN, "run_id")
-            before = Before(current, tables.read(QUARANTINE), RunRecords(lake).finished("extract"), run.started)
+            last = RunRecords(lake).finished("extract")
+            before = Before(current, tables.read(QUARANTINE), last["run_id"] if last else "", run.started)
             compared = compare(raw, before, config.catalog, spark, keep, verify_pictures=verify_pictures)
             found = totals(compared)
-            _tell_of_urls(found, config.catalog)
+            _tell_of_source(found, config.catalog)
+            unchanged = unchanged_since(run, last, [ITEMS, QUARANTINE], source=found.digest)
+        if last and unchanged and not found.pending_pictures:  # a picture that could not be read may be readable now
+            count_again(run, found, last["counts"])
+            return
         with run.phase("prepare"), readable_files("catalog.source"):
             staged = spark.createDataFrame([], from_arrow_schema(PREPARED)).limit(0)
             if found.pending:
@@ -115,7 +120,9 @@ def read_catalogue(spark: SparkSession, config: Config) -> DataFrame:
     )
 
 
-def _tell_of_urls(found: Totals, catalog: Catalog) -> None:
+def _tell_of_source(found: Totals, catalog: Catalog) -> None:
+    if not found.rows:
+        logger.warning("extract: %s is empty: it has no row", catalog.source.path)
     if catalog.image is not None and catalog.image.fetch is None and found.urls:
         said = "extract: %d of %d rows have a URL in column %r, and URLs are not fetched: name their hosts under "
         logger.warning(said + "catalog.image.fetch.hosts", found.urls, found.rows, catalog.image.column)
@@ -133,9 +140,7 @@ def prepare(raw: DataFrame, compared: DataFrame, found: Totals, work: Prepare, s
     if tasks > slots:
         tasks += -tasks % slots  # a round that only some of the cores have work in takes as long as any other
     # Equal rows are of one item and one picture, so one of them has what all of them need.
-    wanted = (
-        compared.where("pending").dropDuplicates(["row_hash"]).drop("item_id", "bytes", "pending", "standing", "url")
-    )
+    wanted = compared.where("pending").dropDuplicates(["row_hash"]).drop(*OF_COUNTS)
     if image is not None and "uri" in wanted.columns and image.changed not in BY_LISTING:
         wanted = with_listing(wanted, str(image.root), spark).drop("listed_stat")
     if "reference" not in raw.columns:
@@ -214,85 +219,3 @@ def with_live_pictures(staged: DataFrame, tables: SparkDelta) -> DataFrame:
     items = tables.read(ITEMS, files=files_of(tables.read(ITEMS, located=True), wanted))
     live = items.join(wanted, on=same, how="left_semi").groupBy(same).agg(F.first("image").alias("live"))
     return staged.join(live, on=same, how="left").withColumn("image", F.coalesce("image", "live")).drop("live")
-
-
-def count(run: Run, found: Totals, verdicts: DataFrame) -> int:
-    """Note what became of every row of the source: ``rows_in = rows_out + skipped + quarantined``.
-
-    Returns:
-        How many rows gave way to another one of their id.
-
-    ``degraded`` are the rows that go on without a modality: those with a fault that was found now, and unchanged ones
-    that have one from before. ``fetch_failed`` are those whose picture was not fetched, whether or not they have one.
-
-    Raises:
-        JobError: the source had other rows when it was read again.
-    """
-
-    def of(*status: str) -> Column:
-        return F.count_if(F.col("status").isin(*status))
-
-    row = verdicts.agg(
-        F.count("*").alias("seen"),
-        of(*WRITTEN).alias("rows_out"),
-        *(of(status).alias(status) for status in WRITTEN),
-        of("unchanged", "repeated").alias("skipped"),
-        of("rejected", "conflicting").alias("quarantined"),
-        F.count_if(F.col("faulty") & (F.col("status") != "rejected")).alias("degraded"),
-        F.count_if("unfetched").alias("fetch_failed"),
-        of(*GAVE_WAY).alias("gave_way"),
-    ).first()
-    assert row is not None  # an aggregate without groups has one row
-    counts = row.asDict()
-    gave_way = int(counts.pop("gave_way"))
-    if counts.pop("seen") != found.pending:
-        raise JobError(f"catalog.source: {run.config.catalog.source.path} changed while it was read: run extract again")
-    unchanged = found.rows - found.pending
-    deleted = found.gone if run.config.catalog.full_snapshot else 0
-    run.count(**counts, rows_in=found.rows, deleted=deleted)
-    run.count(skipped=unchanged, degraded=found.standing)
-    return gave_way
-
-
-def refuse_faults_alone(run: Run, staged: DataFrame, *, first: bool) -> None:
-    """Stop before anything is written where no row of a catalogue, or of the ``first`` night, could become an item.
-
-    Raises:
-        JobError: with the reason that most rows have, and what one of them holds.
-    """
-    rows, catalog = run.counts["rows_in"], run.config.catalog
-    if not rows:
-        logger.warning("extract: %s is empty: it has no row", catalog.source.path)
-    if not rows or run.counts["quarantined"] < rows or not (first or catalog.full_snapshot):
-        return
-    faults = staged.select(F.explode("faults").alias("fault")).groupBy("fault.reason")
-    shown = faults.agg(F.count("*").alias("rows"), F.min("fault.detail").alias("detail"))
-    main = shown.orderBy(F.desc("rows"), "reason").first()
-    assert main is not None  # a row that is rejected has a fault
-    reason = next(reason for reason in Reason if reason == main["reason"])
-    raise JobError(
-        f"catalog.source: none of the {rows:,} rows of {catalog.source.path} can become an item, {main['rows']:,} for "
-        f"{reason}: {main['detail']}. {reason.remedy} Nothing was written"
-    )
-
-
-def refuse_harm(run: Run, current: int) -> None:
-    """Stop before anything is written when the source looks truncated, or its pictures gone.
-
-    Raises:
-        GateRefused: with the figure and the gate that it broke.
-    """
-    rows, degraded, gone = (run.counts[name] for name in ("rows_in", "degraded", "deleted"))
-    gates = run.config.gates
-    if degraded > gates.max_degraded_fraction * rows:
-        raise GateRefused(
-            f"{degraded} of {rows} rows lost a modality to a fault, more than gates.max_degraded_fraction = "
-            f"{gates.max_degraded_fraction} allows: is catalog.image.root the right folder, and whole? Do the "
-            "hosts of catalog.image.fetch answer?"
-        )
-    if gone > gates.max_delete_fraction * current:
-        raise GateRefused(
-            f"{gone} of {current} live items are absent from {run.config.catalog.source.path}, more than "
-            f"gates.max_delete_fraction = {gates.max_delete_fraction} allows: check the source, or raise the limit for "
-            "this run"
-        )

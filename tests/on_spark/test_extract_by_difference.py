@@ -92,6 +92,57 @@ def test_conflicting_rows_stand_in_quarantine_as_long_as_they_conflict(
     assert (counts["skipped"], reasons(config)) == (4, {})
 
 
+def test_rows_that_no_item_comes_of_are_not_looked_at_again(
+    spark: SparkSession, tmp_path: Path, seen: Seen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is counted then is what a look finds."""
+    folder = tmp_path / "rejected"
+    folder.mkdir()
+    jpeg(folder / "a.jpg")
+    rows: list[Row] = [
+        {"id": "a", "title": "lamp", "image": "a.jpg"},
+        {"id": "b", "title": "chair", "image": "b.jpg"},  # goes on without its picture
+        {"id": "c", "title": None, "image": None},
+        {"id": None, "title": "table", "image": None},
+        {"id": None, "title": "table", "image": None},
+        {"id": "d", "title": "\ufffd\ufffd", "image": None},
+        {"id": "e", "title": "sofa", "image": None},
+        {"id": "e", "title": "another sofa", "image": None},
+    ]
+    config = catalogue(folder, rows)
+    config = config.model_copy(update={"gates": config.gates.model_copy(update={"max_degraded_fraction": 1.0})})
+    run(spark, config)
+    seen()
+    committed, found = versions(config), reasons(config)
+    idle = run(spark, config)
+    assert (idle["rows_in"], idle["skipped"], idle["quarantined"], idle["degraded"]) == (8, 3, 5, 1)
+    assert (seen(), versions(config), reasons(config)) == ([], committed, found)
+    monkeypatch.setattr(extracting, "unchanged_since", lambda *_, **__: False)
+    assert run(spark, config) == idle
+    assert ([str(item) for item in seen()], versions(config)) == (["None", "None", "c", "d", "e", "e"], committed)
+
+
+@pytest.mark.slow
+def test_rejected_rows_become_items_once_they_are_mended(spark: SparkSession, tmp_path: Path, seen: Seen) -> None:
+    folder = tmp_path / "mended"
+    rows: list[Row] = [{"id": "a", "title": "lamp", "image": None}, {"id": "b", "title": None, "image": None}]
+    for _ in range(2):
+        config = catalogue(folder, rows)
+        run(spark, config)
+    seen()
+    rows[1] |= {"title": "shelf"}
+    assert (run(spark, catalogue(folder, rows))["new"], reasons(config), seen()) == (1, {}, ["b"])
+    rows[1] = {"id": "b", "title": "shelf", "image": "b.jpg"}
+    rows.append({"id": "c", "title": None, "image": "c.jpg"})  # a picture may come, or be readable, another night
+    for _ in range(3):
+        counts = run(spark, catalogue(folder, rows))
+    assert (counts["rows_out"], counts["quarantined"], seen()) == (0, 1, ["b", "c", "c", "c"])
+    jpeg(folder / "c.jpg")
+    assert run(spark, catalogue(folder, rows))["new"] == 1
+    run(spark, config, verify_pictures=True)
+    assert "c" in seen()
+
+
 def test_what_a_night_that_failed_could_not_say_the_next_one_says(
     spark: SparkSession, tmp_path: Path, seen: Seen, monkeypatch: pytest.MonkeyPatch
 ) -> None:

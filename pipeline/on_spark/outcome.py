@@ -1,0 +1,101 @@
+"""What became of the rows of a source, and when that is a reason to stop before anything is written."""
+
+from collections.abc import Mapping
+
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+
+from pipeline.errors import GateRefused, JobError
+from pipeline.lake.run import Run
+from pipeline.on_spark.changes import Totals
+from schemas.reasons import Reason
+
+WRITTEN = ("new", "changed", "refreshed")
+GAVE_WAY = ("repeated", "conflicting")
+
+
+def count(run: Run, found: Totals, verdicts: DataFrame) -> int:
+    """Note what became of every row of the source: ``rows_in = rows_out + skipped + quarantined``.
+
+    Returns:
+        How many rows gave way to another one of their id.
+
+    ``degraded`` are the rows that go on without a modality: those with a fault that was found now, and unchanged ones
+    that have one from before. ``fetch_failed`` are those whose picture was not fetched, whether or not they have one.
+
+    Raises:
+        JobError: the source had other rows when it was read again.
+    """
+
+    def of(*status: str) -> Column:
+        return F.count_if(F.col("status").isin(*status))
+
+    row = verdicts.agg(
+        F.count("*").alias("seen"),
+        of(*WRITTEN).alias("rows_out"),
+        *(of(status).alias(status) for status in WRITTEN),
+        of("unchanged", "repeated").alias("skipped"),
+        of("rejected", "conflicting").alias("quarantined"),
+        F.count_if(F.col("faulty") & (F.col("status") != "rejected")).alias("degraded"),
+        F.count_if("unfetched").alias("fetch_failed"),
+        of(*GAVE_WAY).alias("gave_way"),
+    ).first()
+    assert row is not None  # an aggregate without groups has one row
+    counts = row.asDict()
+    gave_way = int(counts.pop("gave_way"))
+    if counts.pop("seen") != found.pending:
+        raise JobError(f"catalog.source: {run.config.catalog.source.path} changed while it was read: run extract again")
+    unchanged = found.rows - found.pending
+    deleted = found.gone if run.config.catalog.full_snapshot else 0
+    run.count(**counts, rows_in=found.rows, deleted=deleted)
+    run.count(skipped=unchanged, degraded=found.standing)
+    return gave_way
+
+
+def count_again(run: Run, found: Totals, last: Mapping[str, int]) -> None:
+    """:func:`count` where source, items and quarantine are as the ``last`` run left them."""
+    run.count(rows_out=0, **dict.fromkeys(WRITTEN, 0), deleted=0, fetch_failed=0, rows_in=found.rows)
+    quarantined = last["quarantined"]
+    run.count(skipped=found.rows - quarantined, quarantined=quarantined, degraded=last["degraded"])
+
+
+def refuse_faults_alone(run: Run, staged: DataFrame, *, first: bool) -> None:
+    """Stop before anything is written where no row of a catalogue, or of the ``first`` night, could become an item.
+
+    Raises:
+        JobError: with the reason that most rows have, and what one of them holds.
+    """
+    rows, catalog = run.counts["rows_in"], run.config.catalog
+    if not rows or run.counts["quarantined"] < rows or not (first or catalog.full_snapshot):
+        return
+    faults = staged.select(F.explode("faults").alias("fault")).groupBy("fault.reason")
+    shown = faults.agg(F.count("*").alias("rows"), F.min("fault.detail").alias("detail"))
+    main = shown.orderBy(F.desc("rows"), "reason").first()
+    assert main is not None  # a row that is rejected has a fault
+    reason = next(reason for reason in Reason if reason == main["reason"])
+    raise JobError(
+        f"catalog.source: none of the {rows:,} rows of {catalog.source.path} can become an item, {main['rows']:,} for "
+        f"{reason}: {main['detail']}. {reason.remedy} Nothing was written"
+    )
+
+
+def refuse_harm(run: Run, current: int) -> None:
+    """Stop before anything is written when the source looks truncated, or its pictures gone.
+
+    Raises:
+        GateRefused: with the figure and the gate that it broke.
+    """
+    rows, degraded, gone = (run.counts[name] for name in ("rows_in", "degraded", "deleted"))
+    gates = run.config.gates
+    if degraded > gates.max_degraded_fraction * rows:
+        raise GateRefused(
+            f"{degraded} of {rows} rows lost a modality to a fault, more than gates.max_degraded_fraction = "
+            f"{gates.max_degraded_fraction} allows: is catalog.image.root the right folder, and whole? Do the "
+            "hosts of catalog.image.fetch answer?"
+        )
+    if gone > gates.max_delete_fraction * current:
+        raise GateRefused(
+            f"{gone} of {current} live items are absent from {run.config.catalog.source.path}, more than "
+            f"gates.max_delete_fraction = {gates.max_delete_fraction} allows: check the source, or raise the limit for "
+            "this run"
+        )

@@ -1,0 +1,98 @@
+"""Where nothing has changed since their last run, encode and tokenize end without an engine."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+from handmade import config_of, encoded, extracted, identified, trained, writable
+from pyspark.sql import SparkSession
+
+import pipeline.on_spark.session
+from jobs.encode import run_encode
+from jobs.tokenize import run_tokenize
+from pipeline.config.models import Config
+from pipeline.lake.run import Run, latest
+from pipeline.lake.storage import Lake
+from pipeline.on_ray.encoders.fingerprint import encoder_fingerprints
+
+pytestmark = pytest.mark.spark
+
+NIGHT = {"a": "lamp", "b": "chair", "c": "table"}
+
+
+class SparkAskedError(Exception):
+    """Spark was asked for."""
+
+
+@contextmanager
+def no_spark() -> Iterator[None]:
+    def refuse(_: Run) -> NoReturn:
+        raise SparkAskedError
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(pipeline.on_spark.session, "spark_for", refuse)
+        yield
+
+
+def last_run() -> Run:
+    run = latest()
+    assert run is not None
+    return run
+
+
+def plans(job: Callable[[], None]) -> None:
+    """The job asks for Spark."""
+    with no_spark(), pytest.raises(SparkAskedError):
+        job()
+
+
+@pytest.fixture
+def config(spark: SparkSession, tmp_path: Path) -> Config:
+    return config_of(tmp_path)
+
+
+@pytest.fixture
+def lake(config: Config) -> Lake:
+    lake = writable(config.lake)
+    extracted(lake, NIGHT)
+    encoded(lake, ["lamp", "chair"], encoder_fingerprints(config.encoders))
+    return lake
+
+
+def test_encode_plans_again_once_items_vectors_encoders_or_settings_change(config: Config, lake: Lake) -> None:
+    encoded(lake, ["table"], encoder_fingerprints(config.encoders))
+    run_encode(config)
+    first = last_run()
+    assert "plan" in first.seconds
+    with no_spark():
+        for _ in range(2):
+            before = last_run()
+            run_encode(config)
+            assert last_run().metrics["unchanged_since"] == before.run_id
+    plans(lambda: run_encode(config, retry_failed=True))
+    plans(
+        lambda: run_encode(config.model_copy(update={"gates": config.gates.model_copy(update={"min_perplexity": 0})}))
+    )
+    extracted(lake, {"a": None})
+    plans(lambda: run_encode(config))
+    run_encode(config)
+    assert "unchanged_since" not in last_run().metrics
+    encoded(lake, ["sofa"], encoder_fingerprints(config.encoders))
+    plans(lambda: run_encode(config))
+
+
+def test_tokenize_says_again_how_many_items_wait_and_plans_once_one_has_its_vectors(config: Config, lake: Lake) -> None:
+    encoders = encoder_fingerprints(config.encoders)
+    tokenizer = trained(lake, encoders)
+    identified(lake, tokenizer, {"a": (0, 1, 2, 3), "b": (3, 2, 1, 0)}, NIGHT)
+    run_tokenize(config)
+    assert last_run().counts == {"rows_in": 1, "unencoded": 1}
+    with no_spark():
+        for named in (None, tokenizer):
+            run_tokenize(config, named)
+            assert last_run().counts == {"rows_in": 1, "unencoded": 1}
+    plans(lambda: run_tokenize(config, trained(lake, encoders, seed=1)))
+    encoded(lake, ["table"], encoders)
+    plans(lambda: run_tokenize(config, tokenizer))

@@ -1,0 +1,91 @@
+"""What records tell: whether anything has changed since a job's last run."""
+
+from pathlib import Path
+
+import pytest
+from committed import faults, vectors
+from handmade import become_run, config_of, writable
+
+import pipeline.lake.run_records as run_records
+from pipeline.config.models import Config
+from pipeline.lake.commit import append
+from pipeline.lake.compact import compact
+from pipeline.lake.run import Run
+from pipeline.lake.run_records import RunRecords, unchanged_since
+from pipeline.lake.storage import Lake
+from schemas.tables import ITEMS, QUARANTINE, VECTORS
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    return config_of(tmp_path)
+
+
+@pytest.fixture
+def lake(config: Config) -> Lake:
+    """One with two tables of two files each, and a run that knew them so."""
+    lake = writable(config.lake)
+    for item in ("a", "b"):
+        append(lake, QUARANTINE, faults(item))
+        append(lake, VECTORS, vectors(item))
+    unchanged(config)
+    return lake
+
+
+def unchanged(config: Config, *, fail: bool = False, source: str = "s") -> bool:
+    """Whether a run of a job finds all as the last one left it."""
+    with Run("job", config) as run:
+        found = unchanged_since(run, RunRecords(run.lake).finished("job"), [QUARANTINE, VECTORS], source=source)
+        if fail:
+            raise OSError("the disk is gone")
+    assert ("unchanged_since" in run.metrics) == found
+    return found
+
+
+def test_a_commit_to_any_table_is_a_change_and_a_compaction_is_none(config: Config, lake: Lake) -> None:
+    for table, rows in ((QUARANTINE, faults("c")), (VECTORS, vectors("c"))):
+        assert unchanged(config)
+        become_run(lake)
+        append(lake, table, rows)
+        assert not unchanged(config)
+    with Run("compact", config) as run:
+        compact(run)
+    assert run.counts["files_removed"] > 0
+    assert unchanged(config)
+
+
+def test_what_a_run_wrote_itself_is_no_change(config: Config, lake: Lake) -> None:
+    with Run("job", config) as run:
+        assert unchanged_since(run, RunRecords(lake).finished("job"), [QUARANTINE, VECTORS], source="s")
+        append(run.lake, VECTORS, vectors("c"))
+        run.wrote(VECTORS)
+    assert unchanged(config)
+
+
+def test_other_facts_settings_and_programs_are_changes(
+    config: Config, lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not unchanged(config, source="another")
+    assert not unchanged(config)
+    assert unchanged(config)
+    gates = config.gates.model_copy(update={"min_perplexity": 0.0})
+    assert not unchanged(config.model_copy(update={"gates": gates}))
+    assert not unchanged(config)
+    monkeypatch.setattr(run_records, "version", lambda _: "0.0.1")
+    assert not unchanged(config)
+
+
+def test_a_run_that_failed_left_nothing_to_rely_on(config: Config, lake: Lake) -> None:
+    become_run(lake)
+    append(lake, VECTORS, vectors("c"))
+    with pytest.raises(OSError, match="disk"):
+        unchanged(config, fail=True)
+    assert not unchanged(config)
+    assert unchanged(config)
+
+
+def test_before_the_first_run_or_table_nothing_is_known(config: Config) -> None:
+    with Run("job", config) as run:
+        assert not unchanged_since(run, None, [ITEMS])
+    with Run("job", config) as run:
+        assert not unchanged_since(run, RunRecords(run.lake).finished("job"), [ITEMS])

@@ -7,8 +7,9 @@ DEMO ?= demo
 PROCESSES ?= 2
 BIN := $(VENV)/bin
 # Threads that wait for each other sleep: spinning, as is OpenMP's way, they would take the cores from the other process.
-PYTEST := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/pytest -n $(PROCESSES) --dist loadfile \
-	--no-loadscope-reorder
+# Modules are compiled once, whatever the machine's own setting: the tests start some hundred Pythons.
+PYTEST := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -n $(PROCESSES) \
+	--dist loadfile --no-loadscope-reorder
 
 .PHONY: bench demo test slow gpu-check lint format reference clean
 

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
-from pipeline.config.file import config_hash
 from pipeline.lake.run import Run
 from pipeline.lake.storage import Lake
 from schemas.tables import Table
@@ -70,14 +69,14 @@ def unchanged_since(run: Run, last: Mapping[str, Any] | None, tables: Sequence[T
             metric ``unchanged_since`` where nothing has changed.
         last: its record.
         tables: all that the job reads and writes; to be compacted is no change.
-        facts: all else that its work depends on, as JSON has it, but for the configuration.
+        facts: all else that its work depends on, as JSON has it.
     """
     for table in tables:
         run.read(table)
     run.metrics |= facts
-    if last is None or any(last["metrics"].get(name) != fact for name, fact in facts.items()):
+    if last is None or last["hi_sam"] != version("hi-sam"):
         return False
-    if (last["config_hash"], last["hi_sam"]) != (config_hash(run.config), version("hi-sam")):
+    if any(last["metrics"].get(name) != fact for name, fact in facts.items()):
         return False
     versions = last["tables"]["read"] | last["tables"]["written"]
     ended = [(table, versions.get(table.name)) for table in tables]

@@ -13,6 +13,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema
 from pyspark.sql.window import Window
 
+from pipeline.config.file import config_hash
 from pipeline.config.models import Catalog, Config
 from pipeline.lake.run import Run
 from pipeline.lake.run_records import RunRecords, unchanged_since
@@ -68,7 +69,7 @@ def extract(spark: SparkSession, run: Run, *, verify_pictures: bool = False) -> 
             compared = compare(raw, before, config.catalog, spark, keep, verify_pictures=verify_pictures)
             found = totals(compared)
             _tell_of_source(found, config.catalog)
-            unchanged = unchanged_since(run, last, [ITEMS, QUARANTINE], source=found.digest)
+            unchanged = unchanged_since(run, last, [ITEMS, QUARANTINE], source=found.digest, settings=_settings(config))
         if last and unchanged and not found.pending_pictures:  # a picture that could not be read may be readable now
             count_again(run, found, last["counts"])
             return
@@ -94,6 +95,12 @@ def extract(spark: SparkSession, run: Run, *, verify_pictures: bool = False) -> 
             run.wrote(ITEMS)
             update_quarantine(tables, compared, staged, verdicts, run)
             run.wrote(QUARANTINE)
+
+
+def _settings(config: Config) -> str:
+    """A hash of what else decides what becomes of a source; not of its path, which may name the day."""
+    source = config.catalog.source.model_copy(update={"path": ""})
+    return config_hash(config.model_copy(update={"catalog": config.catalog.model_copy(update={"source": source})}))
 
 
 @contextmanager

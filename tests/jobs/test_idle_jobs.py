@@ -12,6 +12,7 @@ from pyspark.sql import SparkSession
 import pipeline.on_spark.session
 from jobs.encode import run_encode
 from jobs.tokenize import run_tokenize
+from pipeline.config.encoders import Encoders, VectorColumn
 from pipeline.config.models import Config
 from pipeline.lake.run import Run, latest
 from pipeline.lake.storage import Lake
@@ -61,7 +62,7 @@ def lake(config: Config) -> Lake:
     return lake
 
 
-def test_encode_plans_again_once_items_vectors_encoders_or_settings_change(config: Config, lake: Lake) -> None:
+def test_encode_plans_again_once_items_vectors_or_encoders_change(config: Config, lake: Lake) -> None:
     encoded(lake, ["table"], encoder_fingerprints(config.encoders))
     run_encode(config)
     first = last_run()
@@ -72,9 +73,8 @@ def test_encode_plans_again_once_items_vectors_encoders_or_settings_change(confi
             run_encode(config)
             assert last_run().metrics["unchanged_since"] == before.run_id
     plans(lambda: run_encode(config, retry_failed=True))
-    plans(
-        lambda: run_encode(config.model_copy(update={"gates": config.gates.model_copy(update={"min_perplexity": 0})}))
-    )
+    column = VectorColumn(column="vector", name="theirs", version="1")
+    plans(lambda: run_encode(config.model_copy(update={"encoders": Encoders(text=column, image=column)})))
     extracted(lake, {"a": None})
     plans(lambda: run_encode(config))
     run_encode(config)

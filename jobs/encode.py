@@ -35,15 +35,17 @@ def run_encode(
             forget_failures(run.lake, encoders)
         return plan_encoding(spark, run, encoders)
 
-    def nothing_new(run: "Run") -> bool:
+    def unchanged(run: "Run") -> str | None:
         from pipeline.lake.run_records import RunRecords, unchanged_since
-        from schemas.tables import ITEMS, VECTORS
+        from schemas.tables import ITEMS, QUARANTINE, VECTORS
 
+        if retry_failed:
+            return None
         last = RunRecords(run.lake).finished("encode")
-        return not retry_failed and unchanged_since(run, last, [ITEMS, VECTORS], encoders=configured)
+        return unchanged_since(run, last, [ITEMS, VECTORS, QUARANTINE], encoders=configured)
 
     arguments = {"retry_failed": retry_failed}
-    made = planned_run("encode", config, make_plan, run_id=run_id, halves=halves, nothing_new=nothing_new, **arguments)
+    made = planned_run("encode", config, make_plan, run_id=run_id, halves=halves, unchanged=unchanged, **arguments)
     with made as (run, plan):
         run.metrics["encoders"] = configured
         if plan is not None:
@@ -62,9 +64,11 @@ def run_encode(
 def _quarantine(run: "Run", encoders: dict[str, str]) -> None:
     from pipeline.on_spark.quarantine import quarantine_failed
     from pipeline.on_spark.session import spark_for
+    from schemas.tables import QUARANTINE
 
     with spark_for(run) as spark, run.phase("quarantine"):
         quarantine_failed(spark, run, encoders)
+        run.wrote(QUARANTINE)
 
 
 def command(

@@ -55,14 +55,14 @@ def planned_run(
     *,
     run_id: str | None = None,
     halves: Halves = BOTH,
-    nothing_new: "Callable[[Run], bool]" = lambda run: False,
+    unchanged: "Callable[[Run], str | None]" = lambda run: None,
     **arguments: Any,
 ) -> "Iterator[tuple[Run, Plan | None]]":
     """The run of a job and its plan; no plan where there is nothing to do in this process.
 
-    Where ``nothing_new`` says so nothing is planned, and Spark does not start. A plan that was made elsewhere keeps its
-    run id: where a later run has written to the table meanwhile, its commits are refused. A plan that is done is
-    deleted.
+    Where ``unchanged`` names a run that left nothing to do, nothing is planned and Spark does not start; a half alone
+    does not ask. A plan that was made elsewhere keeps its run id: where a later run has written to the table meanwhile,
+    its commits are refused. A plan that is done is deleted.
     """
     from pipeline.lake.plans import drop_plan, load_plan
     from pipeline.lake.run import Run
@@ -70,7 +70,8 @@ def planned_run(
 
     name = f"{job}-plan" if halves.plan_only else job
     with Run(name, config, run_id=halves.planned or run_id, **arguments) as run:
-        if halves == BOTH and nothing_new(run):
+        if halves == BOTH and (since := unchanged(run)):
+            run.metrics["unchanged_since"] = since
             yield run, None
             return
         plan = load_plan(run.lake, job, halves.planned) if halves.planned else _plan(run, make_plan)

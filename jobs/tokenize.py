@@ -22,37 +22,37 @@ def run_tokenize(
     """The job, as nightly and demo run it too."""
     from pipeline.lake.artefacts import newest
 
-    def settled(run: "Run") -> tuple[str, dict[str, str]]:
-        """The tokenizer, and the encoders that are configured."""
+    def chosen(run: "Run") -> tuple[str, dict[str, str]]:
+        """The tokenizer, and the encoders that are configured, which it was trained on."""
         from pipeline.on_ray.encoders.fingerprint import encoder_fingerprints
 
-        return tokenizer or newest(run.lake, "tokenizers"), encoder_fingerprints(config.encoders)
+        name, encoders = tokenizer or newest(run.lake, "tokenizers"), encoder_fingerprints(config.encoders)
+        check_encoders(run, name, encoders)
+        return name, encoders
 
     def make_plan(spark: "SparkSession", run: "Run") -> "Plan":
         from pipeline.on_spark.plans import plan_tokenizing
         from pipeline.on_spark.quarantine import quarantine_failed
 
-        chosen, encoders = settled(run)
-        check_encoders(run, chosen, encoders)
+        name, encoders = chosen(run)
         if halves.plan_only:  # encode ran where there is no Spark
             quarantine_failed(spark, run, encoders)
-        return plan_tokenizing(spark, run, "tokenize", chosen, encoders)
+        return plan_tokenizing(spark, run, "tokenize", name, encoders)
 
-    def nothing_new(run: "Run") -> bool:
+    def unchanged(run: "Run") -> str | None:
         from pipeline.lake.run_records import RunRecords, unchanged_since
         from schemas.tables import ITEMS, SEMANTIC_IDS, VECTORS
 
-        chosen, encoders = settled(run)
+        name, encoders = chosen(run)
         last = RunRecords(run.lake).finished("tokenize")
-        tables = [ITEMS, VECTORS, SEMANTIC_IDS]
-        unchanged = unchanged_since(run, last, tables, tokenizer=chosen, encoders=encoders)
-        if last and unchanged:
-            waiting = last["counts"]["unencoded"]
-            run.count(rows_in=waiting, unencoded=waiting)
-        return unchanged
+        since = unchanged_since(run, last, [ITEMS, VECTORS, SEMANTIC_IDS], tokenizer=name, encoders=encoders)
+        if last and since:
+            counts = last["counts"]
+            run.count(rows_in=counts["rows_in"] - counts.get("rows_out", 0), unencoded=counts["unencoded"])
+        return since
 
     with planned_run(
-        "tokenize", config, make_plan, run_id=run_id, halves=halves, nothing_new=nothing_new, tokenizer=tokenizer
+        "tokenize", config, make_plan, run_id=run_id, halves=halves, unchanged=unchanged, tokenizer=tokenizer
     ) as (run, plan):
         if plan is not None:
             from pipeline.on_ray.tokenize import tokenize

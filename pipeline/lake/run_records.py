@@ -61,29 +61,33 @@ class RunRecords:
         return count / seconds
 
 
-def unchanged_since(run: Run, last: Mapping[str, Any] | None, tables: Sequence[Table], **facts: Any) -> bool:
-    """Whether nothing has changed since the job's ``last`` finished run, so that there is nothing to do again.
+def unchanged_since(run: Run, last: Mapping[str, Any] | None, tables: Sequence[Table], **facts: Any) -> str | None:
+    """The job's ``last`` finished run, if nothing has changed since that decides what there is to do.
 
     Args:
-        run: gets ``facts`` as metrics and the versions of ``tables``, for the next night to compare with, and the
-            metric ``unchanged_since`` where nothing has changed.
+        run: gets ``facts`` as metrics and the versions of ``tables``, for the next night to compare with.
         last: its record.
-        tables: all that the job reads and writes; to be compacted is no change.
-        facts: all else that its work depends on, as JSON has it.
+        tables: whose rows decide it; to be compacted is no change.
+        facts: all else that decides it, as JSON has it.
     """
     for table in tables:
         run.read(table)
     run.metrics |= facts
     if last is None or last["hi_sam"] != version("hi-sam"):
-        return False
+        return None
     if any(last["metrics"].get(name) != fact for name, fact in facts.items()):
-        return False
-    versions = last["tables"]["read"] | last["tables"]["written"]
-    ended = [(table, versions.get(table.name)) for table in tables]
-    if any(at is None or run.lake.rows_changed(table, at) for table, at in ended):
-        return False
-    run.metrics["unchanged_since"] = last["run_id"]
-    return True
+        return None
+    known = last["tables"]["read"] | last["tables"]["written"]
+    if any(table.name not in known or _changed(run, table, known[table.name]) for table in tables):
+        return None
+    return str(last["run_id"])
+
+
+def _changed(run: Run, table: Table, since: int | None) -> bool:
+    """Whether rows of a table changed since a version; ``None`` is that of one that is not there."""
+    if since is None or run.versions["read"][table.name] is None:
+        return since != run.versions["read"][table.name]
+    return run.lake.rows_changed(table, since)
 
 
 def _short(record: dict[str, Any]) -> dict[str, Any]:

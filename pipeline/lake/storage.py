@@ -162,12 +162,12 @@ class Lake:
         return self.delta(table).version() if self.exists(table) else None
 
     def rows_changed(self, table: Table, since: int) -> bool:
-        """Whether a commit after version ``since`` changed rows; compactions do not."""
+        """Whether a commit after version ``since`` changed rows; compactions do not. A younger table has other rows."""
         delta = self.delta(table)
         newer = delta.version() - since
-        if newer == 0:
-            return False
-        commits = delta.history(newer) if newer > 0 else []
+        if newer <= 0:
+            return newer < 0
+        commits = delta.history(newer)
         return len(commits) < newer or any(commit.get("operation") not in UPKEEP for commit in commits)
 
     def logged(self, table: Table, version: int) -> bool:

@@ -45,7 +45,8 @@ TASK_ROWS = 64  # fewer are not worth another worker
 def extract(spark: SparkSession, run: Run, *, verify_pictures: bool = False) -> None:
     """Bring ``items`` and ``quarantine`` up to date with the source.
 
-    Where it is as the last run found it, rows that no item comes of are not looked at again.
+    Where it is as the last run found it, rows that no item comes of are not looked at again, unless one of the rows to
+    look at has a picture.
 
     Args:
         spark: the session.
@@ -69,10 +70,12 @@ def extract(spark: SparkSession, run: Run, *, verify_pictures: bool = False) -> 
             compared = compare(raw, before, config.catalog, spark, keep, verify_pictures=verify_pictures)
             found = totals(compared)
             _tell_of_source(found, config.catalog)
-            unchanged = unchanged_since(run, last, [ITEMS, QUARANTINE], source=found.digest, settings=_settings(config))
-        if last and unchanged and not found.pending_pictures:  # a picture that could not be read may be readable now
-            count_again(run, found, last["counts"])
-            return
+            since = unchanged_since(run, last, [ITEMS, QUARANTINE], source=found.digest, settings=_settings(config))
+            # A picture that could not be read may be readable now, and a bug of ours mended.
+            if last and since and not found.pending_pictures and not _has_bugs(tables):
+                run.metrics["unchanged_since"] = since
+                count_again(run, found, last["counts"])
+                return
         with run.phase("prepare"), readable_files("catalog.source"):
             staged = spark.createDataFrame([], from_arrow_schema(PREPARED)).limit(0)
             if found.pending:
@@ -98,9 +101,13 @@ def extract(spark: SparkSession, run: Run, *, verify_pictures: bool = False) -> 
 
 
 def _settings(config: Config) -> str:
-    """A hash of what else decides what becomes of a source; not of its path, which may name the day."""
+    """A hash of every setting but the source's path, which may name the day."""
     source = config.catalog.source.model_copy(update={"path": ""})
     return config_hash(config.model_copy(update={"catalog": config.catalog.model_copy(update={"source": source})}))
+
+
+def _has_bugs(tables: SparkDelta) -> bool:
+    return not tables.read(QUARANTINE).where(F.col("reason") == Reason.INTERNAL.value).isEmpty()
 
 
 @contextmanager

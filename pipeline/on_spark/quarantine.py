@@ -21,7 +21,7 @@ KEY = ["item_id", "reason"]
 def found_faults(staged: DataFrame, verdicts: DataFrame) -> DataFrame:
     """``item_id``, ``reason``, ``detail`` of everything wrong with the rows that the workers saw, one row a key.
 
-    Rows that are seen every night, since another one was taken or no item came of them, are counted in the detail.
+    Rows that gave way to another one, or that no item came of, are counted in the detail.
     """
     rejected = F.col("status") == "rejected"
     on_rows = staged.select("item_id", rejected.alias("counted"), F.explode("faults").alias("fault"))
@@ -46,8 +46,8 @@ def update_quarantine(
 ) -> None:
     """Bring ``quarantine`` up to date with the source, in a commit if that changes anything.
 
-    Of items whose rows are all unchanged nothing was looked at, and what stands there stays, but for duplicates: a
-    conflict is found every night. Of items that the workers saw it is replaced by what they found; ``encoder_failed``
+    Of items whose rows are all unchanged nothing was looked at, and what stands there stays, but for duplicates: a row
+    that conflicts is looked at. Of items that the workers saw it is replaced by what they found; ``encoder_failed``
     stays until text or picture change. Items that a full snapshot lacks have no rows.
     """
     before = tables.read(QUARANTINE)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
+from committed import faults
 from handmade import config_of, encoded, extracted, identified, trained, writable
 from pyspark.sql import SparkSession
 
@@ -14,9 +15,11 @@ from jobs.encode import run_encode
 from jobs.tokenize import run_tokenize
 from pipeline.config.encoders import Encoders, VectorColumn
 from pipeline.config.models import Config
+from pipeline.lake.commit import append
 from pipeline.lake.run import Run, latest
 from pipeline.lake.storage import Lake
 from pipeline.on_ray.encoders.fingerprint import encoder_fingerprints
+from schemas.tables import QUARANTINE
 
 pytestmark = pytest.mark.spark
 
@@ -81,6 +84,9 @@ def test_encode_plans_again_once_items_vectors_or_encoders_change(config: Config
     assert "unchanged_since" not in last_run().metrics
     encoded(lake, ["sofa"], encoder_fingerprints(config.encoders))
     plans(lambda: run_encode(config))
+    run_encode(config)
+    append(lake, QUARANTINE, faults("a"))
+    plans(lambda: run_encode(config))
 
 
 def test_tokenize_says_again_how_many_items_wait_and_plans_once_one_has_its_vectors(config: Config, lake: Lake) -> None:
@@ -93,6 +99,13 @@ def test_tokenize_says_again_how_many_items_wait_and_plans_once_one_has_its_vect
         for named in (None, tokenizer):
             run_tokenize(config, named)
             assert last_run().counts == {"rows_in": 1, "unencoded": 1}
+    record = f"runs/{last_run().run_id}/tokenize.json"
+    some_got_none = {"counts": {"rows_in": 5, "rows_out": 3, "unencoded": 1}}
+    lake.write_json(record, lake.read_json(record) | some_got_none)
+    with no_spark():
+        for _ in range(2):
+            run_tokenize(config)
+            assert last_run().counts == {"rows_in": 2, "unencoded": 1}
     plans(lambda: run_tokenize(config, trained(lake, encoders, seed=1)))
     encoded(lake, ["table"], encoders)
     plans(lambda: run_tokenize(config, tokenizer))

@@ -1,5 +1,6 @@
 """A night costs what changed: what reaches Python, what is opened, what is committed, and what stays in quarantine."""
 
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from pipeline.errors import GateRefused
 from pipeline.lake.commit import RUN_TIME
 from pipeline.lake.run import Run
 from pipeline.lake.storage import Lake
+from pipeline.on_spark.prepare import Prepare
+from pipeline.on_spark.texts import Template
 from schemas.tables import ITEMS, QUARANTINE
 
 pytestmark = pytest.mark.spark
@@ -117,9 +120,28 @@ def test_rows_that_no_item_comes_of_are_not_looked_at_again(
     idle = run(spark, config)
     assert (idle["rows_in"], idle["skipped"], idle["quarantined"], idle["degraded"]) == (8, 3, 5, 1)
     assert (seen(), versions(config), reasons(config)) == ([], committed, found)
-    monkeypatch.setattr(extracting, "unchanged_since", lambda *_, **__: False)
+    monkeypatch.setattr(extracting, "unchanged_since", lambda *_, **__: None)
     assert run(spark, config) == idle
     assert ([str(item) for item in seen()], versions(config)) == (["None", "None", "c", "d", "e", "e"], committed)
+
+
+@pytest.mark.slow
+def test_a_row_that_tripped_us_is_looked_at_again(
+    spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Tripped(Prepare):
+        def _item(self, raw: Mapping[str, Any], template: Template | None) -> dict[str, Any]:
+            if raw["item_id"] == "b":
+                raise MemoryError
+            return Prepare._item(self, raw, template)
+
+    rows: list[Row] = [{"id": i, "title": f"lamp {i}", "image": None} for i in ("a", "b")]
+    config = catalogue(tmp_path / "tripped", rows)
+    with monkeypatch.context() as patch:
+        patch.setattr(extracting, "Prepare", Tripped)
+        run(spark, config)
+    assert reasons(config) == {"b": "internal"}
+    assert (run(spark, config)["new"], reasons(config)) == (1, {})
 
 
 @pytest.mark.slow

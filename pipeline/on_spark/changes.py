@@ -40,8 +40,7 @@ OF_COUNTS = ("item_id", "bytes", "pending", "named", "standing", "url")  # that 
 class Totals:
     """Rows of the source: all, those that go to the workers, with their bytes and how many have a picture, and
     unchanged ones whose item stands in quarantine for a modality; current items that the source lacks; rows whose
-    picture is a URL; and a ``digest`` of rows and stats, in any order: of a picture that has
-    no stat it says nothing.
+    picture is a URL; and a ``digest`` of rows and stats, in any order: of a picture that has no stat it says nothing.
     """
 
     rows: int

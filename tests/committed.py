@@ -5,9 +5,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.dataset as ds
 
-from pipeline.lake.commit import (
-    stage,
-)
+from pipeline.lake.commit import stage
 from pipeline.lake.storage import Lake
 from schemas.tables import QUARANTINE, RELEASE_CHANGES, VECTORS
 

@@ -1,5 +1,6 @@
 """Current items without an ID under a tokenizer → ``semantic_ids``: Spark plans, Ray tokenizes."""
 
+from functools import cache
 from typing import TYPE_CHECKING
 
 import typer
@@ -22,6 +23,7 @@ def run_tokenize(
     """The job, as nightly and demo run it too."""
     from pipeline.lake.artefacts import newest
 
+    @cache  # naming a model reads its files
     def chosen(run: "Run") -> tuple[str, dict[str, str]]:
         """The tokenizer, and the encoders that are configured, which it was trained on."""
         from pipeline.on_ray.encoders.fingerprint import encoder_fingerprints

@@ -8,7 +8,7 @@ from pyspark.sql import functions as F
 
 from pipeline.config.models import Config
 from pipeline.on_spark.caching import kept_on_disk
-from pipeline.on_spark.changes import Before, compare, totals
+from pipeline.on_spark.changes import Before, compare, totals, with_stats
 from pipeline.on_spark.current_items import current_items
 from pipeline.on_spark.delta import empty
 from pipeline.on_spark.extract import prepare, read_catalogue, resolve_duplicates, written
@@ -41,7 +41,7 @@ def check(spark: SparkSession, config: Config, rows: int) -> dict[str, Any]:
         raw = raw_items(source, catalog, spark, vectors)
         nothing = current_items(empty(spark, ITEMS, located=False), *KNOWN, "run_id")
         before = Before(nothing, empty(spark, QUARANTINE, located=False), "", datetime.now(UTC))
-        compared = compare(raw, before, catalog, spark, keep, verify_pictures=False)
+        compared = compare(with_stats(raw, catalog, spark, keep), before, catalog, keep, verify_pictures=False)
         found = totals(compared)
         work = Prepare(catalog, vector_readers(raw, None, vectors))
         staged = keep(prepare(raw, compared, found, work, spark))

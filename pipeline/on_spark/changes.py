@@ -33,14 +33,24 @@ KINDS = {
 
 UNCHANGED = "row_hash IS NOT NULL AND NOT pending"
 GONE = "row_hash IS NULL"
-OF_COUNTS = ("item_id", "bytes", "pending", "named", "standing", "url")  # that no worker needs
+OF_COUNTS = ("item_id", "bytes", "pending", "named", "standing")  # that no worker needs
+
+
+@dataclass(frozen=True)
+class Content:
+    """Of a source: its rows, those whose picture is a URL, and a digest of rows and stats, in any order: of a picture
+    that has no stat it says nothing.
+    """
+
+    rows: int
+    urls: int
+    digest: str
 
 
 @dataclass(frozen=True)
 class Totals:
     """Rows of the source: all, those that go to the workers, with their bytes and how many have a picture, and
-    unchanged ones whose item stands in quarantine for a modality; current items that the source lacks; rows whose
-    picture is a URL; and a ``digest`` of rows and stats, in any order: of a picture that has no stat it says nothing.
+    unchanged ones whose item stands in quarantine for a modality; current items that the source lacks.
     """
 
     rows: int
@@ -49,8 +59,6 @@ class Totals:
     pending_pictures: int
     standing: int
     gone: int
-    urls: int
-    digest: str
 
 
 @dataclass(frozen=True)
@@ -72,28 +80,66 @@ class Before:
         return today.toordinal() - EPOCH, last.toordinal() - EPOCH
 
 
-def compare(
-    raw: DataFrame, before: Before, catalog: Catalog, spark: SparkSession, keep: Keep, *, verify_pictures: bool
-) -> DataFrame:
-    """The keys of every row of the source beside those of its current item.
+def with_stats(raw: DataFrame, catalog: Catalog, spark: SparkSession, keep: Keep) -> DataFrame:
+    """The keys of ``raw`` with what says that a picture is the same.
+
+    The hash of a row covers a picture that lies in the source.
 
     Args:
         raw: as :func:`pipeline.on_spark.raw_items.raw_items` gives it; of pictures no contents are asked for.
-        before: what to compare with.
         catalog: the section of the configuration.
         spark: the session.
+        keep: of :func:`pipeline.on_spark.caching.kept_on_disk`.
+
+    Returns:
+        ``item_id``, ``row_hash``, ``text_bytes``, ``named``, ``picture_stat``, ``image_bytes``, and those of
+        ``reference`` and ``uri`` that ``raw`` has.
+    """
+    image, place = catalog.image, [name for name in ("reference", "uri") if name in raw.columns]
+    keys = raw.select("item_id", "row_hash", "text_bytes", "named", "picture_stat", *place)
+    no_length, no_stat = F.lit(None).cast("bigint"), F.lit(None).cast("string")
+    if image is not None and image.changed not in BY_LISTING:
+        return keep(keys.withColumn("image_bytes", no_length))  # that of a picture in the source would have it read
+    if image is None or not place:
+        return keep(raw.select(*keys.columns, "image_bytes"))
+    if image.root is None:
+        return keep(keys.withColumn("image_bytes", no_length))
+    listed = with_listing(keep(keys.drop("picture_stat")), image.root, spark)
+    if image.changed == "bytes":
+        return keep(listed.withColumn("picture_stat", no_stat).drop("listed_stat"))
+    return keep(listed.withColumnRenamed("listed_stat", "picture_stat"))
+
+
+def content_of(rows: DataFrame) -> Content:
+    """Of what :func:`with_stats` gave."""
+    url = is_url(F.col("reference")) if "reference" in rows.columns else F.lit(False)
+    digest = F.sum(F.xxhash64("row_hash", "picture_stat").cast("decimal(20,0)"))
+    found = rows.agg(
+        F.count("*"), F.count_if(url), F.concat_ws("-", F.count("*").cast("string"), digest.cast("string"))
+    )
+    row = found.first()
+    assert row is not None  # an aggregate without groups has one row
+    return Content(*row)
+
+
+def compare(rows: DataFrame, before: Before, catalog: Catalog, keep: Keep, *, verify_pictures: bool) -> DataFrame:
+    """The keys of every row of the source beside those of its current item.
+
+    Args:
+        rows: of :func:`with_stats`.
+        before: what to compare with.
+        catalog: the section of the configuration.
         keep: of :func:`pipeline.on_spark.caching.kept_on_disk`.
         verify_pictures: every row that has a picture is pending.
 
     Returns:
-        ``item_id``, ``row_hash``, ``picture_stat``, ``image_bytes``, ``uri`` if ``raw`` has it, ``bytes``, the
+        ``item_id``, ``row_hash``, ``picture_stat``, ``image_bytes``, ``uri`` if ``rows`` has it, ``bytes``, the
         ``known_…`` columns, ``pending``: whether the row must go to the workers, with all other rows of its item,
-        ``named``: whether it has a picture, ``standing``: whether the item is in quarantine for a modality, and
-        ``url``: whether the picture is one. A current item that the source lacks is a row without ``row_hash``.
+        ``named``: whether it has a picture, and ``standing``: whether the item is in quarantine for a modality. A
+        current item that the source lacks is a row without ``row_hash``.
     """
-    rows, moved = _with_stats(raw, before, catalog, spark, keep)
     known = before.current.select("item_id", *(F.col(name).alias(f"known_{name}") for name in (*KNOWN, "run_id")))
-    same = F.col("row_hash").eqNullSafe(F.col("known_row_hash")) & ~moved
+    same = F.col("row_hash").eqNullSafe(F.col("known_row_hash")) & ~_moved(rows, before, catalog)
     if verify_pictures:
         same &= ~F.col("named")
     same &= F.col("known_run_id") <= before.finished
@@ -112,14 +158,12 @@ def compare(
             (F.col("row_hash").isNotNull() & ~whole).alias("pending"),
             F.coalesce("named", F.lit(False)).alias("named"),
             F.coalesce("standing", F.lit(False)).alias("standing"),
-            (is_url(F.col("reference")) if "reference" in rows.columns else F.lit(False)).alias("url"),
         )
     )
 
 
 def totals(compared: DataFrame) -> Totals:
     """Counts of what :func:`compare` gave."""
-    each = F.when(F.col("row_hash").isNotNull(), F.xxhash64("row_hash", "picture_stat").cast("decimal(20,0)"))
     counts = compared.agg(
         F.count_if(F.col("row_hash").isNotNull()),
         F.count_if("pending"),
@@ -127,8 +171,6 @@ def totals(compared: DataFrame) -> Totals:
         F.count_if(F.col("pending") & F.col("named")),
         F.count_if(F.col("standing") & F.expr(UNCHANGED)),
         F.count_if(F.expr(GONE)),
-        F.count_if("url"),
-        F.concat_ws("-", *(of.cast("string") for of in (F.count("row_hash"), F.sum(each)))),
     ).first()
     assert counts is not None  # an aggregate without groups has one row
     return Totals(*counts)
@@ -156,31 +198,25 @@ def _has_newer_fault() -> Column:
     return reduce(Column.__or__, (F.coalesce(each, F.lit(False)) for each in newer))
 
 
-def _with_stats(
-    raw: DataFrame, before: Before, catalog: Catalog, spark: SparkSession, keep: Keep
-) -> tuple[DataFrame, Column]:
-    """The keys of ``raw`` with what says that a picture is the same, and whether it may be another, beside the item.
+def _moved(rows: DataFrame, before: Before, catalog: Catalog) -> Column:
+    """Whether a picture may be another than the current item's.
 
-    The hash of a row covers a picture that lies in the source. A file that a listing does not show is one that is
-    missing, unless the current item has it. Of a URL nothing is known but when it is due.
+    A file that a listing does not show is one that is missing, unless the current item has it. Of a URL nothing is
+    known but when it is due.
     """
-    image, place = catalog.image, [name for name in ("reference", "uri") if name in raw.columns]
-    keys = raw.select("item_id", "row_hash", "text_bytes", "named", "picture_stat", *place)
-    no_stat, no_length = F.col("picture_stat").isNull(), F.lit(None).cast("bigint")
+    image, no_stat = catalog.image, F.col("picture_stat").isNull()
     moved = ~F.col("picture_stat").eqNullSafe(F.col("known_picture_stat"))
-    if image is not None and image.changed not in BY_LISTING:
-        return keys.withColumn("image_bytes", no_length), moved | (no_stat & F.col("named"))
-    if image is None or not place:
-        return raw.select(*keys.columns, "image_bytes"), moved
-    if image.root is None:
-        listed = keys.withColumns({"image_bytes": no_length, "listed_stat": F.lit(None).cast("string")})
-    else:
-        listed = with_listing(keep(keys.drop("picture_stat")), image.root, spark)
+    if image is None:
+        return moved
+    if image.changed not in BY_LISTING:
+        return moved | (no_stat & F.col("named"))
+    if "reference" not in rows.columns:  # the source holds the pictures
+        return moved
     if image.changed == "bytes":
-        return listed.withColumn("picture_stat", F.lit(None).cast("string")), moved | F.col("named")
+        return moved | F.col("named")
     moved |= no_stat & F.col("known_image_sha").isNotNull()
     if image.fetch is not None:
         due = is_due(F.col("reference"), image.fetch, *before.days())
         due |= ~F.coalesce(F.col("known_picture_stat").startswith(OF_URL), F.lit(False))
         moved = F.when(is_url(F.col("reference")), due).otherwise(moved)
-    return listed.drop("picture_stat").withColumnRenamed("listed_stat", "picture_stat"), moved
+    return moved

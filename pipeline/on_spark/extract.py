@@ -7,6 +7,7 @@ others. Rows stay on the executors throughout; the driver sees counts.
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -19,7 +20,7 @@ from pipeline.lake.run import Run
 from pipeline.lake.run_records import RunRecords, unchanged_since
 from pipeline.lake.storage import Lake, spark_uri
 from pipeline.on_spark.caching import kept_on_disk
-from pipeline.on_spark.changes import GONE, OF_COUNTS, Before, Totals, compare, totals
+from pipeline.on_spark.changes import GONE, OF_COUNTS, Before, Content, Totals, compare, content_of, totals, with_stats
 from pipeline.on_spark.current_items import current_items
 from pipeline.on_spark.delta import SparkDelta, files_of, spark_delta
 from pipeline.on_spark.expressions import content
@@ -46,7 +47,7 @@ def extract(spark: SparkSession, run: Run, *, verify_pictures: bool = False) -> 
     """Bring ``items`` and ``quarantine`` up to date with the source.
 
     Where it is as the last run found it, rows that no item comes of are not looked at again, unless one of the rows to
-    look at has a picture.
+    look at has a picture; and where that run had nothing to do, the items are not, either.
 
     Args:
         spark: the session.
@@ -64,17 +65,21 @@ def extract(spark: SparkSession, run: Run, *, verify_pictures: bool = False) -> 
     with _staging(lake, run) as uri, kept_on_disk() as keep:
         with run.phase("compare"), readable_files("catalog.source"):
             raw = raw_items(read_catalogue(spark, config), config.catalog, spark, vectors)
-            current = current_items(tables.read(ITEMS), *KNOWN, "run_id")
+            rows = with_stats(raw, config.catalog, spark, keep)
+            source = content_of(rows)
+            _tell_of_source(source, config.catalog)
             last = RunRecords(lake).finished("extract")
+            since = unchanged_since(run, last, [ITEMS, QUARANTINE], source=source.digest, settings=_settings(config))
+            if last and since and not verify_pictures and _looked_at_nothing(last, config.catalog):
+                count_again(run, since, source.rows, last["counts"])
+                return
+            current = current_items(tables.read(ITEMS), *KNOWN, "run_id")
             before = Before(current, tables.read(QUARANTINE), last["run_id"] if last else "", run.started)
-            compared = compare(raw, before, config.catalog, spark, keep, verify_pictures=verify_pictures)
+            compared = compare(rows, before, config.catalog, keep, verify_pictures=verify_pictures)
             found = totals(compared)
-            _tell_of_source(found, config.catalog)
-            since = unchanged_since(run, last, [ITEMS, QUARANTINE], source=found.digest, settings=_settings(config))
             # A picture that could not be read may be readable now, and a bug of ours mended.
             if last and since and not found.pending_pictures and not _has_bugs(tables):
-                run.metrics["unchanged_since"] = since
-                count_again(run, found, last["counts"])
+                count_again(run, since, source.rows, last["counts"])
                 return
         with run.phase("prepare"), readable_files("catalog.source"):
             staged = spark.createDataFrame([], from_arrow_schema(PREPARED)).limit(0)
@@ -106,6 +111,11 @@ def _settings(config: Config) -> str:
     return config_hash(config.model_copy(update={"catalog": config.catalog.model_copy(update={"source": source})}))
 
 
+def _looked_at_nothing(last: dict[str, Any], catalog: Catalog) -> bool:
+    """Whether a run had nothing to do, and one that finds all as that did has nothing: no URL falls due by then."""
+    return "unchanged_since" in last["metrics"] and (catalog.image is None or catalog.image.fetch is None)
+
+
 def _has_bugs(tables: SparkDelta) -> bool:
     return not tables.read(QUARANTINE).where(F.col("reason") == Reason.INTERNAL.value).isEmpty()
 
@@ -134,7 +144,7 @@ def read_catalogue(spark: SparkSession, config: Config) -> DataFrame:
     )
 
 
-def _tell_of_source(found: Totals, catalog: Catalog) -> None:
+def _tell_of_source(found: Content, catalog: Catalog) -> None:
     if not found.rows:
         logger.warning("extract: %s is empty: it has no row", catalog.source.path)
     if catalog.image is not None and catalog.image.fetch is None and found.urls:

@@ -52,11 +52,12 @@ def count(run: Run, found: Totals, verdicts: DataFrame) -> int:
     return gave_way
 
 
-def count_again(run: Run, found: Totals, last: Mapping[str, int]) -> None:
-    """:func:`count` where source, items and quarantine are as the ``last`` run left them."""
-    run.count(rows_out=0, **dict.fromkeys(WRITTEN, 0), deleted=0, fetch_failed=0, rows_in=found.rows)
+def count_again(run: Run, since: str, rows: int, last: Mapping[str, int]) -> None:
+    """:func:`count` for a source of ``rows`` that is as the run ``since`` left it, as are items and quarantine."""
+    run.metrics["unchanged_since"] = since
+    run.count(rows_out=0, **dict.fromkeys(WRITTEN, 0), deleted=0, fetch_failed=0, rows_in=rows)
     quarantined = last["quarantined"]
-    run.count(skipped=found.rows - quarantined, quarantined=quarantined, degraded=last["degraded"])
+    run.count(skipped=rows - quarantined, quarantined=quarantined, degraded=last["degraded"])
 
 
 def refuse_faults_alone(run: Run, staged: DataFrame, *, first: bool) -> None:

@@ -13,6 +13,7 @@ from jobs.lines import logger, say
 
 if TYPE_CHECKING:
     from pipeline.config.models import Config
+    from pipeline.lake.run import Run
 
 T = TypeVar("T")
 
@@ -20,22 +21,35 @@ T = TypeVar("T")
 def run_report(
     config: "Config", tokenizer: str | None = None, to: Path | None = None, run_id: str | None = None
 ) -> str:
-    """The job, as nightly and demo run it too; returns the place of the page."""
-    from pipeline.inspect.report.gather import gather
-    from pipeline.inspect.report.write import write
+    """The job, as nightly and demo run it too; returns the place of the page.
+
+    As part of a night, ``run_id``, it makes no report that would only repeat the newest one.
+    """
+    from pipeline.inspect.report.standing import standing_report
     from pipeline.lake.run import Run
-    from pipeline.on_spark.session import spark_for
 
     arguments = {"tokenizer": tokenizer, "to": str(to) if to else None}
-    with Run("report", config, run_id=run_id, writes=False, **arguments) as run, spark_for(run) as spark:
+    with Run("report", config, run_id=run_id, writes=False, **arguments) as run:
+        standing = standing_report(run, tokenizer)
+        run.metrics |= standing if standing is not None and run_id is not None else _new(run, tokenizer, to)
+    tell(run)
+    told = run.metrics
+    as_before = "  nothing has changed since this report\n" if "unchanged_since" in told else ""
+    say(f"{as_before}  {told['headline']}\n  {told['page']}", run, page=told["page"])
+    return str(told["page"])
+
+
+def _new(run: "Run", tokenizer: str | None, to: Path | None) -> dict[str, str]:
+    from pipeline.inspect.report.gather import gather
+    from pipeline.inspect.report.write import write
+    from pipeline.on_spark.session import spark_for
+
+    with spark_for(run) as spark:
         with run.phase("gather"):
-            found = gather(spark, run.lake, config, tokenizer)
+            found = gather(spark, run.lake, run.config, tokenizer)
         with run.phase("write"):
             place = write(found, run.lake, run.run_id, to)
-        run.metrics |= {"page": place, "verdict": found.data["verdict"]["state"]}
-    tell(run)
-    say(f"  {found.data['verdict']['headline']}\n  {place}", run, page=place)
-    return place
+    return {"page": place, "verdict": found.data["verdict"]["state"], "headline": found.data["verdict"]["headline"]}
 
 
 def reported(job: Callable[[], T], config: "Config", tokenizer: str | None, run_id: str) -> T:

@@ -46,6 +46,12 @@ def config_hash(config: Config) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
+def lasting_settings(config: Config) -> str:
+    """:func:`config_hash` without the source's path, which may name the day."""
+    source = config.catalog.source.model_copy(update={"path": ""})
+    return config_hash(config.model_copy(update={"catalog": config.catalog.model_copy(update={"source": source})}))
+
+
 def describe(error: ValidationError, model: type[BaseModel]) -> Iterator[str]:
     """One line a fault: its path, what is wrong, and what would be allowed."""
     for fault in error.errors():

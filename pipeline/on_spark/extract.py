@@ -14,7 +14,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema
 from pyspark.sql.window import Window
 
-from pipeline.config.file import config_hash
+from pipeline.config.file import lasting_settings
 from pipeline.config.models import Catalog, Config
 from pipeline.lake.run import Run
 from pipeline.lake.run_records import RunRecords, unchanged_since
@@ -69,7 +69,9 @@ def extract(spark: SparkSession, run: Run, *, verify_pictures: bool = False) -> 
             source = content_of(rows)
             _tell_of_source(source, config.catalog)
             last = RunRecords(lake).finished("extract")
-            since = unchanged_since(run, last, [ITEMS, QUARANTINE], source=source.digest, settings=_settings(config))
+            since = unchanged_since(
+                run, last, [ITEMS, QUARANTINE], source=source.digest, settings=lasting_settings(config)
+            )
             if last and since and not verify_pictures and _looked_at_nothing(last, config.catalog):
                 count_again(run, since, source.rows, last["counts"])
                 return
@@ -103,12 +105,6 @@ def extract(spark: SparkSession, run: Run, *, verify_pictures: bool = False) -> 
             run.wrote(ITEMS)
             update_quarantine(tables, compared, staged, verdicts, run)
             run.wrote(QUARANTINE)
-
-
-def _settings(config: Config) -> str:
-    """A hash of every setting but the source's path, which may name the day."""
-    source = config.catalog.source.model_copy(update={"path": ""})
-    return config_hash(config.model_copy(update={"catalog": config.catalog.model_copy(update={"source": source})}))
 
 
 def _looked_at_nothing(last: dict[str, Any], catalog: Catalog) -> bool:

@@ -19,6 +19,7 @@ from pipeline.lake.phases import SPARK_START
 from pipeline.lake.progress import Done, bars, for_machines
 from pipeline.lake.run import Run
 from pipeline.on_spark.java import find_java
+from pipeline.on_spark.java_classes import reading_options
 from pipeline.on_spark.nanoseconds import NANOS_AS_LONG
 
 JAVA_OPTIONS = "spark.driver.extraJavaOptions"
@@ -113,7 +114,8 @@ def start_session(settings: SparkSettings, app: str) -> SparkSession:
     if local:  # the user's options come after ours, and win
         level = "off" if for_machines() else "error"
         log = f"-Dlog4j2.configurationFile={LOG_SETTINGS.as_uri()} -Dhisam.spark.log={level}"
-        conf[JAVA_OPTIONS] = f"{log} {conf.get(JAVA_OPTIONS, '')}".strip()
+        given = str(conf.get(JAVA_OPTIONS, ""))
+        conf[JAVA_OPTIONS] = f"{log} {reading_options(given)} {given}".strip()
     for key, value in conf.items():
         builder = builder.config(key, str(value))
     try:

@@ -1,6 +1,10 @@
 """A shop for reports: hostile titles, pictures, vectors, a collision, quarantine, a release and news since."""
 
 import io
+import json
+import re
+from dataclasses import dataclass
+from functools import cached_property
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -43,6 +47,26 @@ def torn_jpeg() -> bytes:
     target = io.BytesIO()
     Image.effect_noise((200, 200), 80).save(target, "JPEG")
     return target.getvalue()[:6000]
+
+
+@dataclass(frozen=True)
+class Written:
+    """A report as the command left it."""
+
+    folder: Path
+    said: str
+
+    @cached_property
+    def page(self) -> str:
+        return (self.folder / "index.html").read_text()
+
+    @cached_property
+    def data(self) -> dict[str, Any]:
+        return json.loads((self.folder / "report.json").read_text())
+
+    @cached_property
+    def pictures(self) -> list[str]:
+        return json.loads(re.findall('id="pictures">(.*?)</script>', self.page)[0])
 
 
 class ReportShop(ReleasedShop):

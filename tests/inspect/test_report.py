@@ -5,23 +5,24 @@ import hashlib
 import io
 import json
 import re
+import shutil
 from collections import Counter
-from dataclasses import dataclass
 from datetime import datetime
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from handmade import config_of
+from no_spark import asks_for_spark, no_spark
 from PIL import Image
 from pyspark.sql import SparkSession
-from report_shop import HOSTILE, ODD_ID, Parsed, ReportShop
+from report_shop import HOSTILE, ODD_ID, Parsed, ReportShop, Written
 from typer.testing import CliRunner
 
 import jobs.report
 from jobs.cli import app
+from pipeline.config.file import load_config
 from pipeline.config.models import Config
 from pipeline.errors import GateRefused, JobError
 from pipeline.inspect.report.cards import PICTURE_BYTES, SHOWN
@@ -31,6 +32,7 @@ from pipeline.inspect.report.collisions import GROUPS, ITEMS
 from pipeline.inspect.report.gather import Findings
 from pipeline.inspect.report.page import page
 from pipeline.inspect.report.space import MAPPED, NEAREST, QUERIES
+from pipeline.lake.run import Run
 from pipeline.lake.storage import Lake
 from schemas.reasons import Reason
 from schemas.semantic_id import MODALITIES
@@ -39,26 +41,6 @@ from schemas.tables import TABLES
 pytestmark = pytest.mark.spark
 
 RUNNING = {"application/json": False, None: True}  # by the type of a script
-
-
-@dataclass(frozen=True)
-class Written:
-    """A report as the command left it."""
-
-    folder: Path
-    said: str
-
-    @cached_property
-    def page(self) -> str:
-        return (self.folder / "index.html").read_text()
-
-    @cached_property
-    def data(self) -> dict[str, Any]:
-        return json.loads((self.folder / "report.json").read_text())
-
-    @cached_property
-    def pictures(self) -> list[str]:
-        return json.loads(re.findall('id="pictures">(.*?)</script>', self.page)[0])
 
 
 @pytest.fixture(scope="module")
@@ -239,6 +221,30 @@ def test_a_report_that_fails_fails_no_night(
     jobs.report.reported(lambda: None, config_of(tmp_path, report={"nightly": False}), "not wanted", "run")
     assert asked == ["one", "refused"]
     assert caplog.messages == ["report: there is none of this night: RuntimeError('no room\\nat all')"] * 2
+
+
+def test_a_night_repeats_no_report(found: Written, shop: ReportShop) -> None:
+    config = load_config(shop.folder / "hisam.yaml")
+
+    def night(**changes: Any) -> str:
+        with Run("nightly", config) as run:
+            return jobs.report.run_report(config.model_copy(update=changes), run_id=run.run_id)
+
+    source = config.catalog.source.model_copy(update={"path": "items-of-another-day.csv"})
+    with no_spark():
+        for changes in ({}, {"catalog": config.catalog.model_copy(update={"source": source})}):
+            assert night(**changes) == str(found.folder / "index.html")
+    asks_for_spark(lambda: night(gates=config.gates.model_copy(update={"max_group": 1})))
+    asks_for_spark(lambda: jobs.report.run_report(config))  # somebody wants one
+    with Run("evaluate", config):
+        pass
+    asks_for_spark(night)
+    place = night()
+    assert Path(place) != found.folder / "index.html"
+    with no_spark():
+        assert night() == place
+    shutil.rmtree(Path(place).parent)
+    asks_for_spark(night)
 
 
 def test_a_page_stays_small_whatever_the_catalogue_is(found: Written) -> None:

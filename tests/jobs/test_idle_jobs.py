@@ -1,16 +1,13 @@
 """Where nothing has changed since their last run, encode and tokenize end without an engine."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import NoReturn
 
 import pytest
 from committed import faults
 from handmade import config_of, encoded, extracted, identified, trained, writable
+from no_spark import asks_for_spark, no_spark
 from pyspark.sql import SparkSession
 
-import pipeline.on_spark.session
 from jobs.encode import run_encode
 from jobs.tokenize import run_tokenize
 from pipeline.config.encoders import Encoders, VectorColumn
@@ -26,30 +23,10 @@ pytestmark = pytest.mark.spark
 NIGHT = {"a": "lamp", "b": "chair", "c": "table"}
 
 
-class SparkAskedError(Exception):
-    """Spark was asked for."""
-
-
-@contextmanager
-def no_spark() -> Iterator[None]:
-    def refuse(_: Run) -> NoReturn:
-        raise SparkAskedError
-
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(pipeline.on_spark.session, "spark_for", refuse)
-        yield
-
-
 def last_run() -> Run:
     run = latest()
     assert run is not None
     return run
-
-
-def plans(job: Callable[[], None]) -> None:
-    """The job asks for Spark."""
-    with no_spark(), pytest.raises(SparkAskedError):
-        job()
 
 
 @pytest.fixture
@@ -75,18 +52,18 @@ def test_encode_plans_again_once_items_vectors_or_encoders_change(config: Config
             before = last_run()
             run_encode(config)
             assert last_run().metrics["unchanged_since"] == before.run_id
-    plans(lambda: run_encode(config, retry_failed=True))
+    asks_for_spark(lambda: run_encode(config, retry_failed=True))
     column = VectorColumn(column="vector", name="theirs", version="1")
-    plans(lambda: run_encode(config.model_copy(update={"encoders": Encoders(text=column, image=column)})))
+    asks_for_spark(lambda: run_encode(config.model_copy(update={"encoders": Encoders(text=column, image=column)})))
     extracted(lake, {"a": None})
-    plans(lambda: run_encode(config))
+    asks_for_spark(lambda: run_encode(config))
     run_encode(config)
     assert "unchanged_since" not in last_run().metrics
     encoded(lake, ["sofa"], encoder_fingerprints(config.encoders))
-    plans(lambda: run_encode(config))
+    asks_for_spark(lambda: run_encode(config))
     run_encode(config)
     append(lake, QUARANTINE, faults("a"))
-    plans(lambda: run_encode(config))
+    asks_for_spark(lambda: run_encode(config))
 
 
 def test_tokenize_says_again_how_many_items_wait_and_plans_once_one_has_its_vectors(config: Config, lake: Lake) -> None:
@@ -106,6 +83,6 @@ def test_tokenize_says_again_how_many_items_wait_and_plans_once_one_has_its_vect
         for _ in range(2):
             run_tokenize(config)
             assert last_run().counts == {"rows_in": 2, "unencoded": 1}
-    plans(lambda: run_tokenize(config, trained(lake, encoders, seed=1)))
+    asks_for_spark(lambda: run_tokenize(config, trained(lake, encoders, seed=1)))
     encoded(lake, ["table"], encoders)
-    plans(lambda: run_tokenize(config, tokenizer))
+    asks_for_spark(lambda: run_tokenize(config, tokenizer))

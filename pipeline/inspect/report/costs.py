@@ -5,6 +5,7 @@ from typing import Any
 from pipeline.lake.run_records import RunRecords
 
 RUNS = 14  # of a job, the newest
+NIGHT = ("extract", "encode", "tokenize")  # whose failure means that tonight's IDs are not all there
 WHOLE = ("nightly", "demo", "report")  # jobs that others run in, and the one that made this page
 
 

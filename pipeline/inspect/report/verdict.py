@@ -3,10 +3,9 @@
 from typing import Any
 
 from pipeline.errors import first_line
+from pipeline.inspect.report.costs import NIGHT
 from pipeline.inspect.report.subject import Subject
 from pipeline.release.pointer import held_releases
-
-NIGHT = ("extract", "encode", "tokenize")  # whose failure means that tonight's IDs are not all there
 
 
 def verdict(about: Subject, found: dict[str, Any]) -> dict[str, Any]:

@@ -16,10 +16,10 @@ PYTEST := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive PYTHONDONTWRITEBYTECODE= $(B
 demo: $(VENV)/installed
 	$(BIN)/hisam demo $(DEMO)
 
-test: lint $(VENV)/java-classes
+test: lint
 	$(PYTEST) -m "not slow and not gpu"
 
-slow: $(VENV)/installed-dev $(VENV)/java-classes
+slow: $(VENV)/installed-dev
 	$(PYTEST) -m "slow and not gpu"
 
 gpu-check: $(VENV)/installed-dev
@@ -44,8 +44,9 @@ format: $(VENV)/installed-dev
 reference: $(VENV)/installed-dev
 	$(BIN)/python -m docs.reference
 
-# Once an installation: a minute, some 190 MB, and every command that starts Spark is quicker by a third of its first 20 s.
-java-classes: $(VENV)/java-classes
+# Once an installation: a minute, some 190 MB, and every command that starts Spark begins some ten seconds sooner.
+java-classes: $(VENV)/installed
+	$(BIN)/python -m pipeline.demo.archive_classes
 
 clean:
 	rm -rf $(VENV) $(DEMO) build dist *.egg-info
@@ -59,8 +60,4 @@ $(VENV)/installed: pyproject.toml
 
 $(VENV)/installed-dev: $(VENV)/installed
 	$(BIN)/pip install --quiet --editable '.[dev]'
-	touch $@
-
-$(VENV)/java-classes: $(VENV)/installed
-	-$(BIN)/python -m pipeline.demo.archive_classes
 	touch $@

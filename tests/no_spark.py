@@ -26,7 +26,7 @@ def no_spark() -> Iterator[None]:
         yield
 
 
-def asks_for_spark(job: Callable[[], None]) -> None:
+def asks_for_spark(job: Callable[[], object]) -> None:
     """The job asks for Spark."""
     with no_spark(), pytest.raises(SparkAskedError):
         job()

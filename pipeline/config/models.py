@@ -206,7 +206,9 @@ class LockSettings(Section):
 class ReportSettings(Section):
     """The page that ``hisam report`` makes."""
 
-    nightly: bool = Field(True, description="a night, and the demo, end with a report in LAKE/reports")
+    nightly: bool = Field(
+        True, description="a night, and the demo, end with a report in LAKE/reports, unless the newest says as much"
+    )
 
 
 class Gates(Section):

@@ -34,30 +34,32 @@ def make_archive(archive: Path = ARCHIVE) -> None:
     draft = archive.with_name(f"{archive.name}.{secrets.token_hex(4)}.part")
     settings = SparkSettings(conf={JAVA_OPTIONS: f"{QUICKLY} {writing_options(draft)}"})
     try:
-        with tempfile.TemporaryDirectory() as folder:
-            generate(Path(folder), items=20, users=2, seed=0)
-            config = load_config(Path(folder) / "config.yaml")
-            with spark_session(settings, "classes of Java") as spark:
-                for _ in range(2):
-                    with Run("extract", config) as run:
-                        extract(spark, run)
-        _end_java()
-        if not draft.is_file():
+        try:
+            with tempfile.TemporaryDirectory() as folder:
+                generate(Path(folder), items=20, users=2, seed=0)
+                config = load_config(Path(folder) / "config.yaml")
+                with spark_session(settings, "classes of Java") as spark:
+                    for _ in range(2):
+                        with Run("extract", config) as run:
+                            extract(spark, run)
+        finally:
+            ended_well = _end_java()
+        if not ended_well or not draft.is_file():
             raise JobError("Java wrote no archive of its classes: has it one of its own, lib/server/classes.jsa?")
         draft.replace(archive)
     finally:
         draft.unlink(missing_ok=True)
 
 
-def _end_java() -> None:
-    """Java writes when it ends, which it does once nothing can come from here any more."""
+def _end_java() -> bool:
+    """Whether Java ended well. It writes when it ends, which it does once nothing can come from here any more."""
     gateway = SparkContext._gateway
-    assert gateway is not None  # a session has been
+    if gateway is None:
+        return False
     gateway.shutdown()
-    process = gateway.proc
-    process.stdin.close()
-    process.wait()
+    gateway.proc.stdin.close()
     SparkContext._gateway = SparkContext._jvm = None
+    return bool(gateway.proc.wait() == 0)
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ OF_COUNTS = ("item_id", "bytes", "pending", "named", "standing")  # that no work
 
 
 @dataclass(frozen=True)
-class Content:
+class SourceTotals:
     """Of a source: its rows, those whose picture is a URL, and a digest of rows and stats, in any order: of a picture
     that has no stat it says nothing.
     """
@@ -110,7 +110,7 @@ def with_stats(raw: DataFrame, catalog: Catalog, spark: SparkSession, keep: Keep
     return keep(listed.withColumnRenamed("listed_stat", "picture_stat"))
 
 
-def content_of(rows: DataFrame) -> Content:
+def source_totals(rows: DataFrame) -> SourceTotals:
     """Of what :func:`with_stats` gave."""
     url = is_url(F.col("reference")) if "reference" in rows.columns else F.lit(False)
     digest = F.sum(F.xxhash64("row_hash", "picture_stat").cast("decimal(20,0)"))
@@ -119,7 +119,7 @@ def content_of(rows: DataFrame) -> Content:
     )
     row = found.first()
     assert row is not None  # an aggregate without groups has one row
-    return Content(*row)
+    return SourceTotals(*row)
 
 
 def compare(rows: DataFrame, before: Before, catalog: Catalog, keep: Keep, *, verify_pictures: bool) -> DataFrame:

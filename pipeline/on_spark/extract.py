@@ -20,7 +20,17 @@ from pipeline.lake.run import Run
 from pipeline.lake.run_records import RunRecords, unchanged_since
 from pipeline.lake.storage import Lake, spark_uri
 from pipeline.on_spark.caching import kept_on_disk
-from pipeline.on_spark.changes import GONE, OF_COUNTS, Before, Content, Totals, compare, content_of, totals, with_stats
+from pipeline.on_spark.changes import (
+    GONE,
+    OF_COUNTS,
+    Before,
+    SourceTotals,
+    Totals,
+    compare,
+    source_totals,
+    totals,
+    with_stats,
+)
 from pipeline.on_spark.current_items import current_items
 from pipeline.on_spark.delta import SparkDelta, files_of, spark_delta
 from pipeline.on_spark.expressions import content
@@ -65,8 +75,8 @@ def extract(spark: SparkSession, run: Run, *, verify_pictures: bool = False) -> 
     with _staging(lake, run) as uri, kept_on_disk() as keep:
         with run.phase("compare"), readable_files("catalog.source"):
             raw = raw_items(read_catalogue(spark, config), config.catalog, spark, vectors)
-            rows = with_stats(raw, config.catalog, spark, keep)
-            source = content_of(rows)
+            keys = with_stats(raw, config.catalog, spark, keep)
+            source = source_totals(keys)
             _tell_of_source(source, config.catalog)
             last = RunRecords(lake).finished("extract")
             since = unchanged_since(
@@ -77,7 +87,7 @@ def extract(spark: SparkSession, run: Run, *, verify_pictures: bool = False) -> 
                 return
             current = current_items(tables.read(ITEMS), *KNOWN, "run_id")
             before = Before(current, tables.read(QUARANTINE), last["run_id"] if last else "", run.started)
-            compared = compare(rows, before, config.catalog, keep, verify_pictures=verify_pictures)
+            compared = compare(keys, before, config.catalog, keep, verify_pictures=verify_pictures)
             found = totals(compared)
             # A picture that could not be read may be readable now, and a bug of ours mended.
             if last and since and not found.pending_pictures and not _has_bugs(tables):
@@ -140,7 +150,7 @@ def read_catalogue(spark: SparkSession, config: Config) -> DataFrame:
     )
 
 
-def _tell_of_source(found: Content, catalog: Catalog) -> None:
+def _tell_of_source(found: SourceTotals, catalog: Catalog) -> None:
     if not found.rows:
         logger.warning("extract: %s is empty: it has no row", catalog.source.path)
     if catalog.image is not None and catalog.image.fetch is None and found.urls:

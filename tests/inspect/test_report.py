@@ -243,6 +243,13 @@ def test_a_night_repeats_no_report(found: Written, shop: ReportShop) -> None:
     assert Path(place) != found.folder / "index.html"
     with no_spark():
         assert night() == place
+    with pytest.raises(GateRefused), Run("publish", config):
+        raise GateRefused("what is released cannot be read")
+    asks_for_spark(night)
+    with Run("publish", config):
+        pass
+    with no_spark():
+        assert night() == place
     shutil.rmtree(Path(place).parent)
     asks_for_spark(night)
 

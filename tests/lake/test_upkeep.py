@@ -115,14 +115,14 @@ def plant(lake: Lake, age: float, mark: str) -> set[str]:
 def test_leftovers_are_swept_and_nothing_else(shop: ReleasedShop) -> None:
     swept(shop.config, 0)
     before, whole, at = rows(shop.lake), files(shop.lake), versions(shop.lake)
-    old, young = plant(shop.lake, OLD, "dead"), plant(shop.lake, 60, "alive")
+    old, young = plant(shop.lake, OLD, "lost"), plant(shop.lake, 60, "alive")
     found = swept(shop.config, 24, dry_run=True)
     assert {leftover.path for leftover in found} == old
     assert files(shop.lake) == whole | old | young
     with Run("vacuum", shop.config) as run:
         assert vacuum(run, 24) == found
     assert files(shop.lake) == whole | young
-    assert not list(Path(shop.lake.uri).rglob("*dead*"))
+    assert not list(Path(shop.lake.uri).rglob("*lost*"))
     assert (run.counts["files"], run.counts["bytes"]) == (len(old), 5 * len(old))
     assert run.metrics["places"]["items"] == {"files": 4, "bytes": 20}
     with Run("vacuum", shop.config) as run:
@@ -209,8 +209,8 @@ def test_the_commands_say_what_they_did(shop: ReleasedShop, tmp_path: Path) -> N
         assert done.exit_code == 0
         return done.output
 
-    plant(shop.lake, OLD, "dead")
-    assert "items/_delta_log/dead.tmp" in hisam("vacuum", "--dry-run")
+    plant(shop.lake, OLD, "lost")
+    assert "items/_delta_log/lost.tmp" in hisam("vacuum", "--dry-run")
     assert "semantic_ids: 2 files became 1" in hisam("compact")
     said = hisam("vacuum")
     assert "deleted of" in said

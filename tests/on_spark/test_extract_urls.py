@@ -71,6 +71,19 @@ def test_nights_of_pictures_by_url(spark: SparkSession, tmp_path: Path, seen: Se
 
 
 @pytest.mark.slow
+def test_a_url_is_asked_again_after_nights_without_work(spark: SparkSession, tmp_path: Path, seen: Seen) -> None:
+    folder = tmp_path / "web"
+    with picture_server() as server:
+        rows: list[Row] = [{"id": "a", "title": "lamp", "image": server.url("/ok/a.png")}]
+        config = fetching(folder, rows, [server.host])
+        for _ in range(3):
+            run(spark, config)
+        assert (server.statuses(), seen()) == ([200], ["a"])
+        assert later(spark, config, 7)["skipped"] == 1
+        assert (server.statuses(), seen()) == ([304], ["a"])
+
+
+@pytest.mark.slow
 def test_a_server_that_is_down_takes_no_picture(spark: SparkSession, tmp_path: Path) -> None:
     folder = tmp_path / "outage"
     with picture_server() as server:

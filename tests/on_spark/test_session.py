@@ -8,8 +8,7 @@ from py4j import java_gateway
 from pyspark.sql import SparkSession
 
 from pipeline.lake.progress import Done
-from pipeline.on_spark.java_classes import ARCHIVE
-from pipeline.on_spark.session import JAVA_OPTIONS, _tasks_done, quiet_py4j
+from pipeline.on_spark.session import _tasks_done, quiet_py4j
 
 
 def test_what_py4j_logs_when_java_dies_is_not_shown(caplog: pytest.LogCaptureFixture) -> None:
@@ -35,10 +34,3 @@ def test_tasks_of_a_job_that_runs_are_counted(spark: SparkSession) -> None:
     assert {(done.total, done.unit) for done in told} == {(10, "tasks")}
     assert sorted(done.done for done in told) == [done.done for done in told]
     assert told[0].done < told[-1].done
-
-
-@pytest.mark.spark
-def test_java_reads_the_archive_of_its_classes(spark: SparkSession) -> None:
-    """Where the installation has one, as that of ``make test`` does."""
-    said = f"-XX:SharedArchiveFile={ARCHIVE}" in spark.conf.get(JAVA_OPTIONS, "")
-    assert said is ARCHIVE.is_file()

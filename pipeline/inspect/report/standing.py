@@ -15,7 +15,7 @@ SHOWN = (ITEMS, VECTORS, SEMANTIC_IDS, QUARANTINE, RELEASED_IDS, RELEASES)
 
 def standing_report(run: Run, tokenizer: str | None) -> dict[str, Any] | None:
     """The metrics of the lake's newest report, if it lies there still and nothing that it shows has changed since, but
-    what idle nights cost.
+    what later runs cost.
 
     Args:
         run: of the job ``report``; gets the facts that the next one compares.
@@ -28,7 +28,7 @@ def standing_report(run: Run, tokenizer: str | None) -> dict[str, Any] | None:
         "tokenizer": tokenizer or tokenizer_of_nights(run.lake),
         "ranker": next(reversed(fingerprints(run.lake, "rankers")), None),
         "evaluated": newest["evaluate"]["run_id"] if "evaluate" in newest else None,
-        "failed": [job for job in NIGHT if job in newest and newest[job]["status"] != "done"],
+        "failed": [job for job in (*NIGHT, "publish") if job in newest and newest[job]["status"] != "done"],
     }
     since = unchanged_since(run, last, SHOWN, **facts)
     if last is None or since is None:

@@ -199,7 +199,7 @@ def test_pictures_in_a_bucket_by_either_scheme(spark: SparkSession, tmp_path: Pa
     bad = {"big.jpg": "image_too_large", f"s3://{folder}/a.jpg": "image_not_allowed"}
     rows: list[Row] = [{"id": name, "title": "A lamp", "image": name} for name in [*good, *bad]]
     image = {"column": "image", "root": f"s3://{folder}/pictures", "max_bytes": 50_000}
-    config = catalogue(tmp_path / "bucket", rows, image=image)
+    config = catalogue(tmp_path / "bucket", rows, image=image).model_copy(update={"storage_options": s3})
     run(spark, config)
     assert reasons(config) == bad
     assert {item for item, row in current(config).items() if row["image"]} == set(good)

@@ -63,6 +63,10 @@ class Progress:
         finally:
             self._probe = outer
 
+    def heard(self) -> None:
+        """Something else was said of the work just now: the next line is due as long after it as after one."""
+        self._told = self._clock()
+
     def start(self, speaks: Callable[[], bool]) -> None:
         """Log a line whenever one is due, while ``speaks`` says so, until :meth:`stop`."""
 

@@ -155,6 +155,8 @@ class Run:
         self._memory.stop()
         self.progress.stop()
         _under_way.remove(self)
+        if outer := running():
+            outer.progress.heard()
         _ended[:] = [self]
         try:
             self.lake.write_json(f"runs/{self.run_id}/{self.job}.json", self.record(error))

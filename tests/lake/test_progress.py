@@ -81,6 +81,18 @@ def test_a_line_every_half_minute_says_how_far_work_has_come() -> None:
     ]
 
 
+def test_the_end_of_a_job_within_a_job_is_a_word_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lines, "SECONDS", 0.5)
+    monkeypatch.setattr(lines, "LOOK_SECONDS", 600)
+    with Run("nightly", config_of(tmp_path)) as night:
+        with Run("extract", night.config, run_id=night.run_id):
+            time.sleep(0.6)
+        assert night.progress.look() == (None, None)
+        time.sleep(0.6)
+        line, _ = night.progress.look()
+        assert line is not None
+
+
 def test_jobs_within_a_job_are_its_phases_and_alone_speak(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -34,7 +34,7 @@ lint: $(VENV)/installed-dev
 bench: $(VENV)/installed-dev
 	$(BIN)/python -m benchmarks.throughput
 	$(BIN)/python -m benchmarks.extract_throughput
-	$(BIN)/python -m benchmarks.encode_throughput $(if $(TEXT_MODEL),--text-model $(TEXT_MODEL))
+	$(if $(TEXT_MODEL),$(BIN)/python -m benchmarks.encode_throughput --text-model $(TEXT_MODEL),@echo "encode wants a model: make bench TEXT_MODEL=FOLDER")
 	$(BIN)/python -m benchmarks.tokenize_throughput
 
 format: $(VENV)/installed-dev

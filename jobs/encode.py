@@ -30,9 +30,9 @@ def run_encode(
         from pipeline.on_spark.plans import plan_encoding
 
         if retry_failed and encoders:
-            from pipeline.lake.vectors import forget_failures
+            from pipeline.on_spark.retrying import retry_failures
 
-            forget_failures(run.lake, encoders)
+            retry_failures(spark, run, encoders)
         return plan_encoding(spark, run, encoders)
 
     def unchanged(run: "Run") -> str | None:

@@ -20,7 +20,12 @@ ConfigFile = Annotated[Path, typer.Option("--config", "-c", help="The configurat
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", help="Override a setting: key.path=value. May be repeated.")
 ]
-Tokenizer = Annotated[str | None, typer.Option("--tokenizer", help="Fingerprint; default: the newest trained.")]
+Tokenizer = Annotated[
+    str | None,
+    typer.Option(
+        "--tokenizer", help="Fingerprint; default: the released one, before the first release the newest trained."
+    ),
+]
 PlanOnly = Annotated[
     bool, typer.Option("--plan-only", help="Plan on Spark and stop; another cluster does it with --planned.")
 ]

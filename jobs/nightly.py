@@ -1,12 +1,12 @@
 """extract → encode → tokenize → publish → report: one command, safe to run again; the first night trains, too."""
 
 from functools import partial
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
 from jobs.encode import run_encode
-from jobs.entry import DEFAULT_CONFIG, ConfigFile, Overrides, read_config, start, tell
+from jobs.entry import DEFAULT_CONFIG, ConfigFile, Overrides, Tokenizer, read_config, start, tell
 from jobs.extract import run_extract
 from jobs.lines import say, then
 from jobs.planning import one_cluster
@@ -28,10 +28,11 @@ def run_nightly(config: "Config", tokenizer: str | None = None) -> None:
     from pipeline.lake.run import Run
     from pipeline.on_ray.encoders.fingerprint import encoder_fingerprints
     from pipeline.on_spark.session import spark_for
-    from pipeline.release.pointer import tokenizer_of_nights
+    from pipeline.release.pointer import complete_move, tokenizer_of_nights
     from schemas.tables import VECTORS
 
     with Run("nightly", config, tokenizer=tokenizer) as night:
+        complete_move(night)  # else the night would undo a publish or rollback that was killed halfway
         tokenizer = tokenizer or tokenizer_of_nights(night.lake)
         if tokenizer:
             check_encoders(night, tokenizer, encoder_fingerprints(config.encoders))
@@ -51,12 +52,7 @@ def run_nightly(config: "Config", tokenizer: str | None = None) -> None:
 def command(
     config: ConfigFile = DEFAULT_CONFIG,
     overrides: Overrides = None,
-    tokenizer: Annotated[
-        str | None,
-        typer.Option(
-            "--tokenizer", help="Fingerprint; default: the released one, before the first release the newest trained."
-        ),
-    ] = None,
+    tokenizer: Tokenizer = None,
 ) -> None:
     """Bring the released IDs up to date: extract, encode, tokenize, publish, and a report; the first night trains."""
     run_nightly(read_config(config, overrides), tokenizer)

@@ -24,10 +24,15 @@ class Halves:
     planned: str | None = None
 
     def __post_init__(self) -> None:
-        if self.plan_only and self.planned:
-            from pipeline.errors import ConfigError
+        if self.planned is None:
+            return
+        from pipeline.errors import ConfigError
+        from pipeline.lake.run import RUN_ID
 
+        if self.plan_only:
             raise ConfigError("--plan-only and --planned are two halves of a job: give one of them")
+        if not RUN_ID.fullmatch(self.planned):
+            raise ConfigError(f"--planned: {self.planned!r} is no run id; give the one that --plan-only printed")
 
 
 BOTH = Halves()
@@ -66,7 +71,12 @@ def planned_run(
     """
     from pipeline.lake.plans import drop_plan, load_plan
     from pipeline.lake.run import Run
+    from pipeline.lake.storage import Lake
     from pipeline.on_ray.session import ray_for
+
+    made = None
+    if halves.planned:  # where there is none, no record takes the place of that run's
+        made = load_plan(Lake.open(config.lake, config.storage_options), job, halves.planned)
 
     name = f"{job}-plan" if halves.plan_only else job
     with Run(name, config, run_id=halves.planned or run_id, **arguments) as run:
@@ -74,7 +84,7 @@ def planned_run(
             run.metrics["unchanged_since"] = since
             yield run, None
             return
-        plan = load_plan(run.lake, job, halves.planned) if halves.planned else _plan(run, make_plan)
+        plan = made or _plan(run, job, make_plan)
         if halves.plan_only:
             typer.echo(_next(job, plan))  # for people and schedulers alike: a result, not a line of log
             yield run, None
@@ -87,10 +97,12 @@ def planned_run(
             yield run, None
 
 
-def _plan(run: "Run", make_plan: "Callable[[SparkSession, Run], Plan]") -> "Plan":
+def _plan(run: "Run", job: str, make_plan: "Callable[[SparkSession, Run], Plan]") -> "Plan":
+    from pipeline.lake.plans import drop_plans
     from pipeline.on_spark.session import spark_for
 
     with spark_for(run) as spark, run.phase("plan"):
+        drop_plans(run.lake, job)  # what they had left to do is in the new one
         return make_plan(spark, run)
 
 

@@ -16,15 +16,15 @@ def run_publish(
 ) -> None:
     """The job, as nightly and demo run it too."""
     from jobs.tables import show_gates
-    from pipeline.lake.artefacts import newest
     from pipeline.lake.run import Run
     from pipeline.on_spark.publish import publish
     from pipeline.on_spark.session import spark_for
+    from pipeline.release.pointer import default_tokenizer
 
     run = Run("publish", config, run_id=run_id, tokenizer=tokenizer, force=force)
     try:
         with run:
-            chosen = tokenizer or newest(run.lake, "tokenizers")  # said before Spark starts, if there is none
+            chosen = tokenizer or default_tokenizer(run)  # said before Spark starts, if there is none
             with spark_for(run) as spark:
                 moved = publish(spark, run, chosen, force=force)
     finally:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from jobs.entry import DEFAULT_CONFIG, ConfigFile, Overrides, read_config, start, tell
+from jobs.entry import DEFAULT_CONFIG, ConfigFile, Overrides, Tokenizer, read_config, start, tell
 from jobs.lines import logger, say
 
 if TYPE_CHECKING:
@@ -96,9 +96,7 @@ def open_page(place: str, config: "Config") -> None:
 def command(
     config: ConfigFile = DEFAULT_CONFIG,
     overrides: Overrides = None,
-    tokenizer: Annotated[
-        str | None, typer.Option("--tokenizer", help="Fingerprint; default: the released one, else the newest trained.")
-    ] = None,
+    tokenizer: Tokenizer = None,
     to: Annotated[
         Path | None, typer.Option("--to", help="A folder to write into, instead of LAKE/reports/RUN_ID.")
     ] = None,

@@ -21,14 +21,14 @@ def run_tokenize(
     config: "Config", tokenizer: str | None = None, run_id: str | None = None, halves: Halves = BOTH
 ) -> None:
     """The job, as nightly and demo run it too."""
-    from pipeline.lake.artefacts import newest
+    from pipeline.release.pointer import default_tokenizer
 
     @cache  # naming a model reads its files
     def chosen(run: "Run") -> tuple[str, dict[str, str]]:
         """The tokenizer, and the encoders that are configured, which it was trained on."""
         from pipeline.on_ray.encoders.fingerprint import encoder_fingerprints
 
-        name, encoders = tokenizer or newest(run.lake, "tokenizers"), encoder_fingerprints(config.encoders)
+        name, encoders = tokenizer or default_tokenizer(run), encoder_fingerprints(config.encoders)
         check_encoders(run, name, encoders)
         return name, encoders
 
@@ -78,7 +78,7 @@ def check_encoders(run: "Run", tokenizer: str, configured: dict[str, str]) -> No
         if configured[modality] != trained:
             raise JobError(
                 f"tokenizer {tokenizer} was trained on vectors of {modality} encoder {trained}, configured is "
-                f"{configured[modality]}: train a tokenizer for this one, or configure that one"
+                f"{configured[modality]}: configure that one, or name with --tokenizer one that was trained on this"
             )
 
 

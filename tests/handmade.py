@@ -20,7 +20,7 @@ from pipeline.lake.artefacts import store
 from pipeline.lake.commit import append
 from pipeline.lake.storage import Lake
 from schemas.semantic_id import item_hash
-from schemas.tables import ITEMS, SEMANTIC_IDS, VECTORS, Table
+from schemas.tables import ITEMS, RELEASED_IDS, RELEASES, SEMANTIC_IDS, VECTORS, Table
 from tokenizer.base import artefact
 from tokenizer.base.config import TokenizerConfig
 from tokenizer.base.methods import build
@@ -158,6 +158,13 @@ def identified(
             | constant
         )
     _append(lake, SEMANTIC_IDS, rows, 1)
+
+
+def pointed_at(lake: Lake, tokenizer: str) -> None:
+    """A release of what ``released_ids`` has, if anything, under a tokenizer."""
+    row = {"version": 1, "tokenizer": tokenizer, "action": "publish", "gates": "{}", "digest": "", "run_id": "r"}
+    row |= {"items_version": 0, "semantic_ids_version": 0, "released_ids_version": lake.version(RELEASED_IDS) or 0}
+    _append(lake, RELEASES, [row | {"time": 0}], 1)
 
 
 def _append(lake: Lake, table: Table, rows: list[dict[str, Any]], files: int) -> None:

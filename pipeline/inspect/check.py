@@ -40,7 +40,7 @@ def check(spark: SparkSession, config: Config, rows: int) -> dict[str, Any]:
         source = keep(read_catalogue(spark, config).limit(rows))
         raw = raw_items(source, catalog, spark, vectors)
         nothing = current_items(empty(spark, ITEMS, located=False), *KNOWN, "run_id")
-        before = Before(nothing, empty(spark, QUARANTINE, located=False), "", datetime.now(UTC))
+        before = Before(nothing, empty(spark, QUARANTINE, located=False), "", None, datetime.now(UTC))
         compared = compare(with_stats(raw, catalog, spark, keep), before, catalog, keep, verify_pictures=False)
         found = totals(compared)
         work = Prepare(catalog, vector_readers(raw, None, vectors))

@@ -13,6 +13,8 @@ from schemas.semantic_id import Layout
 from tokenizer.base.config import TokenizerConfig
 
 METRICS = "metrics.json"
+WHOLE = "config.json"  # written last
+TRAINED_BY = "trained-by-"  # the name of an empty file goes on with the run: times of files are other ones in a copy
 Kind = Literal["tokenizers", "rankers"]
 
 _FINGERPRINT = re.compile(r"[0-9a-f]{16}")
@@ -20,7 +22,9 @@ _TRAINED_BY = {"tokenizers": "train-tokenizer", "rankers": "train-ranker"}
 
 
 def store(lake: Lake, kind: Kind, folder: Path, fingerprint: str) -> None:
-    """Copy a finished artefact into the lake."""
+    """Copy a finished artefact into the lake, whose lock this process holds; it is the newest one from now on."""
+    assert lake.writer is not None
+    lake.write_json(f"{kind}/{fingerprint}/{TRAINED_BY}{lake.writer.run_id}.json", {})
     lake.upload(folder, f"{kind}/{fingerprint}")
 
 
@@ -44,10 +48,17 @@ def _require(lake: Lake, kind: Kind, fingerprint: str) -> None:
 
 
 def fingerprints(lake: Lake, kind: Kind) -> list[str]:
-    """The artefacts of the lake, oldest first."""
-    finished = [info for info in lake.entries(kind, below=True) if info.base_name == "config.json"]
-    finished.sort(key=lambda info: (info.mtime_ns, info.path))
-    return [info.path.split("/")[-2] for info in finished]
+    """The artefacts of the lake, in the order in which they were trained."""
+    files: dict[str, dict[str, fs.FileInfo]] = {}
+    for info in lake.entries(kind, below=True):
+        files.setdefault(info.path.split("/")[-2], {})[info.base_name] = info
+    whole = {name: held for name, held in files.items() if WHOLE in held}
+
+    def trained(name: str) -> tuple[str, int, str]:
+        by = max((file for file in whole[name] if file.startswith(TRAINED_BY)), default="")
+        return by, whole[name][WHOLE].mtime_ns, name
+
+    return sorted(whole, key=trained)
 
 
 def newest(lake: Lake, kind: Kind) -> str:

@@ -5,6 +5,7 @@ ends. In an object store it is a lease, ``LAKE/lock.json``, which a thread renew
 taken over. ``LAKE/lock.json`` names the holder in both.
 """
 
+import errno
 import json
 import logging
 import time
@@ -100,12 +101,17 @@ class FolderLock(Lock):
     def take(self, me: Holder) -> bool:
         try:
             self._file.acquire()
-            self._lake.write_json(HOLDER, asdict(me))
         except Timeout:
             return False
         except OSError as error:
-            self._file.release()
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):  # nothing that is wrong with locks
+                raise
             raise JobError(f"{self._lake.path(LOCK)} cannot be locked: {error}; the lake needs file locks") from error
+        try:
+            self._lake.write_json(HOLDER, asdict(me))
+        except BaseException:
+            self._file.release()
+            raise
         return True
 
     @override

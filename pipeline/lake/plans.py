@@ -70,6 +70,18 @@ def load_plan(lake: Lake, job: str, run_id: str) -> Plan:
 
 def drop_plan(lake: Lake, plan: Plan) -> None:
     """Delete a plan that is done."""
-    lake.delete(plan.folder)
-    if not lake.names(f"plans/{plan.run_id}"):
-        lake.delete(f"plans/{plan.run_id}")
+    _drop(lake, plan.job, plan.run_id)
+
+
+def drop_plans(lake: Lake, job: str | None = None) -> None:
+    """Delete every plan, of a ``job`` or of all: what is left of them to do, another plan has, or must not be done."""
+    for run_id in lake.names("plans"):
+        for each in lake.names(f"plans/{run_id}"):
+            if job in (None, each):
+                _drop(lake, each, run_id)
+
+
+def _drop(lake: Lake, job: str, run_id: str) -> None:
+    lake.delete(plan_folder(job, run_id))
+    if not lake.names(f"plans/{run_id}"):
+        lake.delete(f"plans/{run_id}")

@@ -17,6 +17,7 @@ from pipeline.on_spark.references import is_due, is_url
 from schemas.reasons import Reason
 
 EPOCH = date(1970, 1, 1).toordinal()
+LONG_AGO = -EPOCH  # in days since 1970
 UNKNOWN_BYTES = 64 * 2**10  # of a picture whose size nothing says
 
 OF_PICTURES = (
@@ -64,20 +65,26 @@ class Totals:
 @dataclass(frozen=True)
 class Before:
     """What the lake knows: current items with :data:`pipeline.on_spark.prepare.KNOWN` and ``run_id``, the rows of
-    ``quarantine``, the last run that came to its end: what later ones wrote, quarantine may not know yet; and when this
-    run began.
+    ``quarantine``, the last run that came to its end: what later ones wrote, quarantine may not know yet; and when that
+    one began, by its host's clock, and this one.
     """
 
     current: DataFrame
     quarantine: DataFrame
     finished: str
+    last: datetime | None
     now: datetime
 
     def days(self) -> tuple[int, int]:
-        """Today and the day of the last run that came to its end, in days since 1970."""
-        last = date.fromisoformat(self.finished[:8]) if self.finished else date.min
-        today = self.now.astimezone(UTC).date()
-        return today.toordinal() - EPOCH, last.toordinal() - EPOCH
+        """Today and the day of the last run that came to its end, in days since 1970; long ago, if its clock was ahead
+        so that its day is still to come.
+        """
+        today, last = _day(self.now), _day(self.last) if self.last else LONG_AGO
+        return today, last if last <= today else LONG_AGO
+
+
+def _day(moment: datetime) -> int:
+    return moment.astimezone(UTC).toordinal() - EPOCH
 
 
 def with_stats(raw: DataFrame, catalog: Catalog, spark: SparkSession, keep: Keep) -> DataFrame:

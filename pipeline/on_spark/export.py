@@ -176,7 +176,8 @@ def _shard(number: int) -> str:
 
 
 def _write_parquet(rows: DataFrame, folder: Path) -> None:
-    rows.write.option("maxRecordsPerFile", FILE_ROWS).option("compression", "zstd").parquet(folder.as_uri())
+    uri = f"file://{folder}"  # as it is: Hadoop takes %20 for three characters
+    rows.write.option("maxRecordsPerFile", FILE_ROWS).option("compression", "zstd").parquet(uri)
 
 
 def _refuse_other_things(folder: Path) -> None:

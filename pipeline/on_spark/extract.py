@@ -7,6 +7,7 @@ others. Rows stay on the executors throughout; the driver sees counts.
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Any
 
 from pyspark.sql import Column, DataFrame, SparkSession
@@ -86,7 +87,8 @@ def extract(spark: SparkSession, run: Run, *, verify_pictures: bool = False) -> 
                 count_again(run, since, source.rows, last["counts"])
                 return
             current = current_items(tables.read(ITEMS), *KNOWN, "run_id")
-            before = Before(current, tables.read(QUARANTINE), last["run_id"] if last else "", run.started)
+            finished, began = (last["run_id"], datetime.fromisoformat(last["started"])) if last else ("", None)
+            before = Before(current, tables.read(QUARANTINE), finished, began, run.started)
             compared = compare(keys, before, config.catalog, keep, verify_pictures=verify_pictures)
             found = totals(compared)
             # A picture that could not be read may be readable now, and a bug of ours mended.
@@ -103,7 +105,7 @@ def extract(spark: SparkSession, run: Run, *, verify_pictures: bool = False) -> 
             verdicts = keep(verdicts) if found.pending else verdicts
             gave_way = count(run, found, verdicts)
             refuse_faults_alone(run, staged, first=not lake.exists(ITEMS))
-            refuse_harm(run, current.count() if run.counts["deleted"] else 0)
+            refuse_harm(run, staged, current.count() if run.counts["deleted"] else 0)
         with run.phase("write"):
             if vectors and run.counts["rows_out"]:
                 append_vectors(tables, written(staged, verdicts, gave_way), vectors, run)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import reduce
 from typing import Any
 
-from pyspark.sql import DataFrame, Row
+from pyspark.sql import Column, DataFrame, Row
 from pyspark.sql import functions as F
 
 from pipeline.on_spark.expressions import filled_codes
@@ -141,7 +141,8 @@ def drift(standing: DataFrame, rows: DataFrame, current: DataFrame) -> dict[str,
 
     ``row_drift`` is the change of the number of items that have an ID, up or down, as a share of the released number;
     ``deleted_fraction`` the share of released items that are no longer current. Of the items whose content is as
-    released, ``ids_moved`` counts those with another ID, which means nothing between two tokenizers.
+    released, ``ids_moved`` counts those that have another ID of the same modalities, which means nothing between two
+    tokenizers; a picture that could be encoded at last may move an ID.
     """
     one, has = F.lit(1), [f"has_{m}" for m in MODALITIES]
     sides = [
@@ -162,6 +163,7 @@ def drift(standing: DataFrame, rows: DataFrame, current: DataFrame) -> dict[str,
     items = together.groupBy("item_id").agg(*(F.max(name).alias(name) for name in values))
     old, new = F.col("old").isNotNull(), F.col("new").isNotNull()
     unchanged = F.col("old_content") == F.col("new_content")
+    alike = reduce(Column.__and__, (F.col(f"old_{name}") == F.col(f"new_{name}") for name in has))
     lacking = (F.count_if(~F.col(f"{side}_{name}")).alias(f"{side}_{name}") for side in ("old", "new") for name in has)
     found = _only(
         items.agg(
@@ -169,7 +171,7 @@ def drift(standing: DataFrame, rows: DataFrame, current: DataFrame) -> dict[str,
             F.count_if(old & F.col("current").isNull()).alias("deleted"),
             F.count_if(new & ~old).alias("added"),
             F.count_if(unchanged).alias("unchanged"),
-            F.count_if(unchanged & (F.col("old_id") != F.col("new_id"))).alias("moved"),
+            F.count_if(unchanged & alike & (F.col("old_id") != F.col("new_id"))).alias("moved"),
             *lacking,
         )
     )

@@ -48,6 +48,7 @@ def read_events(
     require_columns(source, {f"interactions.{key}": name for key, name in columns.items()})
     request = key_column(source, settings.request) if settings.request else F.lit(None)
     label, graded = _checked(source, "label", settings.label, F.expr), F.lit(None)
+    label = F.when(~F.isnan(label.try_cast("double")), label)  # pandas' NaN says nothing, to Spark it would be true
     if settings.feedback:
         graded = _checked(source, "feedback", settings.feedback, F.expr).try_cast("float")
         graded = F.when(~F.isnan(graded) & (F.abs(graded) < float("inf")), graded)

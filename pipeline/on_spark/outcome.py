@@ -1,6 +1,7 @@
 """What became of the rows of a source, and when that is a reason to stop before anything is written."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
@@ -12,6 +13,8 @@ from schemas.reasons import Reason
 
 WRITTEN = ("new", "changed", "refreshed")
 GAVE_WAY = ("repeated", "conflicting")
+NOT_DELIVERED = (Reason.MISSING_IMAGE, Reason.IMAGE_NOT_ALLOWED, Reason.FETCH_FAILED)
+DELIVERED = " Is catalog.image.root the right folder, and whole? Do the hosts of catalog.image.fetch answer?"
 
 
 def count(run: Run, found: Totals, verdicts: DataFrame) -> int:
@@ -69,30 +72,52 @@ def refuse_faults_alone(run: Run, staged: DataFrame, *, first: bool) -> None:
     rows, catalog = run.counts["rows_in"], run.config.catalog
     if not rows or run.counts["quarantined"] < rows or not (first or catalog.full_snapshot):
         return
-    faults = staged.select(F.explode("faults").alias("fault")).groupBy("fault.reason")
-    shown = faults.agg(F.count("*").alias("rows"), F.min("fault.detail").alias("detail"))
-    main = shown.orderBy(F.desc("rows"), "reason").first()
+    main = _main_fault(staged)
     assert main is not None  # a row that is rejected has a fault
-    reason = next(reason for reason in Reason if reason == main["reason"])
     raise JobError(
-        f"catalog.source: none of the {rows:,} rows of {catalog.source.path} can become an item, {main['rows']:,} for "
-        f"{reason}: {main['detail']}. {reason.remedy} Nothing was written"
+        f"catalog.source: none of the {rows:,} rows of {catalog.source.path} can become an item, {main.rows:,} for "
+        f"{main.said} Nothing was written"
     )
 
 
-def refuse_harm(run: Run, current: int) -> None:
+@dataclass(frozen=True)
+class _Fault:
+    """The fault that most rows have, and what one of them holds."""
+
+    reason: Reason
+    rows: int
+    detail: str
+
+    @property
+    def said(self) -> str:
+        return f"{self.reason}: {self.detail}. {self.reason.remedy}"
+
+
+def _main_fault(staged: DataFrame) -> _Fault | None:
+    faults = staged.select(F.explode("faults").alias("fault")).groupBy("fault.reason")
+    shown = faults.agg(F.count("*").alias("rows"), F.min("fault.detail").alias("detail"))
+    main = shown.orderBy(F.desc("rows"), "reason").first()
+    if main is None:
+        return None
+    reason = next(reason for reason in Reason if reason == main["reason"])
+    return _Fault(reason, main["rows"], main["detail"])
+
+
+def refuse_harm(run: Run, staged: DataFrame, current: int) -> None:
     """Stop before anything is written when the source looks truncated, or its pictures gone.
 
     Raises:
-        GateRefused: with the figure and the gate that it broke.
+        GateRefused: with the figure and the gate that it broke, and the fault that most rows were found to have.
     """
     rows, degraded, gone = (run.counts[name] for name in ("rows_in", "degraded", "deleted"))
     gates = run.config.gates
     if degraded > gates.max_degraded_fraction * rows:
+        main = _main_fault(staged)
+        found = f" Of those found now, {main.rows:,} are {main.said}" if main else ""
+        asked = "" if main and main.reason not in NOT_DELIVERED else DELIVERED
         raise GateRefused(
             f"{degraded} of {rows} rows lost a modality to a fault, more than gates.max_degraded_fraction = "
-            f"{gates.max_degraded_fraction} allows: is catalog.image.root the right folder, and whole? Do the "
-            "hosts of catalog.image.fetch answer?"
+            f"{gates.max_degraded_fraction} allows.{found}{asked}"
         )
     if gone > gates.max_delete_fraction * current:
         raise GateRefused(

@@ -59,8 +59,8 @@ def is_url(reference: str) -> bool:
 
 
 def shown(reference: str) -> str:
-    """A reference as messages have it: short, a URL without user and query, which may hold a secret."""
-    if is_url(reference):
+    """A reference as messages have it: short, a URI without user and query, which may hold a secret."""
+    if "://" in reference:
         reference = re.sub(r"//[^/?#]*@", "//", reference).partition("?")[0]
     return reference[:200]
 
@@ -79,10 +79,10 @@ def read_image(reference: str, root: str, max_bytes: int) -> bytes:
     try:
         found = path.stat()
         if not stat.S_ISREG(found.st_mode):
-            raise ImageFault(Reason.MISSING_IMAGE, f"{reference[:200]} is not a file")
+            raise ImageFault(Reason.MISSING_IMAGE, f"{shown(reference)} is not a file")
         if found.st_size > max_bytes:
             size = f"{found.st_size} bytes, allowed are {max_bytes}"
-            raise ImageFault(Reason.IMAGE_TOO_LARGE, f"{reference[:200]} has {size}")
+            raise ImageFault(Reason.IMAGE_TOO_LARGE, f"{shown(reference)} has {size}")
         with path.open("rb") as file:
             return file.read(max_bytes + 1)  # a file may grow under our hands
     except OSError as error:
@@ -99,7 +99,7 @@ def local_path(reference: str, root: str) -> Path:
         try:
             uri = urlsplit(reference)
         except ValueError as error:
-            raise ImageFault(Reason.IMAGE_NOT_ALLOWED, f"{reference[:200]}: {error}") from error
+            raise ImageFault(Reason.IMAGE_NOT_ALLOWED, f"{shown(reference)} is no URI") from error
         if uri.scheme != "file" or uri.netloc not in ("", "localhost"):
             raise ImageFault(Reason.IMAGE_NOT_ALLOWED, f"{shown(reference)}: only files under {root} are allowed")
         reference = unquote(uri.path)
@@ -111,7 +111,7 @@ def local_path(reference: str, root: str) -> Path:
     except OSError as error:
         raise _not_there(error, reference) from error
     if os.path.commonpath([base, path]) != base:
-        raise ImageFault(Reason.IMAGE_NOT_ALLOWED, f"{reference[:200]} leads outside {root}")
+        raise ImageFault(Reason.IMAGE_NOT_ALLOWED, f"{shown(reference)} leads outside {root}")
     return Path(path)
 
 
@@ -119,7 +119,7 @@ def _not_there(error: OSError, reference: str) -> ImageFault:
     """The fault of one picture; a failing disk or mount says nothing of the item, and must stop the job."""
     if error.errno not in NOT_THERE:
         raise error
-    return ImageFault(Reason.MISSING_IMAGE, f"{reference[:200]}: {error.strerror}{hint(reference)}")
+    return ImageFault(Reason.MISSING_IMAGE, f"{shown(reference)}: {error.strerror}{hint(reference)}")
 
 
 def hint(reference: str) -> str:

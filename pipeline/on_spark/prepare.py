@@ -273,7 +273,7 @@ def _image_bytes(raw: Mapping[str, Any], source: ImageSource) -> bytes | None:
         why = why if len(reference) <= MAX_PATH else f"a URL has at most {MAX_PATH} characters"
         raise ImageFault(Reason.IMAGE_NOT_ALLOWED, f"{shown(reference)}: {why}")
     if named and source.root is None:
-        detail = f"{reference[:200]} is no URL, and there is no catalog.image.root for paths"
+        detail = f"{shown(reference)} is no URL, and there is no catalog.image.root for paths"
         raise ImageFault(Reason.IMAGE_NOT_ALLOWED, detail)
     if named and source.root is not None and is_local(source.root):
         return read_image(reference, source.root, source.max_bytes)
@@ -281,12 +281,12 @@ def _image_bytes(raw: Mapping[str, Any], source: ImageSource) -> bytes | None:
         return raw["image"] if named else raw["image"] or None
     if raw["image_bytes"] is not None:
         size = f"{raw['image_bytes']} bytes, allowed are {source.max_bytes}"
-        raise ImageFault(Reason.IMAGE_TOO_LARGE, f"{reference[:200]} has {size}")
+        raise ImageFault(Reason.IMAGE_TOO_LARGE, f"{shown(reference)} has {size}")
     if not named:
         return None
     if raw["outside"]:
-        raise ImageFault(Reason.IMAGE_NOT_ALLOWED, f"{reference[:200]} leads outside {source.root}")
-    raise ImageFault(Reason.MISSING_IMAGE, f"there is no file {reference[:200]} under {source.root}{hint(reference)}")
+        raise ImageFault(Reason.IMAGE_NOT_ALLOWED, f"{shown(reference)} leads outside {source.root}")
+    raise ImageFault(Reason.MISSING_IMAGE, f"there is no file {shown(reference)} under {source.root}{hint(reference)}")
 
 
 def _sha(data: bytes) -> str:

@@ -9,17 +9,18 @@ import logging
 from collections.abc import Sequence
 from datetime import timedelta
 
-from pyspark import StorageLevel
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.window import Window
 
 from pipeline.errors import JobError
+from pipeline.lake.plans import drop_plans
 from pipeline.lake.run import Run
 from pipeline.on_spark.current_items import current_items
 from pipeline.on_spark.delta import SparkDelta, spark_delta
+from pipeline.on_spark.dropping import drop
 from pipeline.on_spark.expressions import content
-from schemas.tables import ITEMS, QUARANTINE, RELEASED_IDS, SEMANTIC_IDS, VECTORS, Table
+from schemas.tables import ITEMS, QUARANTINE, RELEASED_IDS, SEMANTIC_IDS, VECTORS
 
 logger = logging.getLogger(__name__)
 
@@ -38,15 +39,16 @@ def purge(spark: SparkSession, run: Run, older_than_days: int, erase: Sequence[s
     if erase:
         _refuse_current(items, erase)
         _warn_of_released(tables, erase)
-        _drop(run, tables, ITEMS, items.where(F.col("item_id").isin(*erase)))
-        _drop(run, tables, QUARANTINE, tables.read(QUARANTINE).where(F.col("item_id").isin(*erase)))
+        drop_plans(run.lake)  # done later, one would bring back IDs and vectors that went
+        drop(run, tables, ITEMS, items.where(F.col("item_id").isin(*erase)))
+        drop(run, tables, QUARANTINE, tables.read(QUARANTINE).where(F.col("item_id").isin(*erase)))
     else:
-        _drop(run, tables, ITEMS, outlived(items, run.started - timedelta(days=older_than_days)))
+        drop(run, tables, ITEMS, outlived(items, run.started - timedelta(days=older_than_days)))
     kept = tables.read(ITEMS).where(~F.col("deleted"))
     contents = kept.select("item_id", content(F.col("text_sha"), F.col("image_sha")).alias("content"))
-    _drop(run, tables, SEMANTIC_IDS, tables.read(SEMANTIC_IDS).join(contents, ["item_id", "content"], "left_anti"))
+    drop(run, tables, SEMANTIC_IDS, tables.read(SEMANTIC_IDS).join(contents, ["item_id", "content"], "left_anti"))
     shas = kept.select(F.explode(F.array("text_sha", "image_sha")).alias("sha")).dropna()
-    _drop(run, tables, VECTORS, tables.read(VECTORS).join(shas, "sha", "left_anti"))
+    drop(run, tables, VECTORS, tables.read(VECTORS).join(shas, "sha", "left_anti"))
 
 
 def outlived(items: DataFrame, before: object) -> DataFrame:
@@ -76,16 +78,3 @@ def _refuse_current(items: DataFrame, erase: Sequence[str]) -> None:
 def _warn_of_released(tables: SparkDelta, erase: Sequence[str]) -> None:
     for row in tables.read(RELEASED_IDS).where(F.col("item_id").isin(*erase)).select("item_id").collect():
         logger.warning("purge: item %s is in the current release until the next publish", row["item_id"])
-
-
-def _drop(run: Run, tables: SparkDelta, table: Table, rows: DataFrame) -> None:
-    """Delete ``rows`` of ``table``, in one commit, or none where there are none."""
-    with run.phase(table.name):
-        run.read(table)
-        keys = rows.select(*table.key).persist(StorageLevel.DISK_ONLY)
-        count = keys.count()
-        if count:
-            tables.delete(table, keys)
-            run.wrote(table)
-        keys.unpersist()
-    run.count(**{table.name: count})

@@ -23,7 +23,7 @@ AT_MOST = {
 AT_LEAST = {"min_perplexity": "perplexity", "min_generalisation": "generalisation", "min_coverage": "coverage"}
 NEVER = {
     "items_sharing_an_id": "items that have both codes and item hash of another one",
-    "ids_moved": "items whose content is as released and whose ID is not, under the same tokenizer",
+    "ids_moved": "items whose content and modalities are as released and whose ID is not, under the same tokenizer",
 }
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.errors import JobError
-from pipeline.lake.artefacts import fingerprints
+from pipeline.lake.artefacts import fingerprints, newest
 from pipeline.lake.commit import METADATA, append
 from pipeline.lake.run import Run
 from pipeline.lake.storage import Lake
@@ -61,6 +61,16 @@ def tokenizer_of_nights(lake: Lake) -> str | None:
     """The tokenizer that a night uses: the released one, else the one trained last; ``None`` where there is none."""
     release, trained = released(lake), fingerprints(lake, "tokenizers")
     return release.tokenizer if release else trained[-1] if trained else None
+
+
+def default_tokenizer(run: Run) -> str:
+    """That of nights, for jobs that cannot do without one; so training another changes nothing until it is named.
+
+    Raises:
+        JobError: none is trained yet.
+    """
+    complete_move(run)
+    return tokenizer_of_nights(run.lake) or newest(run.lake, "tokenizers")
 
 
 def standing_releases(lake: Lake) -> list[Release]:

@@ -22,6 +22,8 @@ from pipeline.release.pointer import (
 )
 from schemas.tables import RELEASE_CHANGES, RELEASED_IDS
 
+RECORD = "rollback.json"
+NOTED = "noted_by"  # in the record of a rollback that did not come to its end: the run that says what it released
 UNDONE = {"added": "removed", "removed": "added", "changed": "changed"}
 
 
@@ -29,8 +31,8 @@ def rollback(run: Run) -> Release:
     """Release again what was released before the current release; once more, and it is the one before that.
 
     The release gone back to has a version of its own, and the changes that lead to it are rows of ``release_changes``.
-    ``publish`` holds back what was rolled back from until its rows change. A rollback that was killed after its first
-    commit is not done twice: this run says what that one could not.
+    ``publish`` holds back what was rolled back from until its rows change. A rollback that was killed or failed after
+    its first commit is not done twice: this run says what that one could not.
 
     Raises:
         JobError: there is no earlier release, or a vacuum that kept fewer releases has swept its files.
@@ -83,17 +85,19 @@ def _turned(row: dict[str, Any], version: int) -> dict[str, Any]:
 
 
 def _killed_rollback(run: Run) -> str | None:
-    """The run that moved the pointer last, if that was a rollback that left no record."""
+    """The run that moved the pointer last, if that was a rollback that did not come to its end, nor was noted since."""
     last = last_move(run.lake)
     if last is None or last[0] != "rollback" or last[1] == run.run_id:
         return None
-    return None if "rollback.json" in run.lake.names(f"runs/{last[1]}") else last[1]
+    folder = f"runs/{last[1]}"
+    record = run.lake.read_json(f"{folder}/{RECORD}") if RECORD in run.lake.names(folder) else {}
+    return None if record.get("status") == "done" or NOTED in record else last[1]
 
 
 def _noted(run: Run, killed: str) -> Release:
     """Give the run that was killed its record, and say what it released."""
     release = require_release(run.lake)
     run.metrics |= {"tokenizer": release.tokenizer, "release": release.version, "moved_by": killed}
-    noted = {"run_id": killed, "status": "failed", "error": f"killed after it moved the release; noted by {run.run_id}"}
-    run.lake.write_json(f"runs/{killed}/rollback.json", run.record() | noted)
+    noted = {"run_id": killed, "status": "failed", "error": "ended after it had moved the release", NOTED: run.run_id}
+    run.lake.write_json(f"runs/{killed}/{RECORD}", run.record() | noted)
     return release

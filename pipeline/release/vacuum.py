@@ -17,6 +17,7 @@ from deltalake.exceptions import DeltaError
 from pyarrow import fs
 
 from pipeline.errors import JobError
+from pipeline.lake.artefacts import WHOLE
 from pipeline.lake.run import Run
 from pipeline.lake.storage import Lake
 from pipeline.release.pointer import standing_releases
@@ -27,7 +28,6 @@ logger = logging.getLogger(__name__)
 HALF_WRITTEN = (".part", ".tmp")
 UNFINISHED = ("staging", "plans", "checkpoints")  # what a run that ends well deletes
 ARTEFACTS = ("tokenizers", "rankers")
-WHOLE = "config.json"  # written last into an artefact
 LOG = "_delta_log"
 AT_ONCE = 16  # deletions; an object store takes its time for each
 

@@ -77,7 +77,7 @@ def test_the_dag_runs_commands_that_exist(monkeypatch: pytest.MonkeyPatch) -> No
     runpy.run_path(str(DOCKER / "schedules/hisam_dag.py"))
     found = [parse(words) for task in Operator.made for words in commands(task.settings["bash_command"])]
     assert sorted(found) == sorted(
-        ["nightly", "extract", "encode", "encode", "tokenize", "tokenize", "publish", "compact", "vacuum"]
+        ["nightly", "extract", "encode", "encode", "tokenize", "tokenize", "publish", "report", "compact", "vacuum"]
     )
 
 

@@ -14,6 +14,7 @@ from kubeflow_spark_api.models import SparkV1beta2SparkApplication
 OF_OPERATORS = ("SparkApplication", "RayJob")
 DOCUMENTS = [pytest.param(m, id=f"{f.name}-{m['kind']}") for f in MANIFESTS for m in manifests(f)]
 GPU = "nvidia.com/gpu"
+BATCH = {"CronJob": 2, "Job": 2}
 
 
 def of_kind(kind: str) -> dict[str, Any]:
@@ -105,11 +106,10 @@ def test_secrets_are_named_and_never_written_and_nothing_runs_as_root(file: Path
 
 
 def test_a_refused_gate_is_not_tried_again_and_nights_keep_apart() -> None:
-    night = of_kind("CronJob")["spec"]
-    assert night["concurrencyPolicy"] == "Forbid"
-    jobs = [m["spec"] for f in MANIFESTS for m in manifests(f) if m["kind"] == "Job"]
-    assert len(jobs) == 2
-    for job in (night["jobTemplate"]["spec"], *jobs):
+    specs = {kind: [m["spec"] for f in MANIFESTS for m in manifests(f) if m["kind"] == kind] for kind in BATCH}
+    assert {kind: len(found) for kind, found in specs.items()} == BATCH
+    assert all(schedule["concurrencyPolicy"] == "Forbid" for schedule in specs["CronJob"])
+    for job in (*(schedule["jobTemplate"]["spec"] for schedule in specs["CronJob"]), *specs["Job"]):
         assert {"action": "FailJob", "onExitCodes": {"operator": "In", "values": [2, 3]}} in job["podFailurePolicy"][
             "rules"
         ]

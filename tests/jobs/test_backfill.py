@@ -75,7 +75,11 @@ def test_two_halves_are_one_backfill(config: Config, capsys: pytest.CaptureFixtu
     extracted(lake, NIGHT)
     encoded(lake, sorted(set(NIGHT.values())), NEW)
     tokenizer = trained(lake, NEW)
+    overtaken = run_backfill(config, tokenizer, Halves(plan_only=True))
     planned = run_backfill(config, tokenizer, Halves(plan_only=True))
+    assert lake.names("plans") == [planned.run_id]
+    with pytest.raises(JobError, match=f"no plan {overtaken.run_id} for backfill; there are those of {planned.run_id}"):
+        run_backfill(config, tokenizer, Halves(planned=overtaken.run_id))
     assert f"hisam backfill --planned {planned.run_id}" in capsys.readouterr().out
     assert not lake.exists(SEMANTIC_IDS)
     run = run_backfill(config, tokenizer, Halves(planned=planned.run_id))
@@ -83,6 +87,7 @@ def test_two_halves_are_one_backfill(config: Config, capsys: pytest.CaptureFixtu
     assert lake.names("plans") == []
     with pytest.raises(JobError, match=rf"has no plan {planned.run_id} for backfill; run backfill --plan-only first"):
         run_backfill(config, tokenizer, Halves(planned=planned.run_id))
+    assert lake.read_json(f"runs/{planned.run_id}/backfill.json")["status"] == "done"
 
 
 def test_vectors_that_are_missing_are_said(config: Config, caplog: pytest.LogCaptureFixture) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from committed import faults
-from handmade import config_of, encoded, extracted, identified, trained, writable
+from handmade import config_of, encoded, extracted, identified, pointed_at, trained, writable
 from no_spark import asks_for_spark, no_spark
 from pyspark.sql import SparkSession
 
@@ -83,6 +83,11 @@ def test_tokenize_says_again_how_many_items_wait_and_plans_once_one_has_its_vect
         for _ in range(2):
             run_tokenize(config)
             assert last_run().counts == {"rows_in": 2, "unencoded": 1}
-    asks_for_spark(lambda: run_tokenize(config, trained(lake, encoders, seed=1)))
+    another = trained(lake, encoders, seed=1)
+    asks_for_spark(lambda: run_tokenize(config))  # nothing is released, so it is the newest that was trained
+    pointed_at(lake, tokenizer)
+    with no_spark():
+        run_tokenize(config)
+    asks_for_spark(lambda: run_tokenize(config, another))
     encoded(lake, ["table"], encoders)
     asks_for_spark(lambda: run_tokenize(config, tokenizer))

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from jobs.planning import Halves
 from pipeline.config.models import Config
+from pipeline.errors import ConfigError
 
 JOBS = """
 import sys
@@ -31,6 +33,12 @@ with spark_session(config.spark, 'planning'), one_cluster():
     assert does("tokenize", 1) == (first, True, True)
 assert not ray.is_initialized()
 """
+
+
+@pytest.mark.parametrize("run_id", ["", "latest", "../../elsewhere", "20260101T020000000000-1a2b/.."])
+def test_what_is_no_run_id_names_no_plan(run_id: str) -> None:
+    with pytest.raises(ConfigError, match=f"--planned: {run_id!r} is no run id; give the one that --plan-only printed"):
+        Halves(planned=run_id)
 
 
 @pytest.mark.ray

@@ -1,5 +1,6 @@
 """One writer on a lake: who waits, who is refused, and what a dead run leaves, in a folder and in an object store."""
 
+import errno
 import json
 import logging
 import os
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from filelock import FileLock
 from typer.testing import CliRunner
 
 import pipeline.lake.lock
@@ -118,6 +120,22 @@ def test_a_run_waits_says_so_once_and_goes_on(
     [line] = [record.getMessage() for record in caplog.records]
     assert line.startswith("waiting up to 120 s for ")
     assert "written by encode (run the-holder" in line
+
+
+@pytest.mark.parametrize("name", ["acquire", "write"])
+def test_a_full_disk_is_told_as_one_and_the_lock_is_given_back(
+    config: Config, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    def full(*arguments: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    Lake.create(config.lake)
+    with monkeypatch.context() as patch:
+        patch.setattr(*{"acquire": (FileLock, "acquire", full), "write": (Lake, "write_json", full)}[name])
+        with pytest.raises(OSError, match="No space left on device"), Run("extract", config):
+            pass
+    with Run("extract", config):
+        pass
 
 
 def test_a_wait_ends(config: Config, hold: Hold) -> None:

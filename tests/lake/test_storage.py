@@ -136,6 +136,12 @@ def test_what_engines_take_for_a_pattern_is_refused(tmp_path: Path, character: s
         Lake(str(tmp_path / f"la{character}ke"))
 
 
+@pytest.mark.parametrize("uri", ["file:///data/my%20lake", "s3://bucket/la#ke", "s3://bucket/a?b"])
+def test_what_engines_decode_in_different_ways_is_refused_in_a_uri(uri: str) -> None:
+    with pytest.raises(ConfigError, match=r"^lake: .* in its path, which engines take for patterns$"):
+        Lake(uri)
+
+
 def test_a_relative_path_is_made_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert Lake("lake").uri == Lake("./x/../lake/").uri == str(tmp_path / "lake")

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import torch
-from handmade import config_of
+from handmade import config_of, pointed_at
 from test_ranker_data import LAYOUT, TOKENIZER, taste_windows
 from writing import as_writer
 
@@ -18,7 +18,7 @@ from ranker.artefact import TrainedRanker
 from ranker.config import RankerConfig
 from ranker.training_events import factors_of, training_events
 from schemas.semantic_id import item_hash
-from schemas.tables import RELEASED_IDS, RELEASES, SEQUENCES
+from schemas.tables import RELEASED_IDS, SEQUENCES
 
 ITEMS = [f"c{n:02}" for n in range(40)]
 SETTINGS = {"dim": 16, "layers": 2, "heads": 2, "max_items": 40, "item_id": {}}
@@ -36,10 +36,7 @@ def scored_shop(folder: Path) -> Config:
         for n, item in enumerate(ITEMS)
     ]
     append(lake, RELEASED_IDS, pa.Table.from_pylist(ids, RELEASED_IDS.schema))
-    versions = dict.fromkeys(("items_version", "semantic_ids_version", "released_ids_version"), 0)
-    versions["released_ids_version"] = lake.version(RELEASED_IDS) or 0
-    release = {"version": 1, "tokenizer": TOKENIZER, "action": "publish", "gates": "{}", "digest": "", "run_id": "r"}
-    append(lake, RELEASES, pa.Table.from_pylist([release | versions | {"time": 0}], RELEASES.schema))
+    pointed_at(lake, TOKENIZER)
     rows = taste_windows(30, seed=1).to_pylist()
     for n, row in enumerate(rows):
         row["split"] = "test" if n % 2 else "train"

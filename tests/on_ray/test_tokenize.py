@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.dataset as ds
 import pytest
 from handmade import (
     IMAGE_DIM,
@@ -12,8 +13,10 @@ from handmade import (
     become_run,
     config_of,
     content_name,
+    described,
     encoded,
     extracted,
+    identified,
     shas,
     trained,
     writable,
@@ -25,8 +28,10 @@ from pyspark.sql import SparkSession
 from slow_ids import spelled, split
 
 from pipeline.lake.commit import append
+from pipeline.lake.run import Run
 from pipeline.lake.storage import Lake
 from pipeline.on_ray.tokenize import code_columns
+from pipeline.on_spark.retrying import retry_failures
 from schemas.semantic_id import Layout
 from schemas.tables import SEMANTIC_IDS, VECTORS
 
@@ -89,6 +94,18 @@ def test_an_item_waits_for_its_vectors_has_them_once_and_goes_without_those_that
     }
     assert found[whole]["content"] == content_name(whole)
     assert (found[failed]["image"], ".i" in found[failed]["sid"]) == (None, False)
+
+    other = described(lake, "b" * 16)  # whose encoders did not fail
+    identified(lake, other, {failed: (0, 0, 0, None)}, {failed: failed})
+    with Run("encode", config) as run:
+        retry_failures(spark, run, ENCODERS)
+    assert run.counts == {"semantic_ids": 1}
+    left = lake.read(SEMANTIC_IDS, ["item_id", "tokenizer"]).to_pylist()
+    assert sorted((row["item_id"], row["tokenizer"]) for row in left) == sorted([(whole, tokenizer), (failed, other)])
+    add_vectors(lake, [("image", shas(failed)["image_sha"], False)])
+    assert tokenize_night(spark, config, tokenizer, ENCODERS).counts["rows_out"] == 1
+    found = lake.read(SEMANTIC_IDS, SEMANTIC_IDS.schema.names, where=ds.field("tokenizer") == tokenizer).to_pylist()
+    assert {row["item_id"]: row["has_image"] for row in found} == {whole: True, failed: True}
 
 
 def add_vectors(lake: Lake, rows: Sequence[tuple[str, str | None, bool]]) -> None:

@@ -255,6 +255,11 @@ def test_a_root_without_its_pictures_stops_the_night(spark: SparkSession, tmp_pa
         (tmp_path / "gone" / f"{i}.jpg").unlink()
     with pytest.raises(GateRefused, match="3 of 4 rows lost a modality"):
         run(spark, config)
+    (tmp_path / "gone" / "items.json").write_text(
+        "".join(json.dumps(row | {"title": "\ufffd" * 9, "image": "3.jpg"}) + "\n" for row in rows)
+    )
+    with pytest.raises(GateRefused, match=r"4 of 4 .*found now, 4 are bad_text: .*Write the source in UTF-8[^?]*$"):
+        run(spark, config)
     assert stored(config)["image"].null_count == 0
 
 

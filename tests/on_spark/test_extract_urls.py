@@ -69,6 +69,12 @@ def test_nights_of_pictures_by_url(spark: SparkSession, tmp_path: Path, seen: Se
         assert (server.statuses(), len(seen())) == ([304] * 4 + [404, 503], 7)
         assert versions(config) == committed
 
+        run(spark, config)  # to which the clock of the night before was ahead
+        assert server.statuses() == [304] * 4 + [404, 503]
+        seen()
+        run(spark, config)
+        assert server.statuses() == [503]
+
 
 @pytest.mark.slow
 def test_a_url_is_asked_again_after_nights_without_work(spark: SparkSession, tmp_path: Path, seen: Seen) -> None:

@@ -74,6 +74,15 @@ def test_a_date_is_midnight_in_utc(spark: SparkSession, tmp_path: Path) -> None:
     assert [row.time for row in found] == [1_735_689_600_000, 1_735_776_000_000]
 
 
+@pytest.mark.parametrize("kind", [pa.float32(), pa.float64()], ids=str)
+def test_a_label_that_is_no_number_says_nothing(spark: SparkSession, tmp_path: Path, kind: pa.DataType) -> None:
+    log = pa.table({"user": ["a"] * 4, "item": ["a"] * 4, "at": [SECOND] * 4})
+    log = log.append_column("clicked", pa.array([0.0, 1.0, float("nan"), None], kind))
+    pq.write_table(log, tmp_path / "log.parquet")
+    settings = section(tmp_path / "log.parquet").model_copy(update={"label": "clicked"})
+    assert [row.label for row in read_events(spark, settings).collect()] == [0, 1, None, None]
+
+
 GERMAN = "31.12.2025 13:00"
 
 

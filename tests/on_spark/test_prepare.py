@@ -15,6 +15,7 @@ import pipeline.on_spark.prepare as preparing
 from pipeline.config.models import Catalog, ImageSource, Source
 from pipeline.on_spark import bounded
 from pipeline.on_spark.expressions import VECTOR_SHA
+from pipeline.on_spark.pictures import ImageFault
 from pipeline.on_spark.prepare import KNOWN, MAX_PATH, Prepare
 from pipeline.on_spark.vector_columns import VectorReader
 
@@ -215,3 +216,12 @@ def test_rows_of_several_batches_keep_their_pictures() -> None:
         found = {row["row"]: row["picture_stat"] for batch in prepared_batches for row in batch.to_pylist()}
         sums = {i: f"sha256:{hashlib.sha256(png(f'/ok/{i}.png')).hexdigest()}" for i in range(300) if i % 3}
         assert found == {i: sums.get(i) for i in range(300)}
+
+
+@pytest.mark.parametrize("root", [None, "s3a://bucket/pictures", "/pictures"])
+def test_a_reference_that_is_refused_is_told_without_the_secrets_in_it(root: str | None) -> None:
+    reference = "s3a://key:needle@elsewhere/a.jpg?X-Amz-Signature=needle"
+    raw = {"reference": reference, "image": None, "image_bytes": None, "outside": True}
+    with pytest.raises(ImageFault, match=r"s3a://elsewhere/a\.jpg") as caught:
+        preparing._image_bytes(raw, ImageSource(column="picture", root=root))
+    assert "needle" not in str(caught.value)

@@ -54,7 +54,7 @@ def released_codes(shop: ReleasedShop) -> dict[str, list[int]]:
 
 
 def test_plain_parquet_and_the_items_of_every_sid(textual_shop: ReleasedShop, tmp_path: Path) -> None:
-    folder = tmp_path / "out"
+    folder = tmp_path / "an öffentlicher 5% export"
     exported(textual_shop, folder, "parquet")
     rows = duckdb.sql(f"SELECT * FROM '{folder}/ids/*.parquet'").arrow().read_all()
     released = textual_shop.lake.released_ids().to_table()

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import pipeline.release.rollback
 from pipeline.errors import JobError
 from pipeline.lake.compact import compact
 from pipeline.lake.run import Run
-from pipeline.release.pointer import released, standing_releases
+from pipeline.release.pointer import default_tokenizer, released, standing_releases
 from schemas.tables import RELEASED_IDS, RELEASES
 
 pytestmark = pytest.mark.spark
@@ -193,6 +194,35 @@ def test_a_rollback_that_is_killed_goes_back_once(
     assert "new" in shop.ids()
     assert shop.rollback().version == 5
     assert shop.ids() == sids(CODES)
+
+
+def test_a_rollback_that_failed_after_its_commit_is_not_done_twice(
+    open_shop: ReleasedShop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop = open_shop
+    for night in ({"i5": None}, {"i6": None}):
+        shop.extract(night)
+        assert shop.publish()
+    killed(monkeypatch, pipeline.release.rollback, "complete_move", shop.rollback, 2)
+    failed = f"runs/{shop.run.run_id}/rollback.json"
+    assert shop.lake.read_json(failed)["status"] == "failed"
+    assert (shop.rollback().version, "i6" in shop.ids(), "i5" in shop.ids()) == (4, True, False)
+    assert shop.lake.read_json(failed)["noted_by"] == shop.run.run_id
+    assert (shop.rollback().version, "i5" in shop.ids()) == (5, True)
+
+
+def test_after_a_killed_publish_jobs_go_on_under_the_tokenizer_that_readers_see(
+    open_shop: ReleasedShop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop = open_shop
+    shop.identify(dict.fromkeys(SHOP, (5, 5, 5, 5)), tokenizer=B)
+    publish = partial(shop.publish, B, force=True)
+    killed(monkeypatch, pipeline.on_spark.publish, "complete_move", publish, 2)
+    with Run("tokenize", shop.config) as run:
+        assert default_tokenizer(run) == B
+    release = released(shop.lake)
+    assert release is not None
+    assert release.tokenizer == B
 
 
 def test_a_compaction_does_not_hide_what_a_killed_publish_left(

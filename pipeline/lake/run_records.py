@@ -1,18 +1,26 @@
 """What the records under ``LAKE/runs`` tell of the past: the last run of every job, what it knew, how fast it was."""
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
+from itertools import islice
 from typing import Any
 
-from pipeline.lake.run import Run
+from pipeline.errors import JobError
+from pipeline.lake.run import RUN_ID, Run
 from pipeline.lake.storage import Lake
 from schemas.tables import Table
+
+logger = logging.getLogger(__name__)
 
 RECENT = 10  # records that a rate is taken from
 
 
 class RunRecords:
-    """The records of a lake, listed once, the newest first, and read when they are asked for."""
+    """The records of a lake, listed once, the newest first, and read when they are asked for.
+
+    What is no run's, and what cannot be read, as after a power cut, is passed over: no night may fail by it.
+    """
 
     def __init__(self, lake: Lake) -> None:
         self._lake = lake
@@ -20,12 +28,23 @@ class RunRecords:
         names = sorted((path.removeprefix(lake.path("runs/")) for path in paths), reverse=True)
         self._by_job: dict[str, list[str]] = {}
         for name in names:
-            self._by_job.setdefault(name.rpartition("/")[2].removesuffix(".json"), []).append(f"runs/{name}")
+            run_id, _, file = name.rpartition("/")
+            if RUN_ID.fullmatch(run_id):
+                self._by_job.setdefault(file.removesuffix(".json"), []).append(f"runs/{name}")
+
+    def _of(self, job: str) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Names and records of a job, the newest first."""
+        for name in self._by_job.get(job, []):
+            try:
+                yield name, self._lake.read_json(name)
+            except JobError as error:
+                logger.warning("%s: it is passed over, and may be deleted", error)
 
     def newest_of_each(self) -> dict[str, dict[str, Any]]:
         """The newest record of every job, the newest job first."""
-        newest = sorted(((names[0], job) for job, names in self._by_job.items()), reverse=True)
-        return {job: self._lake.read_json(name) for name, job in newest}
+        newest = {job: next(self._of(job), None) for job in self._by_job}
+        found = sorted(((*pair, job) for job, pair in newest.items() if pair), key=lambda each: each[0], reverse=True)
+        return {job: record for _, record, job in found}
 
     def last(self) -> dict[str, dict[str, Any]]:
         """:meth:`newest_of_each` in short."""
@@ -37,12 +56,11 @@ class RunRecords:
 
     def newest(self, job: str, most: int) -> list[dict[str, Any]]:
         """The newest records of a job, the newest first."""
-        return [self._lake.read_json(name) for name in self._by_job.get(job, [])[:most]]
+        return [record for _, record in islice(self._of(job), most)]
 
     def finished(self, job: str) -> dict[str, Any] | None:
         """The record of the newest run that brought ``job`` to its end, ``None`` where none did."""
-        records = (self._lake.read_json(name) for name in self._by_job.get(job, []))
-        return next((record for record in records if record["status"] == "done"), None)
+        return next((record for _, record in self._of(job) if record["status"] == "done"), None)
 
     def rate(self, job: str, rows: str, phase: str) -> float | None:
         """Rows a second of the phase that does the work, so without the start of an engine; ``None`` if never run.

@@ -106,3 +106,20 @@ def test_a_table_that_was_removed_or_made_anew_has_changed(config: Config, lake:
     become_run(lake)
     append(lake, VECTORS, vectors("e"))  # of a lower version
     assert not unchanged(config)
+
+
+def test_a_record_that_cannot_be_read_is_passed_over_and_told(
+    config: Config, lake: Lake, caplog: pytest.LogCaptureFixture
+) -> None:
+    (first,) = lake.names("runs")
+    assert unchanged(config)
+    second = lake.names("runs")[-1]
+    torn = Path(lake.path(f"runs/{second}/job.json"))
+    torn.write_bytes(b"")
+    lake.write_json("runs/latest/job.json", {"run_id": "latest", "status": "failed"})  # no run's
+    records = RunRecords(lake)
+    for record in (records.finished("job"), records.newest_of_each()["job"], *records.newest("job", 5)):
+        assert record is not None
+        assert record["run_id"] == first
+    assert {message.split(" ")[0] for message in caplog.messages} == {str(torn)}
+    assert unchanged(config)

@@ -124,7 +124,7 @@ def tokenizer() -> DST:
         model.standardiser(m).learn(items.vectors(m))
     model.seen_2.fill_(True)
     objective = DSTObjective(model)
-    objective.initialise(model.eval(), objective.learners(model), items)
+    objective.initialise(model.eval(), objective.learners(model), lambda _: items)
     return model
 
 

@@ -16,7 +16,9 @@ from torch.multiprocessing.spawn import spawn
 from tokenizer.base.config import TokenizerConfig
 from tokenizer.base.embeddings import Embeddings, TokenizerError
 from tokenizer.base.tokenizer import Tokenizer
+from tokenizer.baselines.rq_vae import RQVAE
 from tokenizer.dst import objective
+from tokenizer.dst.model import DST
 from tokenizer.training import training
 from tokenizer.training.fitting import fit
 from tokenizer.training.training import Training
@@ -84,6 +86,25 @@ def test_a_large_catalogue_is_sampled(monkeypatch: pytest.MonkeyPatch) -> None:
     fit(ITEMS, BRIEF.model_copy(update={"max_train_items": 100}), on_epoch=lambda t: batches.append(t.batches))
     assert len(read) == 100
     assert batches == [2] * 4
+
+
+@pytest.mark.parametrize("method", ["dst", "rq_vae"])
+def test_a_modality_that_few_items_have_is_learned_from_all_of_them(
+    method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where samples of the catalogue hold too few of its pictures for k-means, or none."""
+    pictured_N = torch.arange(300) < 10
+    few = Embeddings(ITEMS.text_ND, ITEMS.image_ND, torch.ones(300, dtype=torch.bool), pictured_N)
+    config = BRIEF.model_copy(update={"method": method})
+    monkeypatch.setattr(training, "KMEANS_ITEMS_PER_CODE", 2)
+    monkeypatch.setattr(training, "SETTLED_ITEMS", 10)
+    model = fit(few, config)
+    assert all(torch.isfinite(tensor).all() for tensor in model.state_dict().values())
+    pictures_ND = few.normalised().image_ND[:10]
+    assert isinstance(model, DST | RQVAE)
+    torch.testing.assert_close(model.standardiser("image").centre_D, pictures_ND.mean(dim=0))
+    with pytest.raises(TokenizerError, match=r"^\d items with image cannot fill codebooks of 8 codes"):
+        fit(few, config.model_copy(update={"max_train_items": 100}))
 
 
 @cache

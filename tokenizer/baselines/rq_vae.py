@@ -12,7 +12,7 @@ from tokenizer.base.config import TokenizerConfig
 from tokenizer.base.embeddings import MODALITIES, Embeddings
 from tokenizer.base.networks import Network, Standardiser
 from tokenizer.base.tokenizer import Bounds, Parts, Tokenizer
-from tokenizer.dst.objective import Outcome, unexplained_share
+from tokenizer.dst.objective import Drawn, Outcome, unexplained_share
 from tokenizer.quantisation.codebooks import CodebookLearner
 from tokenizer.quantisation.quantiser import ResidualQuantiser
 
@@ -101,9 +101,9 @@ class RQVAEObjective(nn.Module):
         """There is no network beside the tokenizer's."""
 
     @torch.no_grad()
-    def initialise(self, model: RQVAE, learners: dict[str, CodebookLearner], items: Embeddings) -> None:
+    def initialise(self, model: RQVAE, learners: dict[str, CodebookLearner], some: Drawn) -> None:
         """k-means, level after level, on what the warmed-up encoder makes of normalised embeddings."""
-        learners["shared"].initialise(model.encoder(model.inputs(items)))
+        learners["shared"].initialise(model.encoder(model.inputs(some(None))))
 
-    def settle(self, model: RQVAE, learners: dict[str, CodebookLearner], items: Embeddings) -> None:
+    def settle(self, model: RQVAE, learners: dict[str, CodebookLearner], some: Drawn) -> None:
         """Nothing is left to settle."""

@@ -9,6 +9,7 @@ modality chose moves towards the *other* modality's vector: what a single modali
 B items, P of them with both modalities, E embedding width, D width of the code space.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import cast
@@ -35,6 +36,7 @@ TERMS = (
     "information",
     "decorrelation",
 )
+Drawn = Callable[[str | None], Embeddings]  # many normalised items: of all, or of those with a modality
 EXPECTED_DECAY = 0.98  # the expected features are means over many more items than fit a batch
 
 
@@ -147,25 +149,20 @@ class DSTObjective(nn.Module):
         return torch.stack([self._network(pair).mismatch(*vectors) for pair, vectors in outcome.pairs.items()]).sum()
 
     @torch.no_grad()
-    def initialise(self, model: DST, learners: dict[str, CodebookLearner], items: Embeddings) -> None:
+    def initialise(self, model: DST, learners: dict[str, CodebookLearner], some: Drawn) -> None:
         """k-means, level after level, on what the warmed-up networks make of normalised embeddings."""
-        x, shared_ND = model.read(items)
-        learners["shared"].initialise(shared_ND)
-        shared_NL = model.shared.encode(shared_ND)
+        learners["shared"].initialise(model.read(some(None))[1])
         for m in model.known():
-            branch, has_N = model.branch(m), items.present(m)
-            h_ND = branch.features(x[m][has_N])
-            learners[f"expected_{m}"].settle(h_ND, shared_NL[has_N, :1])
-            learners[m].initialise(branch.left_over(h_ND, shared_NL[has_N]))
+            h_ND, shared_NL = _features(model, m, some(m))
+            learners[f"expected_{m}"].settle(h_ND, shared_NL[:, :1])
+            learners[m].initialise(model.branch(m).left_over(h_ND, shared_NL))
 
     @torch.no_grad()
-    def settle(self, model: DST, learners: dict[str, CodebookLearner], items: Embeddings) -> None:
+    def settle(self, model: DST, learners: dict[str, CodebookLearner], some: Drawn) -> None:
         """Once the networks stand still, replace the expected features' moving averages by the very means."""
-        x, shared_ND = model.read(items)
-        shared_NL = model.shared.encode(shared_ND)
         for m in model.known():
-            has_N = items.present(m)
-            learners[f"expected_{m}"].settle(model.branch(m).features(x[m][has_N]), shared_NL[has_N, :1])
+            h_ND, shared_NL = _features(model, m, some(m))
+            learners[f"expected_{m}"].settle(h_ND, shared_NL[:, :1])
 
     def _network(self, pair: tuple[str, str]) -> VCLUB:
         return cast(VCLUB, self.bounds["_".join(pair)])
@@ -180,6 +177,12 @@ class DSTObjective(nn.Module):
             text_BD, image_BD = (parts[m][batch.has_both_N[batch.present(m)]] for m in MODALITIES)
             pairs["text", "image"] = (text_BD, image_BD)
         return {pair: vectors for pair, vectors in pairs.items() if len(vectors[0]) > 1}
+
+
+def _features(model: DST, modality: str, items: Embeddings) -> tuple[Tensor, Tensor]:
+    """The modality's features (N, D) and the shared codes (N, L) of items that all have it."""
+    x, shared_ND = model.read(items)
+    return model.branch(modality).features(x[modality]), model.shared.encode(shared_ND)
 
 
 def unexplained_share(rebuilt_BE: Tensor, x_BE: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ N items.
 import math
 
 import torch
+from torch import Tensor
 
 from tokenizer.base.config import TokenizerConfig
 from tokenizer.base.embeddings import MODALITIES, Embeddings, TokenizerError, sample
@@ -46,14 +47,14 @@ def fit(
         TokenizerError: too few items for the codebooks, unusable embeddings, a training that diverged, or a state of
             another training.
     """
-    check_size(embeddings, config)
+    chosen_N = sample(len(embeddings), config.max_train_items, config.seed)
+    check_size(embeddings, chosen_N, config)
     embeddings.check_usable()
     device = torch.device(device)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(config.seed)
         model = build(config, embeddings.text_ND.shape[1], embeddings.image_ND.shape[1])
         model.seen_2.copy_(torch.stack([embeddings.present(m).any() for m in MODALITIES]))
-        chosen_N = sample(len(embeddings), config.max_train_items, config.seed)
         if isinstance(model, RQKMeans):
             model.learn(embeddings.select(chosen_N).to("cpu").normalised())
             return model.to(device).eval()
@@ -68,14 +69,16 @@ def fit(
         return training.result()
 
 
-def check_size(embeddings: Embeddings, config: TokenizerConfig) -> None:
-    """Refuse a catalogue that cannot fill the codebooks.
+def check_size(embeddings: Embeddings, chosen_N: Tensor, config: TokenizerConfig) -> None:
+    """Refuse a catalogue whose items at ``chosen_N`` cannot fill the codebooks.
 
     Raises:
         TokenizerError: fewer items, or items with a modality that some have, than a codebook has codes.
     """
-    counts = {"": len(embeddings)}
-    counts |= {f" with {m}": n for m in MODALITIES if (n := int(embeddings.present(m).sum()))}
+    counts = {"": len(chosen_N)}
+    counts |= {
+        f" with {m}": int(embeddings.present(m)[chosen_N].sum()) for m in MODALITIES if embeddings.present(m).any()
+    }
     what, fewest = min(counts.items(), key=lambda count: count[1])
     if fewest < config.codebook_size:
         raise TokenizerError(

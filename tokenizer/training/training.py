@@ -47,9 +47,8 @@ class Training:
         config = model.config
         self.model, self.config, self.embeddings, self.chosen_N = model, config, embeddings, chosen_N
         self.held_out = _watched(validation) if validation and config.patience else None
-        some = self._some(SETTLED_ITEMS)
         for m in model.known():
-            x_NE = some.vectors(m)[some.present(m)]
+            x_NE = self._some(SETTLED_ITEMS, m).vectors(m)
             model.standardiser(m).learn(x_NE)
             if isinstance(model, DST) and config.linear_start:
                 model.branch(m).start_from_components(model.standardiser(m)(x_NE))
@@ -187,12 +186,16 @@ class Training:
     def _with_items(self, work: Callable[..., None], count: int) -> None:
         """Let the objective look at many items at once; worker 0's outcome holds for all."""
         self.model.eval()
-        work(self.model, self.learners, self._some(count).to(self.model.device))
+        work(self.model, self.learners, lambda modality: self._some(count, modality).to(self.model.device))
         agree(self.model.state_dict().values())
         agree(t for learner in self.learners.values() for t in (learner.shares_LK, learner.sums_LKD))
 
-    def _some(self, count: int) -> Embeddings:
-        return self.embeddings.select(self.chosen_N[sample(len(self.chosen_N), count)]).to("cpu").normalised()
+    def _some(self, count: int, modality: str | None) -> Embeddings:
+        """``count`` items, or all that there are; of those with the modality, since a sample of all may miss it."""
+        index_N = self.chosen_N
+        if modality is not None:
+            index_N = index_N[self.embeddings.present(modality)[index_N]]
+        return self.embeddings.select(index_N[sample(len(index_N), count)]).to("cpu").normalised()
 
     def _autocast(self) -> torch.autocast:
         device, wanted = self.model.device.type, self.config.precision

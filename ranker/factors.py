@@ -219,14 +219,16 @@ def usual_taste(
 
 def met_vectors(user_P: Ints, item_P: Ints, shape: tuple[int, int], components: int) -> Floats:
     """``(I + 1, Z)``: the first right singular vectors of who met what, where busy users and items count by the inverse
-    root of their events; a mean square of 1 over events, 0 for items that training never met."""
+    root of their events; a mean square of 1 over events, 0 for items that training never met and for vectors beyond the
+    rank, as where all users met the same items."""
     components = min(components, min(shape) - 1)
     met_IZ = np.zeros((shape[1] + 1, components))
     if components:
         weight_P = 1 / np.sqrt((np.bincount(user_P)[user_P] + FEW) * (np.bincount(item_P)[item_P] + FEW))
         _, values_Z, right_ZI = svds(csr_matrix((weight_P, (user_P, item_P)), shape), components, random_state=0)
+        told_Z = values_Z > values_Z.max() * max(shape) * np.finfo(np.float64).eps  # the rest is rounding
         met_IZ[:-1] = right_ZI.T * values_Z / np.sqrt(np.bincount(item_P, minlength=shape[1]) + FEW)[:, None]
-        met_IZ /= np.sqrt((met_IZ[item_P] ** 2).mean(0))
+        met_IZ = np.divide(met_IZ, np.sqrt((met_IZ[item_P] ** 2).mean(0)), np.zeros_like(met_IZ), where=told_Z)
     return met_IZ
 
 

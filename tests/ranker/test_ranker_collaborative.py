@@ -15,7 +15,7 @@ from ranker.architectures import build
 from ranker.artefact import TrainedRanker, load
 from ranker.baselines.factorisation import fit_factorisation
 from ranker.config import CollaborativeConfig, RankerConfig
-from ranker.factors import Events, ItemFactors, fit_factors, history_features
+from ranker.factors import Events, ItemFactors, fit_factors, history_features, met_vectors
 from ranker.hmat.collaborative import FEW_RECENT, STRETCH, CollaborativeMemory, expected, fading_mean
 from ranker.training_events import factors_of, training_events
 from ranker.windows import FOLDS, collate, earlier
@@ -190,3 +190,14 @@ def test_rows_of_a_fold_know_nothing_of_its_users() -> None:
     assert factors.apart_GIF[5, :-1][only].abs().max() < 1e-5  # what content says, and no more
     torch.testing.assert_close(factors.apart_GIF[4, :-1][only], factors.deviation_IF[:-1][only])
     assert not torch.allclose(factors.apart_GIF[4, :-1][~only], factors.deviation_IF[:-1][~only])
+
+
+def test_users_who_all_met_the_same_items_leave_no_hole() -> None:
+    """Of whom met what there is one singular vector then; further components say nothing."""
+    user_P, item_P = (places.ravel() for places in np.indices((40, 9)))
+    met_IZ = met_vectors(user_P, item_P, (40, 9), components=3)
+    assert met_IZ.shape == (10, 3)
+    np.testing.assert_allclose(np.sort(np.abs(met_IZ[:-1])), [[0, 0, 1]] * 9, atol=1e-9)
+    feedback_P = np.random.default_rng(0).random(len(user_P))
+    factors = fit_factors(Events(user_P, item_P, feedback_P, np.arange(40) % FOLDS), np.arange(9), None, SMALL)
+    assert all(torch.isfinite(tensor).all() for tensor in factors.kept().values())

@@ -220,7 +220,7 @@ def usual_taste(
 def met_vectors(user_P: Ints, item_P: Ints, shape: tuple[int, int], components: int) -> Floats:
     """``(I + 1, Z)``: the first right singular vectors of who met what, where busy users and items count by the inverse
     root of their events; a mean square of 1 over events, 0 for items that training never met and for vectors beyond the
-    rank, as where all users met the same items."""
+    rank, as where all users met the same items. The greatest number of each is positive."""
     components = min(components, min(shape) - 1)
     met_IZ = np.zeros((shape[1] + 1, components))
     if components:
@@ -229,6 +229,7 @@ def met_vectors(user_P: Ints, item_P: Ints, shape: tuple[int, int], components: 
         told_Z = values_Z > values_Z.max() * max(shape) * np.finfo(np.float64).eps  # the rest is rounding
         met_IZ[:-1] = right_ZI.T * values_Z / np.sqrt(np.bincount(item_P, minlength=shape[1]) + FEW)[:, None]
         met_IZ = np.divide(met_IZ, np.sqrt((met_IZ[item_P] ** 2).mean(0)), np.zeros_like(met_IZ), where=told_Z)
+        met_IZ *= np.sign(met_IZ[np.abs(met_IZ).argmax(0), np.arange(components)])  # the search leaves signs to chance
     return met_IZ
 
 

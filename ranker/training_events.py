@@ -44,7 +44,8 @@ class TrainingEvents:
 
 
 def training_events(windows: Iterable[pa.Table]) -> TrainingEvents:
-    """All counted events of the windows; some 30 bytes each are held."""
+    """All counted events of the windows, by user, then item, in whatever order windows come; some 30 bytes each are
+    held."""
     user_of: dict[str, int] = {}
     users, items, labels, graded, tokens_of = [], [], [], [], []
     for part in windows:
@@ -63,14 +64,18 @@ def training_events(windows: Iterable[pa.Table]) -> TrainingEvents:
     tokens_IT = np.empty((len(hash_I), tokens_of[0][1].shape[1]), np.int64)
     for some_hash, some_tokens in tokens_of:
         tokens_IT[np.searchsorted(hash_I, some_hash)] = some_tokens
+    names = sorted(user_of)
+    user_P = np.argsort([user_of[name] for name in names])[np.concatenate(users)]
+    label_P, graded_P = np.concatenate(labels), np.concatenate(graded)
+    order_P = np.lexsort((graded_P, label_P, item_P, user_P))  # sums of floats depend on it
     return TrainingEvents(
-        np.concatenate(users),
-        item_P,
-        np.concatenate(labels),
-        np.concatenate(graded),
+        user_P[order_P],
+        item_P[order_P],
+        label_P[order_P],
+        graded_P[order_P],
         hash_I,
         tokens_IT,
-        user_folds(list(user_of)),
+        user_folds(names),
     )
 
 

@@ -201,3 +201,25 @@ def test_users_who_all_met_the_same_items_leave_no_hole() -> None:
     feedback_P = np.random.default_rng(0).random(len(user_P))
     factors = fit_factors(Events(user_P, item_P, feedback_P, np.arange(40) % FOLDS), np.arange(9), None, SMALL)
     assert all(torch.isfinite(tensor).all() for tensor in factors.kept().values())
+
+
+def test_factors_do_not_depend_on_the_order_of_windows_and_blocks() -> None:
+    windows = pa.concat_tables(taste_windows(60, seed) for seed in (1, 2, 3))  # three windows a user
+    some = windows.take(np.random.default_rng(0).permutation(180))
+    arrived = [training_events([windows]), training_events(some.slice(start, 50) for start in range(0, 180, 50))]
+    for name in ("user_P", "item_P", "label_P", "fold_U"):
+        np.testing.assert_array_equal(*(getattr(events, name) for events in arrived))
+    first, other = (factors_of(events, SMALL, None) for events in arrived)
+    assert first.apart_GIF is not None
+    assert other.apart_GIF is not None
+    assert torch.equal(first.apart_GIF, other.apart_GIF)
+    for name, tensor in first.kept().items():
+        assert torch.equal(tensor, other.kept()[name]), name
+
+
+def test_vectors_of_who_met_an_item_have_a_sign_of_their_own() -> None:
+    """Whatever the numbers of users, in which the search for these vectors begins."""
+    events = planted()[0]
+    found = [met_vectors(user_P, events.item_P, (300, 100), 4) for user_P in (events.user_P, 299 - events.user_P)]
+    np.testing.assert_allclose(*found, atol=1e-6)
+    assert (found[0].max(axis=0) > -found[0].min(axis=0)).all()

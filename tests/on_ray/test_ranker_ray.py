@@ -154,6 +154,15 @@ def test_what_cannot_be_trained_is_said_once(tmp_path: Path) -> None:
         trained(tmp_path, windows, item_id={"min_events": 1000})
 
 
+@pytest.mark.parametrize(("windows", "workers", "rows"), [(1, 4, 4), (3, 8, 8), (5, 2, 6), (4, 2, 4)])
+def test_every_worker_gets_a_window_and_none_counts_twice(windows: int, workers: int, rows: int) -> None:
+    table = taste_windows(windows, seed=1)
+    evenly = ranker_workers._evenly(ray.data.from_arrow(table), windows, workers)
+    masks = [row["loss_mask"] for row in evenly.take_all()]
+    assert len(masks) == rows
+    assert sum(map(sum, masks)) == sum(map(sum, table["loss_mask"].to_pylist()))
+
+
 @pytest.mark.slow
 def test_a_training_that_diverges_ends_with_one_line(tmp_path: Path) -> None:
     windows = taste_windows(40, seed=1)

@@ -243,9 +243,9 @@ def _periods(dataset: ray.data.Dataset, first: int, last: int, *, watch: bool) -
 def _evenly(dataset: ray.data.Dataset, windows: int, workers: int) -> ray.data.Dataset:
     """``dataset`` in a multiple of ``workers`` rows: Ray splits evenly and would drop the rest.
 
-    The rows added repeat the first ones with nothing in their loss mask.
+    The rows added repeat the first ones, again and again if need be, with nothing in their loss mask.
     """
     missing = -windows % workers
-    if missing == 0:
-        return dataset
-    return dataset.union(dataset.limit(missing).map_batches(without_loss, batch_format="pyarrow"))
+    again = (dataset.limit(min(windows, missing - done)) for done in range(0, missing, windows))
+    blank = [some.map_batches(without_loss, batch_format="pyarrow") for some in again]
+    return dataset.union(*blank) if blank else dataset

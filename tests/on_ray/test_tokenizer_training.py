@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from safetensors.torch import save
-from test_vector_files import shop
+from test_vector_files import content, planned, row, shop
 
 import pipeline.on_ray.training.runs as runs
 import pipeline.on_ray.training.tokenizer_workers as workers
@@ -21,8 +21,11 @@ from pipeline.lake.plans import Plan, load_plan
 from pipeline.lake.run import Run
 from pipeline.lake.storage import Lake
 from pipeline.on_ray.training.tokenizer import train_tokenizer, training_name
+from pipeline.on_ray.training.tokenizer_workers import Trained
 from pipeline.on_ray.training.vector_files import Vectors, splits
 from tokenizer.base.artefact import load
+from tokenizer.base.config import SHARE, TokenizerConfig
+from tokenizer.training.fitting import fit
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray")]
 
@@ -254,6 +257,25 @@ def test_workers_that_cannot_go_on_end_with_one_line(tmp_path: Path, monkeypatch
     with pytest.raises(JobError) as refusal:
         train(config)
     assert str(refusal.value) == f"training failed: the vectors need 9 GB: make room there; {runs.AGAIN}"
+
+
+def test_a_modality_that_held_out_items_alone_have_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def train_here(config: TokenizerConfig, vectors: Vectors, *_: object) -> Trained:
+        items = vectors.load().select(splits(vectors.keys_N, watched=False).train)
+        return Trained(fit(items, config).state_dict(), "cpu", 0, 0.0)
+
+    monkeypatch.setattr("pipeline.on_ray.training.tokenizer.train", train_here)
+    config = catalogue(tmp_path, method="rq_kmeans", patience=None)
+    held_out = [int(content(i)[:16], 16) < SHARE * 2**64 for i in range(300)]
+    pictured = held_out.index(True, 1)
+    rows = [row(i, image=held_out[i]) | ({"text_vector": None} if i == pictured else {}) for i in range(300)]
+    planned(Lake.open(config.lake), rows)
+    _, _, run = train(config)
+    assert run.metrics["modalities"] == ["text"]
+    assert run.metrics["items"] == 299  # one has but a picture
+    assert "no training item has an image, others have: the tokenizer learns from text alone" in caplog.messages
 
 
 def test_more_workers_than_gpus_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -228,6 +228,22 @@ def test_without_held_out_items_nothing_stops_early() -> None:
         fit(ITEMS, config, validation=Embeddings(*map(torch.zeros_like, vars(HELD_OUT).values())))
 
 
+def test_held_out_items_are_watched_without_a_modality_that_training_has_not() -> None:
+    texts = ITEMS.select(ITEMS.has_text_N).only("text")
+    readable = HELD_OUT.select(HELD_OUT.has_text_N).only("text")
+    assert len(readable) < len(HELD_OUT)
+    losses: list[list[float]] = [[], []]
+    for watched, found in zip((HELD_OUT, readable), losses, strict=True):
+        fit(
+            texts,
+            WATCHED,
+            validation=watched,
+            on_epoch=lambda t, found=found: found.append(t.means.get("validation", 0.0)),
+        )
+    assert losses[0] == losses[1]
+    fit(texts, WATCHED, validation=HELD_OUT.select(~HELD_OUT.has_text_N))  # nothing to watch
+
+
 def test_bfloat16_trains_as_well_and_codes_stay_exact() -> None:
     config = BRIEF.model_copy(update={"epochs": 12, "precision": "float32"})
     half = fit(ITEMS, config.model_copy(update={"precision": "bfloat16"}))

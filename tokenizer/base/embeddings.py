@@ -69,10 +69,10 @@ class Embeddings:
         """The items at ``index`` (positions, a mask or a slice)."""
         return Embeddings(self.text_ND[index], self.image_ND[index], self.has_text_N[index], self.has_image_N[index])
 
-    def only(self, modality: str) -> "Embeddings":
+    def only(self, *modalities: str) -> "Embeddings":
         """The same items with every other modality withheld."""
         none_N = torch.zeros_like(self.has_text_N)
-        kept = {name: self.present(name) if name == modality else none_N for name in MODALITIES}
+        kept = {name: self.present(name) if name in modalities else none_N for name in MODALITIES}
         return Embeddings(self.text_ND, self.image_ND, kept["text"], kept["image"])
 
     def to(self, device: torch.device | str, dtype: torch.dtype = torch.float32) -> "Embeddings":

@@ -79,6 +79,15 @@ class Tokenizer(nn.Module, ABC):
         """The modalities that any training item had."""
         return [m for m, seen in zip(MODALITIES, self.seen_2.tolist(), strict=True) if seen]
 
+    def readable(self, items: Embeddings) -> Embeddings:
+        """What of the items this tokenizer can read: no modality that no training item had, no item that has no other.
+
+        It copies embeddings only where items are left out.
+        """
+        withheld = items.only(*self.known())
+        has_N = withheld.has_text_N | withheld.has_image_N
+        return withheld if bool(has_N.all()) else withheld.select(has_N)
+
     @torch.no_grad()
     def encode(self, text_ND: Tensor, image_ND: Tensor, has_text_N: Tensor, has_image_N: Tensor) -> Tensor:
         """Codes (N, S) int16 of embeddings that need not be normalised.

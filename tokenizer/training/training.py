@@ -46,7 +46,7 @@ class Training:
     ) -> None:
         config = model.config
         self.model, self.config, self.embeddings, self.chosen_N = model, config, embeddings, chosen_N
-        self.held_out = _watched(validation) if validation and config.patience else None
+        self.held_out = model.readable(_watched(validation)) if validation and config.patience else None
         for m in model.known():
             x_NE = self._some(SETTLED_ITEMS, m).vectors(m)
             model.standardiser(m).learn(x_NE)
@@ -205,7 +205,7 @@ class Training:
 
     @torch.no_grad()
     def _watch(self) -> None:
-        if self.held_out is None or self.epoch <= self.warmup:
+        if not self.held_out or self.epoch <= self.warmup:
             return
         self.model.eval()
         items = self.held_out.to(self.model.device)

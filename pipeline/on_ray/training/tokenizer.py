@@ -41,7 +41,8 @@ def train_tokenizer(run: Run, plan: Plan, progress: Progress | None = None) -> s
         vectors = Vectors(lake, plan)
         embeddings = vectors.load()
         run.count(rows_in=len(embeddings))
-    _say_what_is_absent(embeddings)
+    held_out = splits(vectors.keys_N, watched=False).held_out
+    _say_what_is_absent(embeddings, splits(vectors.keys_N, watched=config.patience is not None).train)
     checkpoints = f"checkpoints/{training_name(config, vectors)}"
     try:
         with run.phase("train"), tensorboard(run, progress) as told:
@@ -50,9 +51,8 @@ def train_tokenizer(run: Run, plan: Plan, progress: Progress | None = None) -> s
             model = build(config, embeddings.text_ND.shape[1], embeddings.image_ND.shape[1])
             model.load_state_dict(trained.weights)
             model = model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
-            held_out = splits(vectors.keys_N, watched=False).held_out
             rest = slice(held_out.stop, len(embeddings))
-            metrics = evaluate(model, embeddings.select(rest), embeddings.select(held_out))
+            metrics = evaluate(model, *(model.readable(embeddings.select(rows)) for rows in (rest, held_out)))
         with run.phase("write"), tempfile.TemporaryDirectory() as folder:
             fingerprint = artefact.save(model, Path(folder), metrics, encoders)
             store(lake, "tokenizers", Path(folder), fingerprint)
@@ -84,9 +84,10 @@ def training_name(config: TokenizerConfig, vectors: Vectors) -> str:
     return f"tokenizer-{digest.hexdigest()[:16]}"
 
 
-def _say_what_is_absent(embeddings: Embeddings) -> None:
-    there = [m for m in MODALITIES if bool(embeddings.present(m).any())]
-    if there == ["text"]:
-        logger.warning("no item has an image: the tokenizer learns from text alone")
-    elif there == ["image"]:
-        logger.warning("no item has a text: the tokenizer learns from images alone")
+def _say_what_is_absent(embeddings: Embeddings, train: slice) -> None:
+    there = [m for m in MODALITIES if bool(embeddings.present(m)[train].any())]
+    for absent, known, one, all_of in (("image", "text", "an image", "text"), ("text", "image", "a text", "images")):
+        if there == [known]:
+            others = bool(embeddings.present(absent).any())
+            nobody = f"no training item has {one}, others have" if others else f"no item has {one}"
+            logger.warning("%s: the tokenizer learns from %s alone", nobody, all_of)

@@ -168,7 +168,8 @@ class Training:
             on_step: called after every step, in all workers alike.
 
         Raises:
-            DivergedError: the loss is no number any more, or the pass was worse than guessing.
+            DivergedError: the loss, in training or on what is watched, is no number any more, or the pass was worse
+                than guessing.
         """
         self.model.train()
         batches = ahead(map(self._ready, islice(batches, self.progress.steps, None)))
@@ -190,6 +191,8 @@ class Training:
         if mean > WORSE_THAN_GUESSING:
             raise self._diverged(mean, self.progress.all_steps)
         validation = None if watched is None else self._validate(watched())
+        if validation is not None and not math.isfinite(validation):  # the last step may have broken the weights
+            raise self._diverged(validation, self.progress.all_steps)
         self.progress.end_epoch(validation)
         if validation is not None and self.progress.stale == 0:
             self.best = {name: tensor.clone() for name, tensor in self.weights().items()}

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from ranker.architectures import BASELINES, build
 from ranker.artefact import ArtefactError, TrainedRanker, load
 from ranker.config import RankerConfig
 from ranker.training import DivergedError, Training, learning_rate
-from ranker.windows import collate, shuffled_batches, sorted_batches
+from ranker.windows import WindowBatch, collate, shuffled_batches, sorted_batches
 
 CPU = torch.device("cpu")
 SMALL = {"dim": 16, "layers": 1, "heads": 2, "max_items": 40, "warmup_steps": 5, "learning_rate": 0.01}
@@ -68,6 +69,19 @@ def test_a_training_that_diverges_says_so() -> None:
     next(training.model.parameters()).data.fill_(math.nan)
     with pytest.raises(DivergedError, match="its loss is nan at step 0"):
         training.run_epoch(sorted_batches([windows], LAYOUT, 100))
+
+
+def test_a_loss_of_what_is_watched_that_is_no_number_is_a_divergence() -> None:
+    windows = taste_windows(40, seed=1)
+    config = RankerConfig(**SMALL | {"patience": 2})
+    training = Training(build(config, LAYOUT), config, LAYOUT, len(windows))
+
+    def watched() -> Iterator[WindowBatch]:
+        next(training.model.parameters()).data.fill_(math.nan)  # as the last step of a pass may leave weights
+        return sorted_batches([windows], LAYOUT, 100)
+
+    with pytest.raises(DivergedError, match="its loss is nan at step"):
+        training.run_epoch(sorted_batches([windows], LAYOUT, 100), watched)
 
 
 def test_training_repeats_itself() -> None:

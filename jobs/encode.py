@@ -20,9 +20,11 @@ def run_encode(
     config: "Config", run_id: str | None = None, halves: Halves = BOTH, *, retry_failed: bool = False
 ) -> None:
     """The job, as nightly and demo run it too."""
-    from pipeline.errors import JobError
+    from pipeline.errors import ConfigError, JobError
     from pipeline.on_ray.encoders.fingerprint import encoder_fingerprints
 
+    if retry_failed and halves.planned:
+        raise ConfigError("--retry-failed decides what is planned, and the plan is there: give it with --plan-only")
     configured = encoder_fingerprints(config.encoders)
     encoders = {modality: configured[modality] for modality in config.encoders.models}  # the others have no work here
 

@@ -1,11 +1,13 @@
-"""Jobs of one night share a Ray cluster."""
+"""Jobs of one night share a Ray cluster; a half of a job takes no option of the other half."""
 
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from handmade import config_of
 
+from jobs.encode import run_encode
 from jobs.planning import Halves
 from pipeline.config.models import Config
 from pipeline.errors import ConfigError
@@ -52,3 +54,8 @@ def test_jobs_within_one_block_share_the_cluster_that_the_first_with_work_starts
         [sys.executable, "-c", JOBS], input=config.model_dump_json(), capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_what_failed_before_is_tried_again_by_a_plan_that_says_so(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"--retry-failed .* give it with --plan-only"):
+        run_encode(config_of(tmp_path), halves=Halves(planned="20260101-000000"), retry_failed=True)

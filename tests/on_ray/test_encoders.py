@@ -45,6 +45,18 @@ def vision(folder: Path, family: str) -> Path:
     return folder
 
 
+def convolutional(folder: Path, family: str) -> Path:
+    """States are maps of channels."""
+    torch.manual_seed(0)
+    sizes = {"hidden_sizes": [8, 12], "depths": [1, 1]}
+    more = {"ConvNext": {"num_stages": 2}, "ResNet": {"embedding_size": 8}}
+    more["PoolFormer"] = {"num_encoder_blocks": 2, "patch_sizes": [7, 3], "strides": [4, 2], "padding": [2, 1]}
+    config = getattr(transformers, f"{family}Config")(**sizes, **more[family])
+    getattr(transformers, f"{family}Model")(config).save_pretrained(folder)
+    transformers.ViTImageProcessorPil(**SQUARE).save_pretrained(folder)
+    return folder
+
+
 def vectors(folder: Path, pooling: str = "auto") -> NDArray[np.float32]:
     return load_encoder("image", Encoder(model=str(folder), pooling=pooling), "cpu")(pictures())
 
@@ -86,6 +98,21 @@ def test_a_plain_vision_model_in_each_pooling(family: str, tmp_path: Path) -> No
     for pooling, expected in {"auto": output.pooler_output, "mean": states.mean(1), "cls": states[:, 0]}.items():
         expected_ND = torch.nn.functional.normalize(expected, dim=1).numpy()
         np.testing.assert_allclose(vectors(folder, pooling), expected_ND, atol=1e-5)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("family", ["ConvNext", "ResNet", "PoolFormer"])
+def test_the_state_of_a_convolutional_model_is_the_mean_of_its_map(family: str, tmp_path: Path) -> None:
+    folder = convolutional(tmp_path, family)
+    model = transformers.AutoModel.from_pretrained(folder).eval()
+    output = model(**transformers.ViTImageProcessorPil.from_pretrained(folder)(images=pictures(), return_tensors="pt"))
+    mean_NC = output.last_hidden_state.mean(dim=(2, 3))
+    pooled_NC = mean_NC if family == "PoolFormer" else output.pooler_output.flatten(1)
+    for pooling, expected in {"auto": pooled_NC, "mean": mean_NC}.items():
+        expected_ND = torch.nn.functional.normalize(expected, dim=1).numpy()
+        np.testing.assert_allclose(vectors(folder, pooling), expected_ND, atol=1e-5)
+    with pytest.raises(ConfigError, match=r"^encoders.image.pooling: \w+Model has no first state, .* auto or mean$"):
+        load_encoder("image", Encoder(model=str(folder), pooling="cls"), "cpu")
 
 
 def test_weights_that_are_not_there_are_not_invented(tmp_path: Path) -> None:

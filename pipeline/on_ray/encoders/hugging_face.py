@@ -58,7 +58,11 @@ class TextTower(ModelEncoder):
 
 
 class HuggingFaceImage(ModelEncoder):
-    """A vision model: its projection if it has one (CLIP, SigLIP), else its pooled, first or mean state."""
+    """A vision model: its projection if it has one (CLIP, SigLIP), else its pooled, first or mean state.
+
+    Raises:
+        ConfigError: the first state is wanted of a model that has none.
+    """
 
     def __init__(self, folder: Path, settings: Encoder, device: str | None) -> None:
         from transformers import AutoImageProcessor
@@ -73,6 +77,8 @@ class HuggingFaceImage(ModelEncoder):
         self._pooling = settings.pooling
         if device is not None:
             self._model, self._has_pooler = _load_model(folder, settings, device)
+            if settings.pooling == "cls":
+                self([Image.new("RGB", (64, 64))])  # whether there is a first state, its states alone tell
 
     def prepare(self, inputs: Sequence[Image.Image]) -> Iterator[tuple[Places, Batch]]:
         """As :class:`PictureBatches` makes them."""
@@ -89,8 +95,13 @@ class HuggingFaceImage(ModelEncoder):
         output = self._model(**pixels)
         if self._pooling == "auto" and self._has_pooler and getattr(output, "pooler_output", None) is not None:
             return output.pooler_output.flatten(1)
-        states_NLD = output.last_hidden_state.flatten(2)
-        return states_NLD.mean(1) if self._pooling == "mean" else states_NLD[:, 0]
+        states = output.last_hidden_state
+        if states.ndim == 4:  # (N, C, H, W), a convolutional model's map of channels
+            if self._pooling == "cls":
+                name = type(self._model).__name__
+                raise ConfigError(f"encoders.image.pooling: {name} has no first state, but a map: set auto or mean")
+            return states.mean((2, 3))
+        return states.mean(1) if self._pooling == "mean" else states[:, 0]
 
 
 def _load_model(folder: Path, settings: Encoder, device: str) -> tuple[Any, bool]:

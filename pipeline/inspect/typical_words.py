@@ -97,14 +97,15 @@ def _nearest(others: DataFrame) -> list[Row]:
 
 
 def _texts(tables: SparkDelta, others: DataFrame, contents: Mapping[str, str]) -> Texts:
-    """The released texts of some items."""
+    """The released texts of some items; of those whose rows were purged since there is none."""
     if not contents:
         return {}
     wanted = others.sparkSession.createDataFrame(list(contents.items()), "item_id string, content string")
     stored = tables.read(ITEMS).where("NOT deleted")
     texts = stored.select("item_id", "text", content(F.col("text_sha"), F.col("image_sha")).alias("content"))
     found = texts.join(F.broadcast(wanted), on=["item_id", "content"], how="left_semi")
-    return {row["item_id"]: row["text"] for row in found.select("item_id", "text").toLocalIterator()}
+    there = {row["item_id"]: row["text"] for row in found.select("item_id", "text").toLocalIterator()}
+    return dict.fromkeys(contents) | there
 
 
 def _said(texts: Texts, rows: list[Row] | None) -> list[str]:

@@ -21,6 +21,7 @@ from pipeline.lake.commit import append
 from pipeline.lake.run import Run
 from pipeline.lake.storage import Lake
 from pipeline.on_ray.encoders.fingerprint import encoder_fingerprints
+from pipeline.on_spark.purge import purge
 from schemas.tables import ITEMS, QUARANTINE
 
 pytestmark = pytest.mark.spark
@@ -163,6 +164,21 @@ def test_codes_in_words_are_those_of_the_items_that_share_them(spark: SparkSessi
         assert [near["shared_codes"] for near in said["neighbours"]] == [n for n, *_ in best if n]
         assert all(near["text"] == texts[near["item_id"]] for near in said["neighbours"])
         ids[item] = own
+
+
+def test_neighbours_whose_rows_were_purged_have_no_text(shop: Shop) -> None:
+    """Readers have an item as it was released until the next publish, whatever has become of its rows."""
+    before = shop.explain("i0")
+    shop.extract({"i8": None, "i16": "edited"})
+    for erase in (["i8"], []):
+        with Run("purge", shop.config) as run:
+            purge(shop.spark, run, 0, erase)
+    said = shop.explain("i0")
+    assert {near["item_id"]: near["text"] for near in said["neighbours"]} == {"i8": None, "i16": None}
+    assert [near["item_id"] for near in said["neighbours"]] == [near["item_id"] for near in before["neighbours"]]
+    assert [row["items"] for row in said["words"]] == [row["items"] for row in before["words"]]
+    examples = [example for row in said["words"] for example in row["examples"]]
+    assert {example["item_id"]: example["text"] for example in examples} == {"i8": None, "i16": None}
 
 
 def test_items_in_quarantine_and_items_never_seen(shop: Shop, file: str, tmp_path: Path) -> None:

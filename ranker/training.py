@@ -159,6 +159,7 @@ class Training:
         batches: Iterator[WindowBatch],
         watched: Callable[[], Iterator[WindowBatch]] | None = None,
         on_step: Callable[["Training"], None] | None = None,
+        alive: Callable[[], None] = lambda: None,
     ) -> EpochFigures:
         """The rest of a pass over this worker's batches, of which those that were trained on already are skipped.
 
@@ -166,13 +167,16 @@ class Training:
             batches: the whole pass's.
             watched: batches that the loss of the model after the pass is taken over, if there are any.
             on_step: called after every step, in all workers alike.
+            alive: called for every batch that is skipped or watched: of those no step tells.
 
         Raises:
             DivergedError: the loss, in training or on what is watched, is no number any more, or the pass was worse
                 than guessing.
         """
         self.model.train()
-        batches = ahead(map(self._ready, islice(batches, self.progress.steps, None)))
+        for _ in islice(batches, self.progress.steps):
+            alive()
+        batches = ahead(map(self._ready, batches))
         began, before = time.monotonic(), self.progress.seconds
         while True:
             batch = next(batches, None)
@@ -190,7 +194,7 @@ class Training:
         mean = self.progress.loss / max(1, self.progress.impressions)
         if mean > WORSE_THAN_GUESSING:
             raise self._diverged(mean, self.progress.all_steps)
-        validation = None if watched is None else self._validate(watched())
+        validation = None if watched is None else self._validate(watched(), alive)
         if validation is not None and not math.isfinite(validation):  # the last step may have broken the weights
             raise self._diverged(validation, self.progress.all_steps)
         self.progress.end_epoch(validation)
@@ -246,7 +250,7 @@ class Training:
         )
 
     @torch.no_grad()
-    def _validate(self, batches: Iterator[WindowBatch]) -> float:
+    def _validate(self, batches: Iterator[WindowBatch], alive: Callable[[], None]) -> float:
         self.model.eval()
         losses, impressions = list[Tensor](), 0
         for batch in (batch.to(self.device) for batch in ahead(map(self._ready, batches))):
@@ -254,6 +258,7 @@ class Training:
                 logits_BN = self._alone(*batch.inputs)
             losses.append(loss_sum(logits_BN, batch))
             impressions += batch.impressions
+            alive()
         loss, counted = self.sum_over_workers((sum(_numbers(losses)), impressions))
         return loss / max(1, counted)
 

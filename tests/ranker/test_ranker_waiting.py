@@ -64,6 +64,16 @@ def test_a_pass_is_that_of_a_plain_loop(monkeypatch: pytest.MonkeyPatch, look: i
     assert all(0.3 < loss < 1 for loss in shown[look - 1 :])  # of the steps that were looked at, whatever came since
 
 
+def test_batches_without_a_step_are_told_of_too() -> None:
+    """Those of a pass that an earlier process trained on, and those that the loss is watched on, may take long."""
+    signs, steps, count = [], [], len(list(batches()))
+    training = fresh()
+    training.progress.steps = skipped = 4
+    training.run_epoch(batches(), batches, lambda training: steps.append(len(signs)), lambda: signs.append(len(steps)))
+    assert steps == [skipped] * (count - skipped)
+    assert signs == [0] * skipped + [count - skipped] * count
+
+
 def test_batches_come_in_order_from_a_thread_of_their_own_a_few_ahead() -> None:
     made: list[int] = []
 

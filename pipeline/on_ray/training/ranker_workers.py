@@ -141,15 +141,12 @@ def _train_worker(told: dict[str, Any]) -> str | None:
         cast(FeedbackEmbedding, model.feedback).standardise(*job.feedback)
     training = Training(prepare_model(model), job.config, job.layout, job.windows, device)
     _restore(training, last_checkpoint())
-    saved = told_at = time.monotonic()
+    tell, saved = training_runs.Tell(job.figures, rank), time.monotonic()
 
     def on_step(training: Training) -> None:
-        nonlocal saved, told_at
-        now = time.monotonic()
-        if rank == 0 and now - told_at >= training_runs.TELL_SECONDS:
-            job.figures.put(_so_far(training))
-            told_at = now
-        (late,) = training.sum_over_workers((rank == 0 and now - saved >= job.checkpoint_seconds,))
+        nonlocal saved
+        tell(lambda: _so_far(training))
+        (late,) = training.sum_over_workers((rank == 0 and time.monotonic() - saved >= job.checkpoint_seconds,))
         if late:
             training.look()
             _leave(training, rank)
@@ -158,7 +155,7 @@ def _train_worker(told: dict[str, Any]) -> str | None:
     watched = None if job.config.patience is None else partial(_watched, job)
     while not training.finished:
         try:
-            training.run_epoch(_batches(job, rank, len(training.progress.epochs)), watched, on_step)
+            training.run_epoch(_batches(job, rank, len(training.progress.epochs)), watched, on_step, tell)
         except DivergedError as error:  # the same one in every worker; raised, it would be tried again
             return str(error)
         if rank == 0:

@@ -6,9 +6,12 @@ died: Ray Train keeps the list of a run's checkpoints beside them.
 
 import logging
 import tempfile
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import ray
@@ -28,14 +31,17 @@ from pipeline.on_ray.session import gpus, stall_seconds
 logger = logging.getLogger(__name__)
 
 CHECKPOINT_SECONDS = 30.0
-TELL_SECONDS = 1.0  # between two figures of rank 0 within a pass
+TELL_SECONDS = 1.0  # between two figures, or signs of life, of rank 0 within a pass
 MAX_FAILURES = 8  # deaths of workers that a run survives
 START_SECONDS = 60  # that Ray Train waits for its workers to find room, before it counts that as a failure of its own
 STATE = "training.safetensors"
 AGAIN = "run it again to go on from the last checkpoint"
 UNREADABLE = "CheckpointManagerInitializationError"  # a kill caught Ray Train in writing its list of checkpoints
 
+Figure = tuple[float, int, dict[str, float]] | tuple[()]
 Progress = Callable[[float, int, dict[str, float]], None]
+
+ALIVE: Figure = ()  # in place of figures, of work that has none: nobody is shown it
 
 
 def run(
@@ -55,7 +61,8 @@ def run(
     Args:
         loop: gets ``{"job": a reference to job}``.
         job: what the workers are told.
-        figures: the workers put into it what ``progress`` is called with, in this process; shut down in the end.
+        figures: the workers put into it what ``progress`` is called with, in this process, or :data:`ALIVE`; shut down
+            in the end.
         workers: how many.
         spare_cpus: that the workers leave to others, as the datasets' readers.
         lake: that ``checkpoints`` is a folder of, which every worker must reach.
@@ -114,6 +121,36 @@ def figures_queue() -> Queue:
     return Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
 
 
+class Tell:
+    """What a worker says while it works: rank 0's word, now and then, of however many calls."""
+
+    def __init__(self, figures: Queue, rank: int) -> None:
+        self._figures, self._heard, self._told_at = figures, rank == 0, time.monotonic()
+
+    def __call__(self, figure: Callable[[], Figure] = lambda: ALIVE) -> None:
+        """``figure`` is asked for what is told, if anything is."""
+        now = time.monotonic()
+        if self._heard and now - self._told_at >= TELL_SECONDS:
+            self._figures.put(figure())
+            self._told_at = now
+
+    @contextmanager
+    def throughout(self) -> Iterator[None]:
+        """For a block that is one long call, which tells of nothing: all there is to say is that its process lives."""
+        done = Event()
+
+        def tick() -> None:
+            while not done.wait(TELL_SECONDS):
+                self()
+
+        with ThreadPoolExecutor(1) as thread:
+            thread.submit(tick)
+            try:
+                yield
+            finally:
+                done.set()
+
+
 def leave_checkpoint(state: bytes | None, metrics: dict[str, Any]) -> None:
     """To be called by every worker at once; rank 0 brings the state, which holds for all."""
     with tempfile.TemporaryDirectory() as folder:
@@ -157,7 +194,7 @@ def _follow(trainer: TorchTrainer, figures: Queue, progress: Progress | None) ->
     silence = stall_seconds() + 2 * START_SECONDS
     try:
         while (told := figures.get(timeout=silence)) is not None:
-            if progress is not None:
+            if progress is not None and told != ALIVE:
                 progress(*told)
     except Empty as stall:
         raise JobError(

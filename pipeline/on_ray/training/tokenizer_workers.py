@@ -1,6 +1,7 @@
 """Ray Train's workers that train one tokenizer together, each on vectors that it reads for itself."""
 
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -98,14 +99,12 @@ def _train_worker(told: dict[str, Any]) -> _Outcome:
     vectors = job.vectors.load()
     rows = splits(job.vectors.keys_N, watched=job.config.patience is not None)
     validation = vectors.select(rows.validation)
-    clock = saved = ended = told_at = time.perf_counter()
+    clock = saved = ended = time.perf_counter()
+    tell = training_runs.Tell(job.figures, rank)
+    faiss_alone = job.config.method == "rq_kmeans"  # no epochs, no steps
 
     def on_step(training: Training) -> None:
-        nonlocal told_at
-        now = time.perf_counter()
-        if rank == 0 and now - told_at >= training_runs.TELL_SECONDS:
-            job.figures.put((training.done, training.epochs, {}))
-            told_at = now
+        tell(lambda: (training.done, training.epochs, {}))
 
     def on_epoch(training: Training) -> None:
         nonlocal saved, ended
@@ -118,15 +117,16 @@ def _train_worker(told: dict[str, Any]) -> _Outcome:
             saved = time.perf_counter()
 
     try:
-        model = fit(
-            vectors.select(rows.train),
-            job.config,
-            validation=validation if len(validation) else None,
-            device=device,
-            on_epoch=on_epoch,
-            on_step=on_step,
-            resume=last_checkpoint(),
-        )
+        with tell.throughout() if faiss_alone else nullcontext():
+            model = fit(
+                vectors.select(rows.train),
+                job.config,
+                validation=validation if len(validation) else None,
+                device=device,
+                on_epoch=on_epoch,
+                on_step=on_step,
+                resume=last_checkpoint(),
+            )
     except TokenizerError as error:  # the same one in every worker; raised, it would be tried again
         return _Outcome(refused=str(error))
     if rank > 0:

@@ -1,6 +1,7 @@
 """Rankers on windows of the ``sequences`` table in one process: the same windows under other codes, train, score."""
 
 import tempfile
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -91,7 +92,7 @@ def train_and_score(
     with tempfile.TemporaryDirectory() as folder:
         TrainedRanker(config, layout, NAME, model.state_dict()).save(Path(folder), {})
         threads = torch.get_num_threads()
-        scorer = WindowScorer(lambda: Path(folder), NAME)
+        scorer = WindowScorer(lambda: nullcontext(Path(folder)), NAME)
         torch.set_num_threads(threads)
     starts = range(0, test.num_rows, 256)
     return pa.concat_tables([scorer(test.slice(start, 256)) for start in starts])

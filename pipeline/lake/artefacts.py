@@ -2,6 +2,8 @@
 
 import re
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,16 +30,19 @@ def store(lake: Lake, kind: Kind, folder: Path, fingerprint: str) -> None:
     lake.upload(folder, f"{kind}/{fingerprint}")
 
 
-def local_folder(lake: Lake, kind: Kind, fingerprint: str) -> Path:
-    """The artefact as a folder on this machine, copied from an object store if the lake is one.
+@contextmanager
+def local_folder(lake: Lake, kind: Kind, fingerprint: str) -> Iterator[Path]:
+    """The artefact as a folder on this machine; if the lake is an object store, a copy that goes with the block.
 
     Raises:
         ConfigError: it is no fingerprint, or the lake has no such artefact; those that it has are named.
     """
     _require(lake, kind, fingerprint)
     if isinstance(lake.filesystem, fs.LocalFileSystem):
-        return Path(lake.path(f"{kind}/{fingerprint}"))
-    return lake.download(f"{kind}/{fingerprint}", Path(tempfile.mkdtemp(prefix="hisam-")) / fingerprint)
+        yield Path(lake.path(f"{kind}/{fingerprint}"))
+        return
+    with tempfile.TemporaryDirectory(prefix="hisam-") as folder:
+        yield lake.download(f"{kind}/{fingerprint}", Path(folder) / fingerprint)
 
 
 def _require(lake: Lake, kind: Kind, fingerprint: str) -> None:

@@ -9,7 +9,6 @@ Letters: B users, C candidates, T semantic tokens, K best ones.
 
 import json
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -31,6 +30,7 @@ from pipeline.on_ray.pools import Stage, pool_for
 from pipeline.on_ray.session import read_files, share_of_node, worker_device
 from pipeline.on_ray.training.code_vectors import filled
 from pipeline.on_ray.training.ranker import trained_ranker
+from pipeline.on_ray.training.scoring import Folder
 from pipeline.release.pointer import require_release
 from ranker.artefact import TrainedRanker, load
 from ranker.hmat.memory_rows import layout, pack, unpack
@@ -166,8 +166,9 @@ def _asked(windows: pa.Table, users: pa.Array) -> pa.Table:
 class _WithModel:
     """Reads the artefact once."""
 
-    def __init__(self, folder: Callable[[], Path], workers: int) -> None:
-        ranker = load(folder())
+    def __init__(self, folder: Folder, workers: int) -> None:
+        with folder() as here:
+            ranker = load(here)
         self.config, self.layout, self.device = ranker.config, ranker.layout, torch.device(worker_device())
         self.model = cast(HMAT, ranker.model(self.device))
         torch.set_num_threads(share_of_node(workers))
@@ -196,7 +197,7 @@ class Rememberer(_WithModel):
 class Scorer(_WithModel):
     """Memories to the best candidates."""
 
-    def __init__(self, folder: Callable[[], Path], workers: int, candidates: Candidates, top: int) -> None:
+    def __init__(self, folder: Folder, workers: int, candidates: Candidates, top: int) -> None:
         super().__init__(folder, workers)
         self.item_ids, self.top = pa.array(candidates.item_ids, pa.string()), min(top, len(candidates.item_ids))
         self.hashes_C, self.tokens_CT = map(torch.from_numpy, (candidates.hashes_C, candidates.tokens_CT))

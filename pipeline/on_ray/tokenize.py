@@ -58,7 +58,8 @@ def load_tokenizer(lake: Lake, tokenizer: str, device: str = "cpu") -> artefact.
         JobError: its files are broken, or those of another one.
     """
     try:
-        found = artefact.load(local_folder(lake, "tokenizers", tokenizer), device=device)
+        with local_folder(lake, "tokenizers", tokenizer) as folder:
+            found = artefact.load(folder, device=device)
     except TokenizerError as error:
         raise JobError(str(error)) from error
     refuse_another(lake, "tokenizers", tokenizer, found.fingerprint)

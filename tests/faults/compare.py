@@ -37,7 +37,8 @@ def lake_contents(lake: Lake) -> Counter[Row]:
         for fingerprint in fingerprints(lake, kind):
             rows[(kind, fingerprint)] += 1
             if kind == "tokenizers":
-                load(local_folder(lake, kind, fingerprint))  # refuses one whose files are not those of its fingerprint
+                with local_folder(lake, kind, fingerprint) as folder:
+                    load(folder)  # refuses one whose files are not those of its fingerprint
     return rows
 
 

@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -156,12 +157,12 @@ def test_a_ranker_is_not_measured_on_ids_of_another_tokenizer(shop: Shop) -> Non
     said = shop.says(lambda run: evaluate(run, shop.ranker(shop.a)))
     assert f"no test windows of tokenizer {shop.a}, sequences has those of {shop.b}" in said
     folder = shop.folder("rankers", shop.ranker(shop.a))
-    scorer = WindowScorer(lambda: folder, shop.a)
+    scorer = WindowScorer(lambda: nullcontext(folder), shop.a)
     assert scorer(shop.windows(shop.a)).num_rows > 0
     with pytest.raises(WindowError, match=f"{shop.b}, the ranker was made for {shop.a}"):
         scorer(shop.windows(shop.b))
     with pytest.raises(ArtefactError, match=f"reads tokenizer {shop.a}, the data is of {shop.b}"):
-        WindowScorer(lambda: folder, shop.b)
+        WindowScorer(lambda: nullcontext(folder), shop.b)
 
 
 def test_decoded_vectors_are_those_of_the_tokenizer_whose_codes_a_ranker_reads(shop: Shop) -> None:

@@ -1,5 +1,6 @@
 """Training and scoring on Ray: workers that die, uneven data, early stopping, the way back through an artefact."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -232,7 +233,7 @@ def test_tallies_of_many_blocks_are_those_of_one_table(tmp_path: Path, monkeypat
     test = pa.concat_tables(taste_windows(60, seed=seed) for seed in (2, 3, 4))
     blocks = ray.data.from_arrow([test.slice(start, 20) for start in range(0, len(test), 20)])
     fitted = fit_references(ray.data.from_arrow(taste_windows(30, seed=5)))
-    scored = predict(blocks, lambda: tmp_path / "ranker", tokenizer=TOKENIZER, references=fitted)
+    scored = predict(blocks, lambda: nullcontext(tmp_path / "ranker"), tokenizer=TOKENIZER, references=fitted)
     monkeypatch.setattr(scoring, "TALLIED_WINDOWS", 40)
     found = tallied(scored, len(test), fitted)
     whole = tallies(pa.concat_tables(ray.get(scored.to_arrow_refs())), list(fitted))
@@ -257,7 +258,9 @@ def test_two_workers_train_and_score(tmp_path: Path) -> None:
     ranker.save(tmp_path / "ranker", {})
     assert load(tmp_path / "ranker", TOKENIZER).fingerprint == ranker.fingerprint
     test = taste_windows(120, seed=2)
-    scored = predict(ray.data.from_arrow(test), lambda: tmp_path / "ranker", tokenizer=TOKENIZER).to_pandas()
+    scored = predict(
+        ray.data.from_arrow(test), lambda: nullcontext(tmp_path / "ranker"), tokenizer=TOKENIZER
+    ).to_pandas()
     expected: dict[tuple[str, str], list[tuple[int, int]]] = {}
     for row in test.to_pylist():
         columns = (row[name] for name in ("item_ids", "labels", "train_count", "loss_mask"))

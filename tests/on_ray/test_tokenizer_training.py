@@ -138,7 +138,8 @@ def test_two_workers_end_with_one_tokenizer(undisturbed: tuple[str, Path]) -> No
     assert metrics["modalities"] == ["text", "image"]
     assert record["counts"]["rows_in"] == metrics["items"] == 300
 
-    trained = load(local_folder(lake, "tokenizers", fingerprint))
+    with local_folder(lake, "tokenizers", fingerprint) as artefact:
+        trained = load(artefact)
     vectors = Vectors(lake, load_plan(lake, "train-tokenizer", lake.names("plans")[-1]))
     assert trained.encoders == vectors.plan.facts["encoders"]
     rows = splits(vectors.keys_N, watched=True)

@@ -1,5 +1,6 @@
 """Frozen scores against shorter histories, what moves a score, and what the scorer says of an impression."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +88,7 @@ def scorer_of(folder: Path, arch: str = "hmat") -> WindowScorer:
         torch.nn.init.normal_(parameter, std=0.3)
     TrainedRanker(config, LAYOUT, TOKENIZER, model.state_dict()).save(folder, {})
     threads = torch.get_num_threads()
-    scorer = WindowScorer(lambda: folder, TOKENIZER)
+    scorer = WindowScorer(lambda: nullcontext(folder), TOKENIZER)
     torch.set_num_threads(threads)
     return scorer
 

@@ -119,7 +119,8 @@ def trained_ranker(lake: Lake, ranker: str) -> TrainedRanker:
         JobError: it is damaged, or another one.
     """
     try:
-        trained = load(local_folder(lake, "rankers", ranker))
+        with local_folder(lake, "rankers", ranker) as folder:
+            trained = load(folder)
     except ArtefactError as error:
         raise JobError(str(error)) from error
     refuse_another(lake, "rankers", ranker, trained.fingerprint)

@@ -1,6 +1,7 @@
 """Scoring with a trained ranker on Ray: windows of ``sequences`` in, scored impressions out, or their tallies."""
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from functools import partial, reduce
 from operator import add
 from pathlib import Path
@@ -37,10 +38,12 @@ from schemas.semantic_id import Layout
 SCORED_WINDOWS = 256
 TALLIED_WINDOWS = 4096  # about so many windows' impressions are tallied at once, whole users of them
 
+Folder = Callable[[], AbstractContextManager[Path]]
+
 
 def predict(
     dataset: ray.data.Dataset,
-    model_folder: Callable[[], Path],
+    model_folder: Folder,
     *,
     tokenizer: str,
     references: Mapping[str, Reference] | None = None,
@@ -50,7 +53,8 @@ def predict(
 
     Args:
         dataset: the windows, usually those of the test split.
-        model_folder: called in every process that scores, gives the ranker artefact as a folder of its machine.
+        model_folder: called in every process that scores, gives the ranker artefact as a folder of its machine, which
+            is read whole before the block ends.
         tokenizer: fingerprint that windows and ranker must carry.
         references: cheap rules that score the same impressions.
         pool: who scores; by default one worker.
@@ -104,13 +108,14 @@ class WindowScorer:
 
     def __init__(
         self,
-        folder: Callable[[], Path],
+        folder: Folder,
         tokenizer: str,
         workers: int = 1,
         references: Mapping[str, Reference] | None = None,
     ) -> None:
         self.references = dict(references or {})
-        self.ranker = load(folder(), tokenizer)
+        with folder() as here:
+            self.ranker = load(here, tokenizer)
         self.device = torch.device(worker_device())
         self.model = self.ranker.model(self.device)
         torch.set_num_threads(share_of_node(workers))

@@ -12,7 +12,7 @@ import torch
 from jobs.tables import show_tokenizer
 from tokenizer.base.config import TokenizerConfig
 from tokenizer.base.embeddings import Embeddings, TokenizerError
-from tokenizer.base.tokenizer import Tokenizer
+from tokenizer.base.tokenizer import Encoder, Tokenizer
 from tokenizer.quality.consensus import consensus, encode, pairs
 from tokenizer.quality.generalisation import generalisation
 from tokenizer.quality.metrics import evaluate, fidelity, neighbour_overlap, shared_information, survey
@@ -61,6 +61,20 @@ def trained(independent: bool = False) -> Tokenizer:
 @cache
 def baseline(method: str) -> Tokenizer:
     return fit(parts(catalogue())[0], CONFIG.model_copy(update={"method": method, "codebook_size": 8}))
+
+
+def test_the_tokenizer_is_copied_once_for_all_blocks(monkeypatch: pytest.MonkeyPatch):
+    model, items, made, init = trained(), catalogue(4200), [], Encoder.__init__
+
+    def counted(encoder: Encoder, tokenizer: Tokenizer) -> None:
+        made.append(encoder)
+        init(encoder, tokenizer)
+
+    monkeypatch.setattr(Encoder, "__init__", counted)
+    survey(model, [items, items.select(slice(0, 10))])
+    assert len(made) == 1
+    pairs(model, items, items.has_both_N.nonzero()[:, 0].repeat(2))
+    assert len(made) == 2
 
 
 def test_the_whole_catalogue_is_surveyed_across_blocks():

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from schemas.semantic_id import Layout
 from tokenizer.base.embeddings import BLOCK, MODALITIES, Embeddings
-from tokenizer.base.tokenizer import Tokenizer
+from tokenizer.base.tokenizer import Encoder, Tokenizer
 
 WORTH = 0.1  # of the bits that a level can hold: what both modalities must know for it to be worth sharing
 PRIOR_WEIGHTS = 4.0 ** np.arange(-3, 11)  # what a prior may count for, in observations
@@ -44,17 +44,17 @@ class Pairs:
 @torch.no_grad()
 def pairs(model: Tokenizer, embeddings: Embeddings, chosen_P: Tensor) -> Pairs:
     """Encode the items at ``chosen_P``, all of which have both modalities, a block at a time: whole, and by halves."""
-    shared = model.layout.spans()["shared"]
+    shared, encoder = model.layout.spans()["shared"], Encoder(model)
     whole: list[Tensor] = []
     alone: dict[str, list[Tensor]] = {m: [] for m in MODALITIES}
     missed = dict.fromkeys(MODALITIES, 0.0)
     squares, sums = dict.fromkeys(MODALITIES, 0.0), {m: torch.zeros(()) for m in MODALITIES}
     for index_B in chosen_P.split(BLOCK):
         items = embeddings.select(index_B).to("cpu")
-        whole.append(encode(model, items)[:, shared])
+        whole.append(encode(encoder, items)[:, shared])
         unit = items.normalised()
         for m, other in (MODALITIES, MODALITIES[::-1]):
-            codes_BS = encode(model, items.only(other))
+            codes_BS = encode(encoder, items.only(other))
             alone[other].append(codes_BS[:, shared])
             x_BE, predicted_BE = unit.vectors(m).double(), model.decode(codes_BS)[MODALITIES.index(m)].cpu().double()
             missed[m] += float((x_BE - predicted_BE).square().sum())
@@ -141,9 +141,10 @@ def known_bits(cue_N: Codes, code_N: Codes, context_NL: Codes, scored_N: Rows, c
     return max(0.0, max(told) - _mean_log2(without_N, scored_N))
 
 
-def encode(model: Tokenizer, items: Embeddings) -> Tensor:
-    """Codes (N, S) int16 of the items, on the CPU."""
-    return model.encode(items.text_ND, items.image_ND, items.has_text_N, items.has_image_N).cpu()
+def encode(model: Tokenizer | Encoder, items: Embeddings) -> Tensor:
+    """Codes (N, S) int16 of the items, on the CPU; for many calls an :class:`Encoder` spares copying the tokenizer."""
+    encoder = model if isinstance(model, Encoder) else Encoder(model)
+    return encoder(items.text_ND, items.image_ND, items.has_text_N, items.has_image_N).cpu()
 
 
 def _expectation(code_N: Codes, given_NL: Codes, prior_N: Numbers, scored_N: Rows) -> Numbers:

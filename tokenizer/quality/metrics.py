@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from schemas.semantic_id import PARTS, Layout
 from tokenizer.base.embeddings import MODALITIES, Embeddings, TokenizerError, sample
-from tokenizer.base.tokenizer import Tokenizer
+from tokenizer.base.tokenizer import Encoder, Tokenizer
 from tokenizer.quality.consensus import Pairs, consensus, encode, pairs
 from tokenizer.quality.generalisation import generalisation
 
@@ -68,8 +68,9 @@ def survey(model: Tokenizer, catalogue: Sequence[Embeddings]) -> dict[str, Any]:
     chosen_N = torch.zeros(total, dtype=torch.bool)
     chosen_N[sample(total, INFORMATION_SAMPLE)] = True
     chosen: list[Tensor] = []
+    encoder = Encoder(model)
     for block in chain.from_iterable(items.blocks() for items in catalogue):
-        codes_BS, rows = encode(model, block), slice(done, done + len(block))
+        codes_BS, rows = encode(encoder, block), slice(done, done + len(block))
         counts_SK += torch.stack([torch.bincount(codes_B, minlength=counts_SK.shape[1]) for codes_B in codes_BS.T])
         code_keys_N[rows] = [_key(row) for row in codes_BS.numpy()]
         content_keys_N[rows] = _content_keys(block)

@@ -110,7 +110,8 @@ def run_job(home: Path) -> Figures:
     """Seconds of one ``extract`` into an empty lake: by phase, of all phases, and of the process."""
     shutil.rmtree(home / "lake", ignore_errors=True)
     clock = time.perf_counter()
-    subprocess.run([sys.executable, "-m", "jobs.extract", "-c", home / "hisam.yaml"], check=True, capture_output=True)
+    command = [sys.executable, "-m", "jobs", "extract", "-c", home / "hisam.yaml"]
+    subprocess.run(command, check=True, capture_output=True)
     wall = time.perf_counter() - clock
     lake = Lake(load_config(home / "hisam.yaml").lake)
     (run,) = lake.names("runs")

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from jobs.entry import DEFAULT_CONFIG, ConfigFile, Overrides, Planned, PlanOnly, read_config, start, tell
+from jobs.entry import DEFAULT_CONFIG, ConfigFile, Overrides, Planned, PlanOnly, read_config, tell
 from jobs.lines import show, then
 from jobs.planning import BOTH, Halves, planned_run
 
@@ -88,7 +88,3 @@ def command(
         show(show_migration, run.metrics["migration"])
     if not plan_only:
         then(f"publish --tokenizer {tokenizer}", config)
-
-
-if __name__ == "__main__":
-    start(lambda: typer.run(command))

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from jobs.entry import DEFAULT_CONFIG, ConfigFile, Json, Overrides, read_config, start
+from jobs.entry import DEFAULT_CONFIG, ConfigFile, Json, Overrides, read_config
 
 
 def command(
@@ -26,7 +26,3 @@ def command(
         typer.echo(json.dumps(found, indent=2, ensure_ascii=False))
     else:
         show_check(found)
-
-
-if __name__ == "__main__":
-    start(lambda: typer.run(command))

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from jobs.entry import DEFAULT_CONFIG, ConfigFile, Overrides, read_config, start, tell
+from jobs.entry import DEFAULT_CONFIG, ConfigFile, Overrides, read_config, tell
 from jobs.lines import say, then
 
 
@@ -24,7 +24,3 @@ def command(
             say(f"  {table}: {files['files_before']:,} files became {files['files_after']:,}", run)
     tell(run)
     then("vacuum", config)
-
-
-if __name__ == "__main__":
-    start(lambda: typer.run(command))

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from jobs.encode import run_encode
-from jobs.entry import start
 from jobs.evaluate import run_evaluate
 from jobs.extract import run_extract
 from jobs.lines import say, show, then
@@ -66,7 +65,3 @@ def run_all(config: "Config", run_id: str) -> tuple[str, str]:
     ranker = run_train_ranker(config, run_id)
     run_evaluate(config, ranker, run_id)
     return tokenizer, ranker
-
-
-if __name__ == "__main__":
-    start(lambda: typer.run(command))

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from jobs.entry import DEFAULT_CONFIG, ConfigFile, Overrides, Planned, PlanOnly, read_config, start, tell
+from jobs.entry import DEFAULT_CONFIG, ConfigFile, Overrides, Planned, PlanOnly, read_config, tell
 from jobs.lines import say, then
 from jobs.planning import BOTH, Halves, planned_run
 
@@ -91,7 +91,3 @@ def command(
     if not plan_only:
         trained = fingerprints(Lake.open(settings.lake, settings.storage_options), "tokenizers")
         then("tokenize" if trained else "train-tokenizer", config)
-
-
-if __name__ == "__main__":
-    start(lambda: typer.run(command))

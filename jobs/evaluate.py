@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from jobs.entry import DEFAULT_CONFIG, ConfigFile, Overrides, read_config, start, tell
+from jobs.entry import DEFAULT_CONFIG, ConfigFile, Overrides, read_config, tell
 from jobs.lines import show, then
 
 if TYPE_CHECKING:
@@ -43,7 +43,3 @@ def command(
     """Measure a ranker on the test period: AUC, GAUC, log loss, calibration, by items and users; against another."""
     run_evaluate(read_config(config, overrides), ranker, against=against)
     then("score --users FILE --candidates FILE --to DIR", config)
-
-
-if __name__ == "__main__":
-    start(lambda: typer.run(command))

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from jobs.entry import DEFAULT_CONFIG, ConfigFile, Overrides, read_config, start, tell
+from jobs.entry import DEFAULT_CONFIG, ConfigFile, Overrides, read_config, tell
 from jobs.lines import say
 
 
@@ -25,7 +25,3 @@ def command(
         folder = export(spark, run, to, form)
     tell(run)
     say(f"  {folder}", run)
-
-
-if __name__ == "__main__":
-    start(lambda: typer.run(command))

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from jobs.entry import DEFAULT_CONFIG, ConfigFile, Overrides, read_config, start, tell
+from jobs.entry import DEFAULT_CONFIG, ConfigFile, Overrides, read_config, tell
 from jobs.lines import then
 
 if TYPE_CHECKING:
@@ -31,7 +31,3 @@ def command(
     """Bring items and quarantine up to date with the raw catalogue (Spark)."""
     run_extract(read_config(config, overrides), verify_pictures=verify_pictures)
     then("encode", config)
-
-
-if __name__ == "__main__":
-    start(lambda: typer.run(command))

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from jobs.entry import DEFAULT_CONFIG, start
+from jobs.entry import DEFAULT_CONFIG
 from jobs.lines import then
 
 
@@ -28,7 +28,3 @@ def command(
     show_sources(seen)
     typer.echo(f"init: wrote {to}; read it first")
     then("check", to)
-
-
-if __name__ == "__main__":
-    start(lambda: typer.run(command))

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import typer
 
-from jobs.entry import DEFAULT_CONFIG, ConfigFile, Overrides, read_config, start
+from jobs.entry import DEFAULT_CONFIG, ConfigFile, Overrides, read_config
 
 
 def command(config: ConfigFile = DEFAULT_CONFIG, overrides: Overrides = None) -> None:
@@ -14,7 +14,3 @@ def command(config: ConfigFile = DEFAULT_CONFIG, overrides: Overrides = None) ->
 
     settings = read_config(config, overrides)
     typer.echo(exposition(Lake.open(settings.lake, settings.storage_options), datetime.now(UTC)), nl=False)
-
-
-if __name__ == "__main__":
-    start(lambda: typer.run(command))

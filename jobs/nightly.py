@@ -3,10 +3,8 @@
 from functools import partial
 from typing import TYPE_CHECKING
 
-import typer
-
 from jobs.encode import run_encode
-from jobs.entry import DEFAULT_CONFIG, ConfigFile, Overrides, Tokenizer, read_config, start, tell
+from jobs.entry import DEFAULT_CONFIG, ConfigFile, Overrides, Tokenizer, read_config, tell
 from jobs.extract import run_extract
 from jobs.lines import say, then
 from jobs.planning import one_cluster
@@ -57,7 +55,3 @@ def command(
     """Bring the released IDs up to date: extract, encode, tokenize, publish, and a report; the first night trains."""
     run_nightly(read_config(config, overrides), tokenizer)
     then("status", config)
-
-
-if __name__ == "__main__":
-    start(lambda: typer.run(command))

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from jobs.entry import DEFAULT_CONFIG, ConfigFile, Overrides, Tokenizer, read_config, start, tell
+from jobs.entry import DEFAULT_CONFIG, ConfigFile, Overrides, Tokenizer, read_config, tell
 from jobs.lines import say, show, then
 
 if TYPE_CHECKING:
@@ -52,7 +52,3 @@ def command(
     settings = read_config(config, overrides)
     run_publish(settings, tokenizer, force=force)
     then("sequences" if settings.interactions else "export --to DIR", config)
-
-
-if __name__ == "__main__":
-    start(lambda: typer.run(command))

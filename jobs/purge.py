@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from jobs.entry import DEFAULT_CONFIG, ConfigFile, Overrides, read_config, start, tell
+from jobs.entry import DEFAULT_CONFIG, ConfigFile, Overrides, read_config, tell
 from jobs.lines import say, then
 
 DEFAULT_DAYS = 30
@@ -35,7 +35,3 @@ def command(
     if any(run.counts.values()):
         say("  vacuum frees the bytes, once they are older than its limit", run)
         then("vacuum", config)
-
-
-if __name__ == "__main__":
-    start(lambda: typer.run(command))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from jobs.entry import DEFAULT_CONFIG, ConfigFile, Overrides, Tokenizer, read_config, start, tell
+from jobs.entry import DEFAULT_CONFIG, ConfigFile, Overrides, Tokenizer, read_config, tell
 from jobs.lines import logger, say
 
 if TYPE_CHECKING:
@@ -122,7 +122,3 @@ def command(
     place = run_report(settings, tokenizer, to)
     if in_browser:
         open_page(place, settings)
-
-
-if __name__ == "__main__":
-    start(lambda: typer.run(command))

@@ -1,8 +1,6 @@
 """The released pointer moves back."""
 
-import typer
-
-from jobs.entry import DEFAULT_CONFIG, ConfigFile, Overrides, read_config, start, tell
+from jobs.entry import DEFAULT_CONFIG, ConfigFile, Overrides, read_config, tell
 from jobs.lines import say, then
 
 
@@ -17,7 +15,3 @@ def command(config: ConfigFile = DEFAULT_CONFIG, overrides: Overrides = None) ->
     say(f"  released tokenizer {release.tokenizer} again, as release {release.version}", run)
     say("  what was rolled back from is held until a row of it changes", run)
     then("status", config)
-
-
-if __name__ == "__main__":
-    start(lambda: typer.run(command))

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from jobs.entry import DEFAULT_CONFIG, ConfigFile, Overrides, read_config, start, tell
+from jobs.entry import DEFAULT_CONFIG, ConfigFile, Overrides, read_config, tell
 from jobs.lines import say
 
 
@@ -64,7 +64,3 @@ def ids_in(file: Path, option: str, column: str) -> list[str]:
     except (KeyError, OSError, pa.ArrowException) as error:
         raise ConfigError(f"{option} {file}: no column {column} can be read: {error}") from error
     return values
-
-
-if __name__ == "__main__":
-    start(lambda: typer.run(command))

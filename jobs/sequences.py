@@ -2,9 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-import typer
-
-from jobs.entry import DEFAULT_CONFIG, ConfigFile, Overrides, read_config, start, tell
+from jobs.entry import DEFAULT_CONFIG, ConfigFile, Overrides, read_config, tell
 from jobs.lines import then
 
 if TYPE_CHECKING:
@@ -26,7 +24,3 @@ def command(config: ConfigFile = DEFAULT_CONFIG, overrides: Overrides = None) ->
     """Cut users' histories into the windows that rankers learn from (Spark)."""
     run_sequences(read_config(config, overrides))
     then("train-ranker", config)
-
-
-if __name__ == "__main__":
-    start(lambda: typer.run(command))

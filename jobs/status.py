@@ -4,7 +4,7 @@ import json
 
 import typer
 
-from jobs.entry import DEFAULT_CONFIG, ConfigFile, Json, Overrides, read_config, start
+from jobs.entry import DEFAULT_CONFIG, ConfigFile, Json, Overrides, read_config
 from jobs.lines import then
 
 
@@ -27,7 +27,3 @@ def command(config: ConfigFile = DEFAULT_CONFIG, overrides: Overrides = None, as
             then("report --open", config)
         elif any(work["items"] for work in found["waiting"].values()):
             then("nightly", config)
-
-
-if __name__ == "__main__":
-    start(lambda: typer.run(command))

@@ -3,9 +3,7 @@
 from functools import cache
 from typing import TYPE_CHECKING
 
-import typer
-
-from jobs.entry import DEFAULT_CONFIG, ConfigFile, Overrides, Planned, PlanOnly, Tokenizer, read_config, start, tell
+from jobs.entry import DEFAULT_CONFIG, ConfigFile, Overrides, Planned, PlanOnly, Tokenizer, read_config, tell
 from jobs.lines import then
 from jobs.planning import BOTH, Halves, planned_run
 
@@ -93,7 +91,3 @@ def command(
     run_tokenize(read_config(config, overrides), tokenizer, halves=Halves(plan_only, planned))
     if not plan_only:
         then(f"publish --tokenizer {tokenizer}" if tokenizer else "publish", config)
-
-
-if __name__ == "__main__":
-    start(lambda: typer.run(command))

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from jobs.entry import DEFAULT_CONFIG, ConfigFile, Overrides, read_config, start, tell
+from jobs.entry import DEFAULT_CONFIG, ConfigFile, Overrides, read_config, tell
 from jobs.lines import say, then
 
 if TYPE_CHECKING:
@@ -49,7 +49,3 @@ def command(
     chosen = [f"ranker.arch={arch.value}"] if arch else []
     run_train_ranker(read_config(config, [*(overrides or []), *chosen]))
     then("evaluate", config)
-
-
-if __name__ == "__main__":
-    start(lambda: typer.run(command))

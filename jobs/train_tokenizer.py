@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from jobs.entry import DEFAULT_CONFIG, ConfigFile, Overrides, Planned, PlanOnly, read_config, start, tell
+from jobs.entry import DEFAULT_CONFIG, ConfigFile, Overrides, Planned, PlanOnly, read_config, tell
 from jobs.lines import say, show, then
 from jobs.planning import BOTH, Halves, planned_run
 
@@ -62,7 +62,3 @@ def command(
     if not plan_only:
         standing = released(Lake.open(settings.lake, settings.storage_options))
         then(f"backfill --tokenizer {fingerprint}" if standing else "tokenize", config)
-
-
-if __name__ == "__main__":
-    start(lambda: typer.run(command))

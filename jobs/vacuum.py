@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
-from jobs.entry import DEFAULT_CONFIG, ConfigFile, Overrides, read_config, start, tell
+from jobs.entry import DEFAULT_CONFIG, ConfigFile, Overrides, read_config, tell
 from jobs.lines import show, then
 
 DEFAULT_HOURS = 24
@@ -38,7 +38,3 @@ def command(
     tell(run)
     if dry_run and leftovers:
         then("vacuum", config)
-
-
-if __name__ == "__main__":
-    start(lambda: typer.run(command))

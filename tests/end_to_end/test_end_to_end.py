@@ -169,7 +169,7 @@ def versions(config: Config) -> dict[str, Any]:
 def test_more_nights(spark: SparkSession, first_night: dict[str, Run], shop_folder: Path, config: Config) -> None:
     """Unchanged data appends nothing; changed items alone are done again; a rollback brings the old IDs back."""
     before, ids = versions(config), ids_by_item(config)
-    command = [sys.executable, "-m", "jobs.nightly", "-c", str(shop_folder / "config.yaml")]
+    command = [sys.executable, "-m", "jobs", "nightly", "-c", str(shop_folder / "config.yaml")]
     command += [word for setting in SETTINGS for word in ("--set", setting)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr

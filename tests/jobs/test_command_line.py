@@ -16,18 +16,18 @@ from jobs.cli import app
 
 def test_commands_end_with_the_right_exit_status(tmp_path: Path, shop: Path) -> None:
     def hisam(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", *arguments]
+        command = [sys.executable, "-m", "jobs", *arguments]
         return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, cwd=tmp_path)
 
     config = str(shop / "config.yaml")
-    for module, arguments, code, said in (
-        ("jobs.extract", [], 2, "hisam: there is no configuration file hisam.yaml: name one with --config\n"),
-        ("jobs.publish", ["-c", config], 1, "run train-tokenizer first\n"),
-        ("jobs.publish", ["-c", config, "--set", "gates.nope=1"], 2, "gates.nope: unknown key"),
-        ("jobs.train_ranker", ["-c", config, "--arch", "deep"], 2, "'deep' is not one of"),
-        ("jobs.vacuum", ["-c", config], 0, ""),
+    for job, arguments, code, said in (
+        ("extract", [], 2, "hisam: there is no configuration file hisam.yaml: name one with --config\n"),
+        ("publish", ["-c", config], 1, "run train-tokenizer first\n"),
+        ("publish", ["-c", config, "--set", "gates.nope=1"], 2, "gates.nope: unknown key"),
+        ("train-ranker", ["-c", config, "--arch", "deep"], 2, "'deep' is not one of"),
+        ("vacuum", ["-c", config], 0, ""),
     ):
-        done = hisam(module, *arguments)
+        done = hisam(job, *arguments)
         assert done.returncode == code, done.stderr
         assert said in done.stderr
         assert "Traceback" not in done.stderr
@@ -48,7 +48,7 @@ def test_a_job_that_is_terminated_says_so_as_one_that_is_interrupted() -> None:
 @pytest.mark.slow
 @pytest.mark.spark
 def test_one_that_is_terminated_while_spark_works_says_no_more(shop: Path) -> None:
-    command = [sys.executable, "-m", "jobs.extract", "-c", str(shop / "config.yaml")]
+    command = [sys.executable, "-m", "jobs", "extract", "-c", str(shop / "config.yaml")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as job:
         while not has_child(job.pid, "pyspark.daemon"):
             assert job.poll() is None

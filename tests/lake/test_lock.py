@@ -89,7 +89,7 @@ def waiting(config: Config, seconds: float) -> Config:
 def test_the_second_run_is_refused_and_told_who_writes(config: Config, hold: Hold, tmp_path: Path) -> None:
     holder = hold()
     second = subprocess.run(
-        [sys.executable, "-m", "jobs.rollback", "-c", str(tmp_path / "config.yaml")],
+        [sys.executable, "-m", "jobs", "rollback", "-c", str(tmp_path / "config.yaml")],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert second.returncode == 1

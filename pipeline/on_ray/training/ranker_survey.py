@@ -37,7 +37,8 @@ def survey_of(dataset: ray.data.Dataset, fits: Callable[[pa.Table], None]) -> Su
     for fault in (block["fault"] for block in blocks if block["fault"] is not None):
         raise WindowError(fault)
     ends = [(block["first"], block["last"]) for block in blocks if block["first"] is not None]
-    events, total, squares = (sum(block[name] for block in blocks) for name in ("events", "sum", "squares"))
+    events = sum(block["events"] for block in blocks)
+    total, squares = (math.fsum(block[name] for block in blocks) for name in ("sum", "squares"))  # in any order
     feedback = (total / events, math.sqrt(max(squares / events - (total / events) ** 2, 0.0))) if events else None
     return Survey(min((e[0] for e in ends), default=0), max((e[1] for e in ends), default=0), feedback)
 

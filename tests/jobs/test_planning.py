@@ -58,4 +58,4 @@ def test_jobs_within_one_block_share_the_cluster_that_the_first_with_work_starts
 
 def test_what_failed_before_is_tried_again_by_a_plan_that_says_so(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"--retry-failed .* give it with --plan-only"):
-        run_encode(config_of(tmp_path), halves=Halves(planned="20260101-000000"), retry_failed=True)
+        run_encode(config_of(tmp_path), halves=Halves(planned="20260101T000000000000-1a2b"), retry_failed=True)

@@ -74,9 +74,8 @@ def planned_run(
     from pipeline.lake.storage import Lake
     from pipeline.on_ray.session import ray_for
 
-    made = None
     if halves.planned:  # where there is none, no record takes the place of that run's
-        made = load_plan(Lake.open(config.lake, config.storage_options), job, halves.planned)
+        load_plan(Lake.open(config.lake, config.storage_options), job, halves.planned)
 
     name = f"{job}-plan" if halves.plan_only else job
     with Run(name, config, run_id=halves.planned or run_id, **arguments) as run:
@@ -84,7 +83,7 @@ def planned_run(
             run.metrics["unchanged_since"] = since
             yield run, None
             return
-        plan = made or _plan(run, job, make_plan)
+        plan = load_plan(run.lake, job, halves.planned) if halves.planned else _plan(run, make_plan)
         if halves.plan_only:
             typer.echo(_next(job, plan))  # for people and schedulers alike: a result, not a line of log
             yield run, None
@@ -97,13 +96,14 @@ def planned_run(
             yield run, None
 
 
-def _plan(run: "Run", job: str, make_plan: "Callable[[SparkSession, Run], Plan]") -> "Plan":
+def _plan(run: "Run", make_plan: "Callable[[SparkSession, Run], Plan]") -> "Plan":
     from pipeline.lake.plans import drop_plans
     from pipeline.on_spark.session import spark_for
 
     with spark_for(run) as spark, run.phase("plan"):
-        drop_plans(run.lake, job)  # what they had left to do is in the new one
-        return make_plan(spark, run)
+        plan = make_plan(spark, run)
+        drop_plans(run.lake, plan)
+        return plan
 
 
 def _next(job: str, plan: "Plan") -> str:

@@ -19,19 +19,25 @@ T = TypeVar("T")
 
 
 def run_report(
-    config: "Config", tokenizer: str | None = None, to: Path | None = None, run_id: str | None = None
+    config: "Config",
+    tokenizer: str | None = None,
+    to: Path | None = None,
+    run_id: str | None = None,
+    *,
+    nightly: bool = False,
 ) -> str:
     """The job, as nightly and demo run it too; returns the place of the page.
 
-    As part of a night, ``run_id``, it makes no report that would only repeat the newest one.
+    A ``nightly`` one, as that of a night's ``run_id`` is, only names the newest one where it would repeat that.
     """
     from pipeline.inspect.report.standing import standing_report
     from pipeline.lake.run import Run
 
     arguments = {"tokenizer": tokenizer, "to": str(to) if to else None}
     with Run("report", config, run_id=run_id, writes=False, **arguments) as run:
+        nightly = nightly or run_id is not None
         standing = standing_report(run, tokenizer)
-        run.metrics |= standing if standing is not None and run_id is not None else _new(run, tokenizer, to)
+        run.metrics |= standing if standing is not None and nightly else _new(run, tokenizer, to)
     tell(run)
     told = run.metrics
     as_before = "  nothing has changed since this report\n" if "unchanged_since" in told else ""
@@ -100,6 +106,10 @@ def command(
     to: Annotated[
         Path | None, typer.Option("--to", help="A folder to write into, instead of LAKE/reports/RUN_ID.")
     ] = None,
+    nightly: Annotated[
+        bool,
+        typer.Option("--nightly", help="As nights do: none that repeats the newest, or if report.nightly is false."),
+    ] = False,
     in_browser: Annotated[bool, typer.Option("--open", help="Show the page in the browser.")] = False,
 ) -> None:
     """Write a page about tonight's IDs: shall they be released?
@@ -119,6 +129,9 @@ def command(
     Pictures and items are samples; counts are of all items.
     """
     settings = read_config(config, overrides)
-    place = run_report(settings, tokenizer, to)
+    if nightly and not settings.report.nightly:
+        say("report: report.nightly is false")
+        return
+    place = run_report(settings, tokenizer, to, nightly=nightly)
     if in_browser:
         open_page(place, settings)

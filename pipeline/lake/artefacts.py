@@ -16,7 +16,7 @@ from tokenizer.base.config import TokenizerConfig
 
 METRICS = "metrics.json"
 WHOLE = "config.json"  # written last
-TRAINED_BY = "trained-by-"  # the name of an empty file goes on with the run: times of files are other ones in a copy
+OF_RUN = "trained-by-"  # and a run id: a file whose name alone counts, since a copy's files have other times
 Kind = Literal["tokenizers", "rankers"]
 
 _FINGERPRINT = re.compile(r"[0-9a-f]{16}")
@@ -26,7 +26,7 @@ _TRAINED_BY = {"tokenizers": "train-tokenizer", "rankers": "train-ranker"}
 def store(lake: Lake, kind: Kind, folder: Path, fingerprint: str) -> None:
     """Copy a finished artefact into the lake, whose lock this process holds; it is the newest one from now on."""
     assert lake.writer is not None
-    lake.write_json(f"{kind}/{fingerprint}/{TRAINED_BY}{lake.writer.run_id}.json", {})
+    lake.write_json(f"{kind}/{fingerprint}/{OF_RUN}{lake.writer.run_id}.json", {})
     lake.upload(folder, f"{kind}/{fingerprint}")
 
 
@@ -60,7 +60,7 @@ def fingerprints(lake: Lake, kind: Kind) -> list[str]:
     whole = {name: held for name, held in files.items() if WHOLE in held}
 
     def trained(name: str) -> tuple[str, int, str]:
-        by = max((file for file in whole[name] if file.startswith(TRAINED_BY)), default="")
+        by = max((file for file in whole[name] if file.startswith(OF_RUN)), default="")
         return by, whole[name][WHOLE].mtime_ns, name
 
     return sorted(whole, key=trained)

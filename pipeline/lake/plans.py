@@ -73,12 +73,19 @@ def drop_plan(lake: Lake, plan: Plan) -> None:
     _drop(lake, plan.job, plan.run_id)
 
 
-def drop_plans(lake: Lake, job: str | None = None) -> None:
-    """Delete every plan, of a ``job`` or of all: what is left of them to do, another plan has, or must not be done."""
+def drop_plans(lake: Lake, by: Plan | None = None) -> None:
+    """Delete every plan, or those that one takes the place of, ``by`` having what they had left to do."""
     for run_id in lake.names("plans"):
-        for each in lake.names(f"plans/{run_id}"):
-            if job in (None, each):
-                _drop(lake, each, run_id)
+        for job in lake.names(f"plans/{run_id}"):
+            if by is None or _replaced(lake, job, run_id, by):
+                _drop(lake, job, run_id)
+
+
+def _replaced(lake: Lake, job: str, run_id: str, by: Plan) -> bool:
+    """Whether a plan is an older one of the same job and, if it is for one, the same tokenizer."""
+    if job != by.job or run_id == by.run_id or PLAN not in lake.names(plan_folder(job, run_id)):
+        return False
+    return bool(load_plan(lake, job, run_id).facts.get("tokenizer") == by.facts.get("tokenizer"))
 
 
 def _drop(lake: Lake, job: str, run_id: str) -> None:

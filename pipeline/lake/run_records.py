@@ -51,8 +51,8 @@ class RunRecords:
         return {job: _short(record) for job, record in self.newest_of_each().items()}
 
     def jobs(self) -> list[str]:
-        """The jobs that have left a record, by name."""
-        return sorted(self._by_job)
+        """The jobs that have left a record that can be read, by name."""
+        return sorted(job for job in self._by_job if next(self._of(job), None))
 
     def newest(self, job: str, most: int) -> list[dict[str, Any]]:
         """The newest records of a job, the newest first."""

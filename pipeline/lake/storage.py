@@ -24,8 +24,7 @@ if TYPE_CHECKING:
 
 FORM = 2  # of the tables; a lake of another form is refused
 DESCRIPTION = "lake.json"
-UNUSABLE_IN_PATHS = "%*?[]{}\\"  # patterns, or escapes
-UNUSABLE_IN_URIS = UNUSABLE_IN_PATHS + "#"
+UNUSABLE = ("%*?[]{}\\", "take for patterns"), ("%*?[]{}\\#", "decode in different ways")  # in paths, in URIs
 REFUSED = ("ACCESS_DENIED", "INVALID_ACCESS_KEY_ID", "SIGNATURE_DOES_NOT_MATCH", "HTTP status 403", "HTTP status 401")
 UPKEEP = ("OPTIMIZE", "VACUUM START", "VACUUM END")  # commits that change no row
 
@@ -51,9 +50,9 @@ class Lake:
             self.storage_options = check_options(storage_options or {})
         except ValueError as error:
             raise ConfigError(f"storage_options: {error}") from error
-        unusable = sorted(set(uri) & set(UNUSABLE_IN_URIS if "://" in uri else UNUSABLE_IN_PATHS))
-        if unusable:
-            raise ConfigError(f"lake: {uri} has {' '.join(unusable)} in its path, which engines take for patterns")
+        within, so = UNUSABLE["://" in uri]
+        if unusable := sorted(set(uri) & set(within)):
+            raise ConfigError(f"lake: {uri} has {' '.join(unusable)} in its path, which engines {so}")
         if "://" not in uri:
             uri = str(Path(uri).resolve())
         self.uri = uri.rstrip("/")

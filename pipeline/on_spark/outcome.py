@@ -1,6 +1,6 @@
 """What became of the rows of a source, and when that is a reason to stop before anything is written."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pyspark.sql import Column, DataFrame
@@ -8,7 +8,7 @@ from pyspark.sql import functions as F
 
 from pipeline.errors import GateRefused, JobError
 from pipeline.lake.run import Run
-from pipeline.on_spark.changes import Totals
+from pipeline.on_spark.changes import OF_MODALITIES, Totals
 from schemas.reasons import Reason
 
 WRITTEN = ("new", "changed", "refreshed")
@@ -72,7 +72,7 @@ def refuse_faults_alone(run: Run, staged: DataFrame, *, first: bool) -> None:
     rows, catalog = run.counts["rows_in"], run.config.catalog
     if not rows or run.counts["quarantined"] < rows or not (first or catalog.full_snapshot):
         return
-    main = _main_fault(staged)
+    main = _main_fault(staged, list(Reason))
     assert main is not None  # a row that is rejected has a fault
     raise JobError(
         f"catalog.source: none of the {rows:,} rows of {catalog.source.path} can become an item, {main.rows:,} for "
@@ -93,9 +93,9 @@ class _Fault:
         return f"{self.reason}: {self.detail}. {self.reason.remedy}"
 
 
-def _main_fault(staged: DataFrame) -> _Fault | None:
-    faults = staged.select(F.explode("faults").alias("fault")).groupBy("fault.reason")
-    shown = faults.agg(F.count("*").alias("rows"), F.min("fault.detail").alias("detail"))
+def _main_fault(staged: DataFrame, among: Sequence[Reason]) -> _Fault | None:
+    faults = staged.select(F.explode("faults").alias("fault")).where(F.col("fault.reason").isin(*among))
+    shown = faults.groupBy("fault.reason").agg(F.count("*").alias("rows"), F.min("fault.detail").alias("detail"))
     main = shown.orderBy(F.desc("rows"), "reason").first()
     if main is None:
         return None
@@ -112,7 +112,7 @@ def refuse_harm(run: Run, staged: DataFrame, current: int) -> None:
     rows, degraded, gone = (run.counts[name] for name in ("rows_in", "degraded", "deleted"))
     gates = run.config.gates
     if degraded > gates.max_degraded_fraction * rows:
-        main = _main_fault(staged)
+        main = _main_fault(staged, OF_MODALITIES)
         found = f" Of those found now, {main.rows:,} are {main.said}" if main else ""
         asked = "" if main and main.reason not in NOT_DELIVERED else DELIVERED
         raise GateRefused(

@@ -89,15 +89,22 @@ def _killed_rollback(run: Run) -> str | None:
     last = last_move(run.lake)
     if last is None or last[0] != "rollback" or last[1] == run.run_id:
         return None
-    folder = f"runs/{last[1]}"
-    record = run.lake.read_json(f"{folder}/{RECORD}") if RECORD in run.lake.names(folder) else {}
+    record = _record(run.lake, last[1])
     return None if record.get("status") == "done" or NOTED in record else last[1]
+
+
+def _record(lake: Lake, run_id: str) -> dict[str, Any]:
+    """Of a rollback; empty where it left none, or one that was cut short."""
+    try:
+        return dict(lake.read_json(f"runs/{run_id}/{RECORD}"))
+    except JobError:
+        return {}
 
 
 def _noted(run: Run, killed: str) -> Release:
     """Give the run that was killed its record, and say what it released."""
     release = require_release(run.lake)
     run.metrics |= {"tokenizer": release.tokenizer, "release": release.version, "moved_by": killed}
-    noted = {"run_id": killed, "status": "failed", "error": "ended after it had moved the release", NOTED: run.run_id}
-    run.lake.write_json(f"runs/{killed}/{RECORD}", run.record() | noted)
+    died = run.record() | {"run_id": killed, "status": "failed", "error": "ended after it had moved the release"}
+    run.lake.write_json(f"runs/{killed}/{RECORD}", (_record(run.lake, killed) or died) | {NOTED: run.run_id})
     return release

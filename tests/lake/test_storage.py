@@ -138,7 +138,7 @@ def test_what_engines_take_for_a_pattern_is_refused(tmp_path: Path, character: s
 
 @pytest.mark.parametrize("uri", ["file:///data/my%20lake", "s3://bucket/la#ke", "s3://bucket/a?b"])
 def test_what_engines_decode_in_different_ways_is_refused_in_a_uri(uri: str) -> None:
-    with pytest.raises(ConfigError, match=r"^lake: .* in its path, which engines take for patterns$"):
+    with pytest.raises(ConfigError, match=r"^lake: .* in its path, which engines decode in different ways$"):
         Lake(uri)
 
 

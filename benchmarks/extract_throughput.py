@@ -110,7 +110,7 @@ def run_job(home: Path) -> Figures:
     """Seconds of one ``extract`` into an empty lake: by phase, of all phases, and of the process."""
     shutil.rmtree(home / "lake", ignore_errors=True)
     clock = time.perf_counter()
-    command = [sys.executable, "-m", "jobs", "extract", "-c", home / "hisam.yaml"]
+    command = [sys.executable, "-m", "jobs", "extract", "-c", str(home / "hisam.yaml")]
     subprocess.run(command, check=True, capture_output=True)
     wall = time.perf_counter() - clock
     lake = Lake(load_config(home / "hisam.yaml").lake)

@@ -234,6 +234,7 @@ def test_a_night_repeats_no_report(found: Written, shop: ReportShop) -> None:
     with no_spark():
         for changes in ({}, {"catalog": config.catalog.model_copy(update={"source": source})}):
             assert night(**changes) == str(found.folder / "index.html")
+        assert jobs.report.run_report(config, nightly=True) == str(found.folder / "index.html")
     asks_for_spark(lambda: night(gates=config.gates.model_copy(update={"max_group": 1})))
     asks_for_spark(lambda: jobs.report.run_report(config))  # somebody wants one
     with Run("evaluate", config):

@@ -12,6 +12,7 @@ from jobs.planning import Halves
 from jobs.tables import show_migration
 from pipeline.config.models import Config
 from pipeline.errors import JobError
+from pipeline.lake.plans import drop_plans
 from pipeline.lake.run import Run
 from pipeline.lake.storage import Lake
 from pipeline.on_spark.publish import publish
@@ -75,15 +76,18 @@ def test_two_halves_are_one_backfill(config: Config, capsys: pytest.CaptureFixtu
     extracted(lake, NIGHT)
     encoded(lake, sorted(set(NIGHT.values())), NEW)
     tokenizer = trained(lake, NEW)
+    other = run_backfill(config, trained(lake, NEW, seed=1), Halves(plan_only=True))
     overtaken = run_backfill(config, tokenizer, Halves(plan_only=True))
     planned = run_backfill(config, tokenizer, Halves(plan_only=True))
-    assert lake.names("plans") == [planned.run_id]
-    with pytest.raises(JobError, match=f"no plan {overtaken.run_id} for backfill; there are those of {planned.run_id}"):
+    assert lake.names("plans") == [other.run_id, planned.run_id]
+    with pytest.raises(JobError, match=f"no plan {overtaken.run_id} for backfill; there are those of {other.run_id}, "):
         run_backfill(config, tokenizer, Halves(planned=overtaken.run_id))
     assert f"hisam backfill --planned {planned.run_id}" in capsys.readouterr().out
     assert not lake.exists(SEMANTIC_IDS)
     run = run_backfill(config, tokenizer, Halves(planned=planned.run_id))
     assert (run.run_id, run.counts["rows_out"]) == (planned.run_id, 60)
+    assert lake.names("plans") == [other.run_id]
+    drop_plans(lake)
     assert lake.names("plans") == []
     with pytest.raises(JobError, match=rf"has no plan {planned.run_id} for backfill; run backfill --plan-only first"):
         run_backfill(config, tokenizer, Halves(planned=planned.run_id))
